@@ -1,0 +1,185 @@
+use super::{binary_len, string_len, write_binary};
+use crate::property::PropertyContext;
+use crate::reader::Reader;
+use crate::topic::TopicName;
+use crate::{DecodeError, EncodeError, Properties, QoS, Version, Violation};
+use alloc::vec::Vec;
+
+/// CONNECT: the first packet of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectRef<'a> {
+    /// The version of this and all further packets of the connection.
+    pub version: Version,
+    /// Clean Start (5.0) or Clean Session (3.x).
+    pub clean_start: bool,
+    /// Keep alive in seconds; 0 switches it off.
+    pub keep_alive: u16,
+    /// Properties (5.0).
+    pub properties: Properties<'a>,
+    /// The client identifier; empty asks the server to assign one.
+    pub client_id: &'a str,
+    /// Published by the server when the connection is lost.
+    pub will: Option<WillRef<'a>>,
+    /// User name.
+    pub user_name: Option<&'a str>,
+    /// Password; below 5.0 only together with a user name [MQTT-3.1.2-22].
+    pub password: Option<&'a [u8]>,
+}
+
+/// The will inside CONNECT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WillRef<'a> {
+    /// The QoS at which it is published.
+    pub qos: QoS,
+    /// Whether it is published as a retained message.
+    pub retain: bool,
+    /// Will properties (5.0).
+    pub properties: Properties<'a>,
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its payload: at most 65,535 bytes.
+    pub payload: &'a [u8],
+}
+
+const USER_NAME: u8 = 0x80;
+const PASSWORD: u8 = 0x40;
+const WILL_RETAIN: u8 = 0x20;
+const WILL: u8 = 0x04;
+const CLEAN_START: u8 = 0x02;
+
+impl<'a> ConnectRef<'a> {
+    pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let version = protocol(r)?;
+        r.set_version(version);
+        let v5 = version.is_v5();
+        let flags_at = *r;
+        let flags = r.u8()?;
+        // [MQTT-3.1.2-3]; 3.1 leaves the bit unused.
+        if flags & 1 != 0 && version != Version::V31 {
+            return Err(flags_at.error(Violation::ConnectReserved));
+        }
+        let Some(will_qos) = QoS::from_u8(flags >> 3 & 3) else {
+            return Err(flags_at.error(Violation::WillQos));
+        };
+        if flags & WILL == 0 && flags & (0x18 | WILL_RETAIN) != 0 {
+            return Err(flags_at.error(Violation::WillFlagsWithoutWill));
+        }
+        if !v5 && flags & PASSWORD != 0 && flags & USER_NAME == 0 {
+            return Err(flags_at.error(Violation::PasswordWithoutUserName));
+        }
+        let keep_alive = r.u16()?;
+        let properties =
+            if v5 { Properties::decode(r, PropertyContext::Connect)? } else { Properties::EMPTY };
+        let client_id = r.string()?;
+        let will = if flags & WILL == 0 {
+            None
+        } else {
+            let properties =
+                if v5 { Properties::decode(r, PropertyContext::Will)? } else { Properties::EMPTY };
+            let at = *r;
+            let topic = TopicName::new(r.string()?).map_err(|e| at.error(e.violation()))?.as_str();
+            let payload = r.binary()?;
+            Some(WillRef { qos: will_qos, retain: flags & WILL_RETAIN != 0, properties, topic, payload })
+        };
+        // 3.1 allows the flags without the strings if the packet ends there.
+        let optional = version == Version::V31;
+        let user_name = match flags & USER_NAME != 0 && !(optional && r.is_empty()) {
+            true => Some(r.string()?),
+            false => None,
+        };
+        let password = match flags & PASSWORD != 0 && !(optional && r.is_empty()) {
+            true => Some(r.binary()?),
+            false => None,
+        };
+        let clean_start = flags & CLEAN_START != 0;
+        Ok(Self { version, clean_start, keep_alive, properties, client_id, will, user_name, password })
+    }
+
+    pub(super) fn body_len(&self) -> Result<usize, EncodeError> {
+        let v5 = self.version.is_v5();
+        if !v5 && self.password.is_some() && self.user_name.is_none() {
+            return Err(Violation::PasswordWithoutUserName.into());
+        }
+        self.properties.check_context(PropertyContext::Connect)?;
+        let mut len = 2 + self.version.protocol_name().len() + 4 + string_len(self.client_id)?;
+        if v5 {
+            len += self.properties.encoded_len();
+        }
+        if let Some(will) = &self.will {
+            will.properties.check_context(PropertyContext::Will)?;
+            TopicName::new(will.topic)?;
+            len += string_len(will.topic)? + binary_len(will.payload)?;
+            if v5 {
+                len += will.properties.encoded_len();
+            }
+        }
+        if let Some(user_name) = self.user_name {
+            len += string_len(user_name)?;
+        }
+        if let Some(password) = self.password {
+            len += binary_len(password)?;
+        }
+        Ok(len)
+    }
+
+    /// Fields in the order that [MQTT-3.1.3-1] gives.
+    pub(super) fn write(&self, dst: &mut Vec<u8>) {
+        let v5 = self.version.is_v5();
+        write_binary(self.version.protocol_name().as_bytes(), dst);
+        let mut flags = 0;
+        if self.clean_start {
+            flags |= CLEAN_START;
+        }
+        if let Some(will) = &self.will {
+            flags |= WILL | will.qos.as_u8() << 3 | if will.retain { WILL_RETAIN } else { 0 };
+        }
+        if self.user_name.is_some() {
+            flags |= USER_NAME;
+        }
+        if self.password.is_some() {
+            flags |= PASSWORD;
+        }
+        dst.extend_from_slice(&[self.version.level(), flags]);
+        dst.extend_from_slice(&self.keep_alive.to_be_bytes());
+        if v5 {
+            self.properties.encode(dst);
+        }
+        write_binary(self.client_id.as_bytes(), dst);
+        if let Some(will) = &self.will {
+            if v5 {
+                will.properties.encode(dst);
+            }
+            write_binary(will.topic.as_bytes(), dst);
+            write_binary(will.payload, dst);
+        }
+        if let Some(user_name) = self.user_name {
+            write_binary(user_name.as_bytes(), dst);
+        }
+        if let Some(password) = self.password {
+            write_binary(password, dst);
+        }
+    }
+}
+
+/// Protocol name and level [MQTT-3.1.2-1] [MQTT-3.1.2-2]. The detail of a level error is the level,
+/// so that the server can answer in the form that its sender understands.
+fn protocol(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
+    let name_at = *r;
+    let name = r.binary()?;
+    let level_at = *r;
+    let wrong_name = || name_at.error(Violation::ProtocolName);
+    if name != b"MQTT" && name != b"MQIsdp" {
+        return Err(wrong_name());
+    }
+    let level = r.u8()?;
+    let version = match level {
+        3 => Version::V31,
+        4 => Version::V311,
+        5 => Version::V5,
+        _ => return Err(level_at.error(Violation::ProtocolLevel).with_detail(u32::from(level))),
+    };
+    if name != version.protocol_name().as_bytes() {
+        return Err(wrong_name());
+    }
+    Ok(version)
+}
