@@ -1,0 +1,309 @@
+//! What was sent above QoS 0 and is not finished.
+
+use super::ids::PacketIds;
+use super::window::Window;
+use crate::StoreSeq;
+use crate::random::IdMap;
+use alloc::collections::VecDeque;
+use mqtt_proto::{PacketId, QoS};
+
+/// How far an outbound exchange is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// PUBLISH has to be sent, or its answer is awaited.
+    Publish,
+    /// PUBREC arrived: PUBREL has to be sent, or PUBCOMP is awaited. PUBLISH is never sent again
+    /// [MQTT-4.3.3-6].
+    Release,
+}
+
+/// One exchange.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange<M> {
+    pub(crate) id: PacketId,
+    pub(crate) qos: QoS,
+    pub(crate) stage: Stage,
+    /// PUBLISH was put into an outbox at least once, so the next one is a repetition: DUP is set
+    /// ([MQTT-3.3.1-1]).
+    pub(crate) published: bool,
+    /// It may not be sent before this much is stored.
+    pub(crate) after: StoreSeq,
+    /// The message; gone once PUBREC has arrived.
+    pub(crate) message: Option<M>,
+    /// It holds a place in the window of the present link.
+    in_window: bool,
+}
+
+/// What an acknowledgement met.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Acked<M> {
+    /// The exchange is finished.
+    Done(Option<M>),
+    /// The exchange goes on with PUBREL.
+    Release,
+    /// No exchange has this identifier.
+    Unknown,
+    /// It does not answer what was sent (PUBACK for QoS 2, PUBREC for QoS 1).
+    WrongKind,
+}
+
+/// The exchanges in the order in which they began, which is the order in which they are sent again
+/// [MQTT-4.6.0-1], and the identifiers that they hold.
+///
+/// First sending and sending again are one thing: a cursor that walks the ledger and that a new link
+/// sets back to the front.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger<M> {
+    /// `None` where an exchange finished before an older one.
+    exchanges: VecDeque<Option<Exchange<M>>>,
+    /// Number of the exchange at the front.
+    base: u64,
+    /// Number of the next exchange to send on this link.
+    cursor: u64,
+    by_id: IdMap<u16, u64>,
+    ids: PacketIds,
+}
+
+impl<M> Default for Ledger<M> {
+    fn default() -> Self {
+        Self {
+            exchanges: VecDeque::new(),
+            base: 0,
+            cursor: 0,
+            by_id: IdMap::default(),
+            ids: PacketIds::default(),
+        }
+    }
+}
+
+impl<M> Ledger<M> {
+    /// How many exchanges are not finished.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Whether an exchange holds `id`.
+    pub(crate) fn contains(&self, id: PacketId) -> bool {
+        self.by_id.contains_key(&id.get())
+    }
+
+    /// Makes the next identifiers follow `last`.
+    pub(crate) fn continue_after(&mut self, last: PacketId) {
+        self.ids = PacketIds::after(last);
+    }
+
+    /// An identifier that neither an exchange nor `elsewhere` holds.
+    pub(crate) fn free_id(&mut self, elsewhere: impl Fn(PacketId) -> bool) -> Option<PacketId> {
+        let by_id = &self.by_id;
+        self.ids.allocate(|id| by_id.contains_key(&id.get()) || elsewhere(id))
+    }
+
+    /// Begins an exchange with an identifier from [`Ledger::free_id`]. It is the last to be sent.
+    pub(crate) fn begin(&mut self, id: PacketId, qos: QoS, message: M, after: StoreSeq) {
+        let number = self.base + self.exchanges.len() as u64;
+        let exchange = Exchange {
+            id,
+            qos,
+            stage: Stage::Publish,
+            published: false,
+            after,
+            message: Some(message),
+            in_window: false,
+        };
+        self.exchanges.push_back(Some(exchange));
+        self.by_id.insert(id.get(), number);
+    }
+
+    /// Adds an exchange that was stored, behind those that are here.
+    pub(crate) fn restore(
+        &mut self,
+        id: PacketId,
+        qos: QoS,
+        stage: Stage,
+        published: bool,
+        message: Option<M>,
+    ) {
+        let number = self.base + self.exchanges.len() as u64;
+        let after = StoreSeq::default();
+        self.exchanges.push_back(Some(Exchange {
+            id,
+            qos,
+            stage,
+            published,
+            after,
+            message,
+            in_window: false,
+        }));
+        self.by_id.insert(id.get(), number);
+    }
+
+    /// A new link: everything that is not finished is sent again, in order.
+    pub(crate) fn rewind(&mut self) {
+        self.cursor = self.base;
+        for exchange in self.exchanges.iter_mut().flatten() {
+            exchange.in_window = false;
+        }
+    }
+
+    /// The next exchange to send on this link, if it is allowed to go: PUBLISH or PUBREL by its
+    /// stage. Call [`Ledger::sent`] once it is in the outbox.
+    pub(crate) fn next_to_send(&mut self) -> Option<&mut Exchange<M>> {
+        self.skip_finished();
+        let index = usize::try_from(self.cursor - self.base).ok()?;
+        self.exchanges.get_mut(index)?.as_mut()
+    }
+
+    /// Takes the place in the window that sending the next exchange needs. PUBREL always finds one.
+    pub(crate) fn admit_next(&mut self, window: &mut Window) -> bool {
+        let Some(exchange) = self.next_to_send() else { return false };
+        if exchange.in_window {
+            return true;
+        }
+        match exchange.stage {
+            Stage::Publish if !window.take() => return false,
+            Stage::Publish => {}
+            Stage::Release => window.take_regardless(),
+        }
+        exchange.in_window = true;
+        true
+    }
+
+    /// The next exchange is in the outbox.
+    pub(crate) fn sent(&mut self) {
+        if let Some(exchange) = self.next_to_send() {
+            if exchange.stage == Stage::Publish {
+                exchange.published = true;
+            }
+            self.cursor += 1;
+        }
+    }
+
+    fn skip_finished(&mut self) {
+        while let Ok(index) = usize::try_from(self.cursor - self.base) {
+            match self.exchanges.get(index) {
+                Some(None) => self.cursor += 1,
+                _ => break,
+            }
+        }
+    }
+
+    fn slot(&mut self, id: PacketId) -> Option<&mut Option<Exchange<M>>> {
+        let number = *self.by_id.get(&id.get())?;
+        self.exchanges.get_mut(usize::try_from(number.checked_sub(self.base)?).ok()?)
+    }
+
+    /// Ends the exchange and gives its identifier and its place in the window back.
+    fn finish(&mut self, id: PacketId, window: Option<&mut Window>) -> Option<M> {
+        let exchange = self.slot(id)?.take()?;
+        self.by_id.remove(&id.get());
+        if let Some(window) = window.filter(|_| exchange.in_window) {
+            let given = window.give();
+            debug_assert!(given, "an exchange in the window was counted");
+        }
+        while let Some(None) = self.exchanges.front() {
+            self.exchanges.pop_front();
+            self.base += 1;
+        }
+        self.cursor = self.cursor.max(self.base);
+        if self.exchanges.is_empty() && self.exchanges.capacity() > 32 {
+            self.exchanges = VecDeque::new();
+            self.by_id.shrink_to_fit();
+        }
+        exchange.message
+    }
+
+    /// PUBACK. An error code acknowledges just as well [MQTT-4.4.0-2].
+    pub(crate) fn puback(&mut self, id: PacketId, window: &mut Window) -> Acked<M> {
+        match self.slot(id) {
+            Some(Some(exchange)) if exchange.qos == QoS::AtLeastOnce => {}
+            Some(Some(_)) => return Acked::WrongKind,
+            _ => return Acked::Unknown,
+        }
+        Acked::Done(self.finish(id, Some(window)))
+    }
+
+    /// PUBREC. One that refuses ends the exchange and returns its place in the window; otherwise
+    /// only PUBCOMP does.
+    pub(crate) fn pubrec(
+        &mut self,
+        id: PacketId,
+        refused: bool,
+        window: &mut Window,
+    ) -> (Acked<M>, Option<M>) {
+        match self.slot(id) {
+            Some(Some(exchange)) if exchange.qos == QoS::ExactlyOnce => {
+                if !refused {
+                    exchange.stage = Stage::Release;
+                    let message = exchange.message.take();
+                    return (Acked::Release, message);
+                }
+                if exchange.stage == Stage::Release {
+                    // It was accepted before; a refusal now changes nothing.
+                    return (Acked::Release, None);
+                }
+            }
+            Some(Some(_)) => return (Acked::WrongKind, None),
+            _ => return (Acked::Unknown, None),
+        }
+        (Acked::Done(self.finish(id, Some(window))), None)
+    }
+
+    /// PUBCOMP.
+    pub(crate) fn pubcomp(&mut self, id: PacketId, window: &mut Window) -> Acked<M> {
+        match self.slot(id) {
+            Some(Some(exchange)) if exchange.stage == Stage::Release => {}
+            Some(Some(_)) => return Acked::WrongKind,
+            _ => return Acked::Unknown,
+        }
+        Acked::Done(self.finish(id, Some(window)))
+    }
+
+    /// Whether PUBREL for `id` was sent on this link already (or is about to be by the cursor).
+    pub(crate) fn cursor_passed(&self, id: PacketId) -> bool {
+        self.by_id.get(&id.get()).is_some_and(|&number| number < self.cursor)
+    }
+
+    /// The exchanges in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Exchange<M>> {
+        self.exchanges.iter().flatten()
+    }
+
+    /// Takes out every exchange for which `which` is true, in order.
+    pub(crate) fn extract(&mut self, which: impl Fn(&Exchange<M>) -> bool) -> alloc::vec::Vec<Exchange<M>> {
+        let ids: alloc::vec::Vec<PacketId> = self.iter().filter(|e| which(e)).map(|e| e.id).collect();
+        let mut taken = alloc::vec::Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(exchange) = self.slot(id).and_then(|slot| slot.as_ref()) {
+                let copy = Exchange { message: None, ..clone_head(exchange) };
+                let message = self.finish(id, None);
+                taken.push(Exchange { message, ..copy });
+            }
+        }
+        taken
+    }
+
+    /// The messages of all exchanges, which end without an answer.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Exchange<M>> {
+        let all = core::mem::take(&mut self.exchanges);
+        self.base += all.len() as u64;
+        self.cursor = self.base;
+        self.by_id.clear();
+        all.into_iter().flatten()
+    }
+}
+
+fn clone_head<M>(e: &Exchange<M>) -> Exchange<M> {
+    Exchange {
+        id: e.id,
+        qos: e.qos,
+        stage: e.stage,
+        published: e.published,
+        after: e.after,
+        message: None,
+        in_window: e.in_window,
+    }
+}

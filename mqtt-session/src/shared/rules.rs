@@ -1,0 +1,72 @@
+use mqtt_proto::{ReasonCode, Version};
+
+/// Where the versions differ beyond the codec. Nothing else may ask which version it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// A server may say why it closes (DISCONNECT from the server).
+    pub(crate) server_disconnect: bool,
+    /// PUBACK and PUBREC can refuse a message. Without that it is acknowledged and dropped, or the
+    /// connection is closed (3.1.1: [MQTT-3.3.5-2]).
+    pub(crate) acks_refuse: bool,
+    /// SUBACK can refuse a filter (0x80 in 3.1.1, a reason in 5.0; nothing in 3.1).
+    pub(crate) suback_refuses: bool,
+    /// A message that nobody wants is acknowledged as such.
+    pub(crate) tells_no_subscribers: bool,
+    /// A session ends with its connection if the CONNECT said Clean Session; later, its expiry decides.
+    pub(crate) clean_session_ends: bool,
+    /// A message that was not acknowledged may be sent again on a live link ([MQTT-4.4.0-1] of 5.0
+    /// forbids it).
+    pub(crate) may_resend_live: bool,
+    /// An empty client identifier is allowed (3.1 wants 1 to 23 characters).
+    pub(crate) empty_client_id: bool,
+    /// ... also without Clean Session ([MQTT-3.1.3-8] of 3.1.1 forbids it).
+    pub(crate) empty_client_id_without_clean: bool,
+    /// A CONNACK that refuses may be followed by nothing, and what the version has no code for is
+    /// not said at all [MQTT-3.2.2-6].
+    pub(crate) all_refusals_have_codes: bool,
+}
+
+impl Rules {
+    pub(crate) const fn of(version: Version) -> &'static Self {
+        match version {
+            Version::V31 => &Self {
+                server_disconnect: false,
+                acks_refuse: false,
+                suback_refuses: false,
+                tells_no_subscribers: false,
+                clean_session_ends: true,
+                may_resend_live: true,
+                empty_client_id: false,
+                empty_client_id_without_clean: false,
+                all_refusals_have_codes: false,
+            },
+            Version::V311 => &Self {
+                server_disconnect: false,
+                acks_refuse: false,
+                suback_refuses: true,
+                tells_no_subscribers: false,
+                clean_session_ends: true,
+                may_resend_live: true,
+                empty_client_id: true,
+                empty_client_id_without_clean: false,
+                all_refusals_have_codes: false,
+            },
+            Version::V5 => &Self {
+                server_disconnect: true,
+                acks_refuse: true,
+                suback_refuses: true,
+                tells_no_subscribers: true,
+                clean_session_ends: false,
+                may_resend_live: false,
+                empty_client_id: true,
+                empty_client_id_without_clean: true,
+                all_refusals_have_codes: true,
+            },
+        }
+    }
+
+    /// Whether a CONNACK with `reason` exists in this version.
+    pub(crate) const fn has_connack(&self, reason: ReasonCode) -> bool {
+        self.all_refusals_have_codes || reason.to_return_code().is_some()
+    }
+}

@@ -1,0 +1,196 @@
+//! What a machine wants kept, as data: the adapter writes it, and reports when it is safe.
+//!
+//! State changes leave a machine as groups, `Output::Store(seq, group)`. A group is atomic. Every
+//! operation is an absolute put or delete, never a counter, so that replaying one is harmless. What
+//! has to wait for a group (an acknowledgement, a QoS 2 message) waits inside the machine until
+//! `handle_stored` confirms it.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use mqtt_proto::{PacketId, QoS, SubscriptionOptions};
+
+/// The number of a group. Groups are numbered without gaps from 1; confirming one confirms all
+/// before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreSeq(pub u64);
+
+/// How much an acknowledgement means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Nothing is stored; acknowledgements leave at once.
+    #[default]
+    Off,
+    /// Acknowledged means: handed to the operating system, safe from a crash of the program.
+    Written,
+    /// Acknowledged means: on the disk, safe from a loss of power.
+    Synced,
+}
+
+/// The number of a stored session. Never used again: a session that is discarded and made anew has
+/// another, so that what is left of the old one can be swept later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// The number of a stored message body. Never used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+/// The place of a message in a session's queue. Grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(pub u64);
+
+/// Operations that take effect together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreGroup {
+    /// In the order in which they are to be applied.
+    pub ops: Vec<StoreOp>,
+}
+
+impl StoreGroup {
+    /// About how many bytes the group occupies, for limits.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.ops.iter().map(StoreOp::size).sum()
+    }
+}
+
+/// A message as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Topic name, property list without its length, and payload, one behind the other.
+    pub body: Bytes,
+    /// How many bytes of `body` are the topic.
+    pub topic_len: u16,
+    /// How many bytes of `body` are properties.
+    pub properties_len: u32,
+    /// QoS of the publication.
+    pub qos: QoS,
+    /// Retain flag of the publication.
+    pub retain: bool,
+    /// When the message expires, in microseconds of machine time.
+    pub expires_at: Option<u64>,
+}
+
+/// How one session is to get a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDelivery {
+    /// Whose queue.
+    pub session: SessionId,
+    /// Where in the queue.
+    pub entry: EntryId,
+    /// Delivery QoS.
+    pub qos: QoS,
+    /// Retain flag of the delivery.
+    pub retain: bool,
+    /// Identifiers of the subscriptions that matched.
+    pub subscription_ids: Box<[u32]>,
+}
+
+/// How far a stored exchange is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredStage {
+    /// PUBLISH was sent or may have been.
+    Published,
+    /// PUBREC arrived.
+    Released,
+}
+
+/// A will as it is stored: with the identity that set it, so that it can be authorised again when it
+/// fires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredWill {
+    /// The message.
+    pub message: StoredMessage,
+    /// Seconds between the loss of the connection and the will.
+    pub delay_secs: u32,
+    /// Who set it.
+    pub user_name: Option<String>,
+}
+
+/// A session as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSession {
+    /// The client identifier.
+    pub client_id: String,
+    /// The user that owns it.
+    pub user_name: Option<String>,
+    /// How long it outlives its connection, in seconds; `u32::MAX` means for ever.
+    pub expiry_secs: u32,
+    /// When it ends, in microseconds of machine time; `None` while it is connected.
+    pub expires_at: Option<u64>,
+}
+
+/// One absolute change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreOp {
+    /// Put a session's record.
+    PutSession(SessionId, Box<StoredSession>),
+    /// Delete a session's record. Everything else of the session is void from then on.
+    DeleteSession(SessionId),
+    /// Put a subscription.
+    PutSubscription {
+        /// Whose.
+        session: SessionId,
+        /// The filter as it was sent.
+        filter: String,
+        /// Its options.
+        options: SubscriptionOptions,
+        /// Its identifier.
+        id: Option<u32>,
+    },
+    /// Delete a subscription.
+    DeleteSubscription {
+        /// Whose.
+        session: SessionId,
+        /// The filter as it was sent.
+        filter: String,
+    },
+    /// Put a message body.
+    PutMessage(MessageId, Box<StoredMessage>),
+    /// Delete a message body that nothing refers to any more.
+    DeleteMessage(MessageId),
+    /// Append a message to queues.
+    Append(MessageId, Vec<StoredDelivery>),
+    /// Remove an entry from a queue.
+    RemoveEntry(SessionId, EntryId),
+    /// An entry holds a packet identifier from now on, or has come further.
+    PutExchange {
+        /// Whose.
+        session: SessionId,
+        /// The entry.
+        entry: EntryId,
+        /// Its identifier.
+        packet_id: PacketId,
+        /// How far it is.
+        stage: StoredStage,
+    },
+    /// A QoS 2 message with this identifier was taken and is not released.
+    PutReceived(SessionId, PacketId),
+    /// The identifier was released.
+    DeleteReceived(SessionId, PacketId),
+    /// The topic's retained message is this one.
+    PutRetained(String, MessageId),
+    /// The topic has no retained message.
+    DeleteRetained(String),
+    /// The session has this will.
+    PutWill(SessionId, Box<StoredWill>),
+    /// The session has no will.
+    DeleteWill(SessionId),
+}
+
+impl StoreOp {
+    fn size(&self) -> usize {
+        32 + match self {
+            Self::PutSession(_, s) => s.client_id.len(),
+            Self::PutSubscription { filter, .. } | Self::DeleteSubscription { filter, .. } => filter.len(),
+            Self::PutMessage(_, m) => m.body.len(),
+            Self::Append(_, deliveries) => deliveries.len() * 32,
+            Self::PutRetained(topic, _) | Self::DeleteRetained(topic) => topic.len(),
+            Self::PutWill(_, will) => will.message.body.len(),
+            _ => 0,
+        }
+    }
+}
