@@ -19,7 +19,7 @@ use mqtt_proto::{
 /// let config = ClientConfig { keep_alive_secs: 30, ..ClientConfig::new("meter-17") };
 /// # assert_eq!(config.client_id, "meter-17");
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientConfig {
     /// Where all randomness comes from.
     pub seed: Seed,
@@ -100,6 +100,18 @@ pub struct ClientConfig {
     /// What QoS 1 and 2 have to survive; above [`Durability::Off`] the machine emits store operations
     /// and waits for them.
     pub durability: Durability,
+}
+
+/// Leaves out what is secret.
+impl core::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("version", &self.version)
+            .field("client_id", &self.client_id)
+            .field("clean_start", &self.clean_start)
+            .field("user_name", &self.user_name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ClientConfig {
