@@ -59,7 +59,7 @@ fn unsubscribe_needs_valid_filters() {
     let mut peer = Peer::v5();
     let none = PropertiesBuf::new();
     let mut error = |filters: &[&str]| peer.client.unsubscribe(peer.now, filters, &none).unwrap_err();
-    assert_eq!(error(&[]), RequestError::Invalid(Violation::NoFilters));
+    assert_eq!(error(&[]), RequestError::Invalid(Violation::NoUnsubscribeFilters));
     assert_eq!(error(&["a+"]), RequestError::Invalid(Violation::FilterPlus));
 }
 
