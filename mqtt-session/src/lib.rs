@@ -46,7 +46,7 @@ mod shared;
 pub mod store;
 mod time;
 
-// pub use broker::Broker;
+pub use broker::Broker;
 // pub use client::Client;
 pub use message::{Message, PublishError, PublishErrorKind};
 pub use random::Seed;
