@@ -77,7 +77,8 @@ impl fmt::Display for DecodeError {
             | Violation::PropertyDuplicate
             | Violation::PropertyValue
             | Violation::ReasonCode
-            | Violation::SubackCode => write!(f, " (0x{:02X})", self.detail)?,
+            | Violation::SubackCode
+            | Violation::UnsubackCode => write!(f, " (0x{:02X})", self.detail)?,
             _ => {}
         }
         write!(f, " at byte {} [{}, MQTT {}]: {}", self.offset, rule.id(), self.version, rule.remedy())

@@ -55,8 +55,8 @@ pub use error::{DecodeError, EncodeError};
 pub use frame::{Frame, frame_header};
 pub use packet::{
     AckRef, AuthRef, ConnackRef, ConnectRef, DisconnectRef, Packet, PacketRef, PacketType, Publish,
-    PublishRef, SubackRef, SubscribeFilters, SubscribeFiltersBuf, SubscribeRef, SubscriptionOptions,
-    UnsubackRef, UnsubscribeFilters, UnsubscribeFiltersBuf, UnsubscribeRef, WillRef,
+    PublishHead, PublishRef, SharedPublish, SubackRef, SubscribeFilters, SubscribeFiltersBuf, SubscribeRef,
+    SubscriptionOptions, UnsubackRef, UnsubscribeFilters, UnsubscribeFiltersBuf, UnsubscribeRef, WillRef,
 };
 pub use property::{Properties, PropertiesBuf, Property, PropertyContext, PropertyId};
 pub use qos::{QoS, RetainHandling};
@@ -65,6 +65,10 @@ pub use rule::{Rule, Violation};
 pub use topic::{SharedFilter, TopicFilter, TopicName};
 pub use varint::{MAX_VARINT, varint_len};
 pub use version::Version;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// The identifier of one exchange that is in progress on a connection; never zero.
 pub type PacketId = core::num::NonZeroU16;

@@ -111,9 +111,11 @@ violations! {
     ReasonCode: "3.2.2.3", "2.4", ProtocolError,
         "reason code is not one of this packet's", "use a code from the packet's table";
     SubackCode: "MQTT-3.9.3-2", "MQTT-3.9.3-2", ProtocolError,
-        "acknowledgement holds a code that is not one of its table", "use a code from the packet's table";
+        "SUBACK holds a code that is not of its table", "use a code from the packet's table";
     NoCodes: "MQTT-3.8.4-5", "MQTT-3.8.4-6", ProtocolError,
-        "acknowledgement has no code", "give one code for each filter";
+        "SUBACK has no code", "give one code for each filter";
+    UnsubackCode: "3.11", "MQTT-3.11.3-2", ProtocolError,
+        "UNSUBACK has no code, or one that is not of its table", "give one code of the table for each filter";
     PublishQos: "MQTT-3.3.1-4", "MQTT-3.3.1-4", MalformedPacket,
         "QoS is 3", "use 0, 1 or 2";
     DupAtQos0: "MQTT-3.3.1-2", "MQTT-3.3.1-2", MalformedPacket,
@@ -130,7 +132,9 @@ violations! {
         "shared filter is not $share/name/filter with a name free of / + #",
         "write $share/, a name, / and a filter";
     NoFilters: "MQTT-3.8.3-3", "MQTT-3.8.3-2", ProtocolError,
-        "packet has no topic filter", "give at least one";
+        "SUBSCRIBE has no topic filter", "give at least one";
+    NoUnsubscribeFilters: "MQTT-3.10.3-2", "MQTT-3.10.3-2", ProtocolError,
+        "UNSUBSCRIBE has no topic filter", "give at least one";
     SubscribeQos: "MQTT-3.8.3-4", "3.8.3.1", ProtocolError,
         "requested QoS is 3", "use 0, 1 or 2";
     SubscribeOptions: "MQTT-3.8.3-4", "MQTT-3.8.3-5", MalformedPacket,

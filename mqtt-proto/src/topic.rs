@@ -4,6 +4,7 @@
 //! or substituted [MQTT-4.7.3-4].
 
 use crate::Violation;
+use crate::reader::{any_byte, has_nul};
 
 /// The longest topic or string, in bytes [MQTT-4.7.3-3].
 pub const MAX_LEN: usize = 65_535;
@@ -58,10 +59,15 @@ const fn refuse<T>(violation: Violation) -> Result<T, TopicError> {
     Err(TopicError { violation })
 }
 
-/// Branch-free over the whole name, so that it vectorises.
+/// Whether there is a wildcard or U+0000. `+` and `#` differ in one bit.
 #[inline]
 fn has_forbidden(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |found, &b| found | (b == b'+') | (b == b'#') | (b == 0))
+    any_byte(bytes, |b| (b == 0) | (b | 0x08 == b'+'))
+}
+
+#[inline]
+pub(crate) fn has_wildcard(text: &[u8]) -> bool {
+    any_byte(text, |b| b | 0x08 == b'+')
 }
 
 impl<'a> TopicName<'a> {
@@ -79,8 +85,7 @@ impl<'a> TopicName<'a> {
             return refuse(Violation::StringTooLong);
         }
         if has_forbidden(bytes) {
-            let nul = bytes.contains(&0);
-            return refuse(if nul { Violation::StringNul } else { Violation::TopicWildcard });
+            return refuse(what_is_forbidden(bytes));
         }
         Ok(Self(name))
     }
@@ -98,27 +103,16 @@ impl<'a> TopicFilter<'a> {
     /// # Errors
     /// Names the rule if it is empty, too long, has a misplaced wildcard or U+0000, or begins with
     /// `$share/` and is not `$share/name/filter`.
+    #[inline]
     pub fn new(filter: &'a str) -> Result<Self, TopicError> {
-        if filter.len() > MAX_LEN {
-            return refuse(Violation::StringTooLong);
-        }
-        if let Some(rest) = filter.strip_prefix("$share/") {
-            // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-            match rest.split_once('/') {
-                Some((name, inner))
-                    if !name.is_empty() && !name.contains(['+', '#']) && !inner.is_empty() =>
-                {
-                    check_levels(inner)?;
-                    if name.contains('\0') {
-                        return refuse(Violation::StringNul);
-                    }
-                }
-                _ => return refuse(Violation::ShareName),
-            }
-            return Ok(Self(filter));
-        }
-        check_levels(filter)?;
+        check_filter(filter.as_bytes())?;
         Ok(Self(filter))
+    }
+
+    /// What passed [`TopicFilter::new`] before.
+    #[inline]
+    pub(crate) const fn checked(filter: &'a str) -> Self {
+        Self(filter)
     }
 
     /// The filter as it was sent, `$share/` included.
@@ -137,8 +131,7 @@ impl<'a> TopicFilter<'a> {
     /// Whether `+` or `#` occurs in it (behind `$share/name/`, if it is shared).
     #[must_use]
     pub fn has_wildcard(self) -> bool {
-        let bytes = self.shared().map_or(self, |shared| shared.filter).0.as_bytes();
-        bytes.contains(&b'+') || bytes.contains(&b'#')
+        has_wildcard(self.shared().map_or(self, |shared| shared.filter).0.as_bytes())
     }
 
     /// Whether messages to `topic` are for this filter. A shared filter is taken without its
@@ -165,25 +158,69 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
-fn check_levels(filter: &str) -> Result<(), TopicError> {
+#[cold]
+fn what_is_forbidden(name: &[u8]) -> Violation {
+    if name.contains(&0) { Violation::StringNul } else { Violation::TopicWildcard }
+}
+
+/// What [`TopicFilter::new`] checks, for a filter that is known to be UTF-8.
+#[inline]
+pub(crate) fn check_filter(filter: &[u8]) -> Result<(), TopicError> {
+    if filter.len() > MAX_LEN {
+        return refuse(Violation::StringTooLong);
+    }
+    match shared_part(filter) {
+        Some(rest) => check_shared(rest),
+        None => check_levels(filter),
+    }
+}
+
+/// What stands behind `$share/`.
+#[inline]
+pub(crate) fn shared_part(filter: &[u8]) -> Option<&[u8]> {
+    match filter {
+        [b'$', b's', b'h', b'a', b'r', b'e', b'/', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// Name and filter behind `$share/` [MQTT-4.8.2-1] [MQTT-4.8.2-2].
+fn check_shared(rest: &[u8]) -> Result<(), TopicError> {
+    let mut parts = rest.splitn(2, |&b| b == b'/');
+    match (parts.next(), parts.next()) {
+        (Some(name @ [_, ..]), Some(filter @ [_, ..])) if !has_wildcard(name) => {
+            if has_nul(name) {
+                return refuse(Violation::StringNul);
+            }
+            check_levels(filter)
+        }
+        _ => refuse(Violation::ShareName),
+    }
+}
+
+#[inline]
+fn check_levels(filter: &[u8]) -> Result<(), TopicError> {
     if filter.is_empty() {
         return refuse(Violation::TopicEmpty);
     }
-    let bytes = filter.as_bytes();
-    if !has_forbidden(bytes) {
-        return Ok(());
-    }
-    if bytes.contains(&0) {
-        return refuse(Violation::StringNul);
-    }
-    let mut levels = bytes.split(|&b| b == b'/').peekable();
-    while let Some(level) = levels.next() {
-        if level.contains(&b'#') && (level.len() > 1 || levels.peek().is_some()) {
-            return refuse(Violation::FilterHash);
+    if has_forbidden(filter) { check_wildcards(filter) } else { Ok(()) }
+}
+
+fn check_wildcards(filter: &[u8]) -> Result<(), TopicError> {
+    let mut before = b'/';
+    let mut rest = filter;
+    while let [byte, behind @ ..] = rest {
+        let starts_level = before == b'/';
+        match byte {
+            0 => return refuse(Violation::StringNul),
+            b'#' if !starts_level || !behind.is_empty() => return refuse(Violation::FilterHash),
+            b'+' if !starts_level || !matches!(behind, [] | [b'/', ..]) => {
+                return refuse(Violation::FilterPlus);
+            }
+            _ => {}
         }
-        if level.contains(&b'+') && level.len() > 1 {
-            return refuse(Violation::FilterPlus);
-        }
+        before = *byte;
+        rest = behind;
     }
     Ok(())
 }

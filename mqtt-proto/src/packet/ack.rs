@@ -1,9 +1,9 @@
 //! PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK.
 
-use super::PacketType;
+use super::{PacketType, write_header};
 use crate::property::PropertyContext;
 use crate::reader::Reader;
-use crate::{DecodeError, EncodeError, PacketId, Properties, ReasonCode, Violation};
+use crate::{DecodeError, EncodeError, PacketId, Properties, ReasonCode, Version, Violation};
 use alloc::vec::Vec;
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: a step of a QoS 1 or 2 exchange.
@@ -24,18 +24,16 @@ impl From<PacketId> for AckRef<'_> {
 }
 
 impl<'a> AckRef<'a> {
-    #[inline]
-    pub(super) fn decode(r: &mut Reader<'a>, kind: PacketType) -> Result<Self, DecodeError> {
+    #[inline(always)]
+    pub(super) fn decode(mut r: Reader<'a>, kind: PacketType) -> Result<Self, DecodeError> {
         let packet_id = r.packet_id()?;
-        let mut ack = Self::from(packet_id);
         // In 5.0 the packet may end after the identifier, and after the reason code.
-        if r.version().is_v5() && !r.is_empty() {
-            ack.reason = reason(r, kind)?;
-            if !r.is_empty() {
-                ack.properties = Properties::decode(r, PropertyContext::Ack)?;
-            }
-        }
-        Ok(ack)
+        let (reason, properties) = if r.is_empty() {
+            (ReasonCode::Success, Properties::EMPTY)
+        } else {
+            reason_and_properties(r, kind, PropertyContext::Ack)?
+        };
+        Ok(Self { packet_id, reason, properties })
     }
 
     #[inline]
@@ -54,16 +52,50 @@ impl<'a> AckRef<'a> {
     }
 
     #[inline]
-    pub(super) fn write(&self, v5: bool, dst: &mut Vec<u8>) {
-        dst.extend_from_slice(&self.packet_id.get().to_be_bytes());
-        if !v5 || self.reason == ReasonCode::Success && self.properties.is_empty() {
-            return;
+    pub(super) fn encode(
+        &self,
+        version: Version,
+        kind: PacketType,
+        dst: &mut Vec<u8>,
+    ) -> Result<usize, EncodeError> {
+        if !version.is_v5() || self.reason == ReasonCode::Success && self.properties.is_empty() {
+            let [high, low] = self.packet_id.get().to_be_bytes();
+            dst.extend_from_slice(&[kind.first_byte(), 2, high, low]);
+            return Ok(4);
         }
+        self.encode_long(kind, dst)
+    }
+
+    #[inline(never)]
+    fn encode_long(&self, kind: PacketType, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
+        let total = write_header(kind.first_byte(), self.body_len(true, kind)?, dst)?;
+        dst.extend_from_slice(&self.packet_id.get().to_be_bytes());
         dst.push(self.reason.as_u8());
         if !self.properties.is_empty() {
             self.properties.encode(dst);
         }
+        Ok(total)
     }
+}
+
+/// What may stand behind the identifier of an acknowledgement or be all of a DISCONNECT or AUTH: a
+/// reason code, and after it properties. Nothing may follow, and below 5.0 not even that.
+#[inline(never)]
+pub(super) fn reason_and_properties<'a>(
+    mut r: Reader<'a>,
+    kind: PacketType,
+    context: PropertyContext,
+) -> Result<(ReasonCode, Properties<'a>), DecodeError> {
+    if !r.version().is_v5() {
+        return Err(r.error(Violation::TrailingBytes));
+    }
+    let reason = reason(&mut r, kind)?;
+    if r.is_empty() {
+        return Ok((reason, Properties::EMPTY));
+    }
+    let properties = Properties::decode(&mut r, context)?;
+    r.finish()?;
+    Ok((reason, properties))
 }
 
 /// A reason code that the standard lists for this packet.
@@ -101,8 +133,12 @@ pub struct UnsubackRef<'a> {
 
 /// Checks codes against the packet's table.
 fn check_codes(codes: &[u8], v5: bool, kind: PacketType) -> Result<(), (usize, Violation)> {
+    let (none, wrong) = match kind {
+        PacketType::Unsuback => (Violation::UnsubackCode, Violation::UnsubackCode),
+        _ => (Violation::NoCodes, Violation::SubackCode),
+    };
     if codes.is_empty() {
-        return Err((0, Violation::NoCodes));
+        return Err((0, none));
     }
     let allowed = |&code: &u8| {
         if v5 {
@@ -112,7 +148,7 @@ fn check_codes(codes: &[u8], v5: bool, kind: PacketType) -> Result<(), (usize, V
         }
     };
     match codes.iter().position(|code| !allowed(code)) {
-        Some(at) => Err((at, Violation::SubackCode)),
+        Some(at) => Err((at, wrong)),
         None => Ok(()),
     }
 }
@@ -138,8 +174,7 @@ impl<'a> SubackRef<'a> {
 
     pub(super) fn body_len(&self, v5: bool) -> Result<usize, EncodeError> {
         check_codes(self.codes, v5, PacketType::Suback).map_err(|(_, violation)| violation)?;
-        self.properties.check_context(PropertyContext::Ack)?;
-        Ok(2 + if v5 { self.properties.encoded_len() } else { 0 } + self.codes.len())
+        Ok(2 + self.properties.len_in(PropertyContext::Ack, v5)? + self.codes.len())
     }
 
     pub(super) fn write(&self, v5: bool, dst: &mut Vec<u8>) {
@@ -166,8 +201,7 @@ impl<'a> UnsubackRef<'a> {
             return Ok(2);
         }
         check_codes(self.codes, true, PacketType::Unsuback).map_err(|(_, violation)| violation)?;
-        self.properties.check_context(PropertyContext::Ack)?;
-        Ok(2 + self.properties.encoded_len() + self.codes.len())
+        Ok(2 + self.properties.len_in(PropertyContext::Ack, v5)? + self.codes.len())
     }
 
     pub(super) fn write(&self, v5: bool, dst: &mut Vec<u8>) {

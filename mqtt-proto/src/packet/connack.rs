@@ -52,13 +52,12 @@ impl<'a> ConnackRef<'a> {
         if !self.reason.is_allowed_in(PacketType::Connack) {
             return Err(Violation::ReasonCode.into());
         }
-        self.properties.check_context(PropertyContext::Connack)?;
-        Ok(2 + self.properties.encoded_len())
+        Ok(2 + self.properties.len_in(PropertyContext::Connack, v5)?)
     }
 
-    pub(super) fn write(&self, v5: bool, dst: &mut Vec<u8>) {
-        dst.push(u8::from(self.session_present));
-        if v5 {
+    pub(super) fn write(&self, version: Version, dst: &mut Vec<u8>) {
+        dst.push(u8::from(self.session_present && version != Version::V31));
+        if version.is_v5() {
             dst.push(self.reason.as_u8());
             self.properties.encode(dst);
         } else {

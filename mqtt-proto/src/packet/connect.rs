@@ -1,4 +1,4 @@
-use super::{binary_len, string_len, write_binary};
+use super::{PacketType, binary_len, string_len, write_binary, write_header};
 use crate::property::PropertyContext;
 use crate::reader::Reader;
 use crate::topic::TopicName;
@@ -48,7 +48,9 @@ const WILL: u8 = 0x04;
 const CLEAN_START: u8 = 0x02;
 
 impl<'a> ConnectRef<'a> {
-    pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    #[inline(always)]
+    pub(super) fn decode(mut reader: Reader<'a>) -> Result<Self, DecodeError> {
+        let r = &mut reader;
         let version = protocol(r)?;
         r.set_version(version);
         let v5 = version.is_v5();
@@ -77,7 +79,7 @@ impl<'a> ConnectRef<'a> {
             let properties =
                 if v5 { Properties::decode(r, PropertyContext::Will)? } else { Properties::EMPTY };
             let at = *r;
-            let topic = TopicName::new(r.string()?).map_err(|e| at.error(e.violation()))?.as_str();
+            let topic = TopicName::new(r.utf8()?).map_err(|e| at.error(e.violation()))?.as_str();
             let payload = r.binary()?;
             Some(WillRef { qos: will_qos, retain: flags & WILL_RETAIN != 0, properties, topic, payload })
         };
@@ -91,6 +93,7 @@ impl<'a> ConnectRef<'a> {
             true => Some(r.binary()?),
             false => None,
         };
+        r.finish()?;
         let clean_start = flags & CLEAN_START != 0;
         Ok(Self { version, clean_start, keep_alive, properties, client_id, will, user_name, password })
     }
@@ -100,18 +103,12 @@ impl<'a> ConnectRef<'a> {
         if !v5 && self.password.is_some() && self.user_name.is_none() {
             return Err(Violation::PasswordWithoutUserName.into());
         }
-        self.properties.check_context(PropertyContext::Connect)?;
-        let mut len = 2 + self.version.protocol_name().len() + 4 + string_len(self.client_id)?;
-        if v5 {
-            len += self.properties.encoded_len();
-        }
+        let mut len = 2 + self.version.protocol_name().len() + 4;
+        len += self.properties.len_in(PropertyContext::Connect, v5)?;
+        len += string_len(self.client_id)?;
         if let Some(will) = &self.will {
-            will.properties.check_context(PropertyContext::Will)?;
-            TopicName::new(will.topic)?;
-            len += string_len(will.topic)? + binary_len(will.payload)?;
-            if v5 {
-                len += will.properties.encoded_len();
-            }
+            len += will.properties.len_in(PropertyContext::Will, v5)?;
+            len += 2 + TopicName::new(will.topic)?.as_str().len() + binary_len(will.payload)?;
         }
         if let Some(user_name) = self.user_name {
             len += string_len(user_name)?;
@@ -123,9 +120,9 @@ impl<'a> ConnectRef<'a> {
     }
 
     /// Fields in the order that [MQTT-3.1.3-1] gives.
-    pub(super) fn write(&self, dst: &mut Vec<u8>) {
+    pub(super) fn encode(&self, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
+        let total = write_header(PacketType::Connect.first_byte(), self.body_len()?, dst)?;
         let v5 = self.version.is_v5();
-        write_binary(self.version.protocol_name().as_bytes(), dst);
         let mut flags = 0;
         if self.clean_start {
             flags |= CLEAN_START;
@@ -139,8 +136,13 @@ impl<'a> ConnectRef<'a> {
         if self.password.is_some() {
             flags |= PASSWORD;
         }
-        dst.extend_from_slice(&[self.version.level(), flags]);
-        dst.extend_from_slice(&self.keep_alive.to_be_bytes());
+        let level = self.version.level();
+        let [high, low] = self.keep_alive.to_be_bytes();
+        match self.version {
+            Version::V31 => dst.extend_from_slice(b"\0\x06MQIsdp"),
+            Version::V311 | Version::V5 => dst.extend_from_slice(b"\0\x04MQTT"),
+        }
+        dst.extend_from_slice(&[level, flags, high, low]);
         if v5 {
             self.properties.encode(dst);
         }
@@ -158,28 +160,26 @@ impl<'a> ConnectRef<'a> {
         if let Some(password) = self.password {
             write_binary(password, dst);
         }
+        Ok(total)
     }
 }
 
 /// Protocol name and level [MQTT-3.1.2-1] [MQTT-3.1.2-2]. The detail of a level error is the level,
 /// so that the server can answer in the form that its sender understands.
+#[inline]
 fn protocol(r: &mut Reader<'_>) -> Result<Version, DecodeError> {
     let name_at = *r;
-    let name = r.binary()?;
-    let level_at = *r;
-    let wrong_name = || name_at.error(Violation::ProtocolName);
-    if name != b"MQTT" && name != b"MQIsdp" {
-        return Err(wrong_name());
-    }
-    let level = r.u8()?;
-    let version = match level {
-        3 => Version::V31,
-        4 => Version::V311,
-        5 => Version::V5,
-        _ => return Err(level_at.error(Violation::ProtocolLevel).with_detail(u32::from(level))),
+    let old = match r.binary()? {
+        b"MQTT" => false,
+        b"MQIsdp" => true,
+        _ => return Err(name_at.error(Violation::ProtocolName)),
     };
-    if name != version.protocol_name().as_bytes() {
-        return Err(wrong_name());
+    let level_at = *r;
+    match (r.u8()?, old) {
+        (3, true) => Ok(Version::V31),
+        (4, false) => Ok(Version::V311),
+        (5, false) => Ok(Version::V5),
+        (3..=5, _) => Err(name_at.error(Violation::ProtocolName)),
+        (level, _) => Err(level_at.error(Violation::ProtocolLevel).with_detail(u32::from(level))),
     }
-    Ok(version)
 }

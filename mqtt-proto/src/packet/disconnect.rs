@@ -23,7 +23,7 @@ pub struct AuthRef<'a> {
 }
 
 /// DISCONNECT and AUTH may end before the reason code and before the properties.
-fn reason_and_properties<'a>(
+fn optional<'a>(
     r: &mut Reader<'a>,
     kind: PacketType,
     context: PropertyContext,
@@ -31,11 +31,9 @@ fn reason_and_properties<'a>(
     if r.is_empty() {
         return Ok((ReasonCode::Success, Properties::EMPTY));
     }
-    let reason = ack::reason(r, kind)?;
-    if r.is_empty() {
-        return Ok((reason, Properties::EMPTY));
-    }
-    Ok((reason, Properties::decode(r, context)?))
+    let rest = Reader::clone(r);
+    r.take_rest();
+    ack::reason_and_properties(rest, kind, context)
 }
 
 fn short_len(reason: ReasonCode, properties: &Properties<'_>) -> usize {
@@ -58,11 +56,7 @@ fn short_write(reason: ReasonCode, properties: &Properties<'_>, dst: &mut Vec<u8
 
 impl<'a> DisconnectRef<'a> {
     pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        if !r.version().is_v5() {
-            return Ok(Self::default());
-        }
-        let (reason, properties) =
-            reason_and_properties(r, PacketType::Disconnect, PropertyContext::Disconnect)?;
+        let (reason, properties) = optional(r, PacketType::Disconnect, PropertyContext::Disconnect)?;
         Ok(Self { reason, properties })
     }
 
@@ -87,7 +81,7 @@ impl<'a> DisconnectRef<'a> {
 impl<'a> AuthRef<'a> {
     pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let at = *r;
-        let (reason, properties) = reason_and_properties(r, PacketType::Auth, PropertyContext::Auth)?;
+        let (reason, properties) = optional(r, PacketType::Auth, PropertyContext::Auth)?;
         if !at.is_empty() && !properties.contains(PropertyId::AuthenticationMethod) {
             return Err(at.error(Violation::AuthMethodMissing));
         }

@@ -10,6 +10,7 @@ mod connect;
 mod disconnect;
 mod owned;
 mod publish;
+mod shared;
 mod subscribe;
 
 pub use ack::{AckRef, SubackRef, UnsubackRef};
@@ -18,6 +19,7 @@ pub use connect::{ConnectRef, WillRef};
 pub use disconnect::{AuthRef, DisconnectRef};
 pub use owned::{Packet, Publish};
 pub use publish::PublishRef;
+pub use shared::{PublishHead, SharedPublish};
 pub use subscribe::{
     SubscribeFilterIter, SubscribeFilters, SubscribeFiltersBuf, SubscribeRef, SubscriptionOptions,
     UnsubscribeFilterIter, UnsubscribeFilters, UnsubscribeFiltersBuf, UnsubscribeRef,
@@ -139,7 +141,7 @@ impl<'a> PacketRef<'a> {
                     let at = u32::try_from(total).unwrap_or(u32::MAX);
                     return Err(DecodeError::new(Violation::TrailingBytes, version, at));
                 }
-                Self::decode_body(first_byte, body, header_len, version)
+                Self::decode_body(first_byte, body, header_len, version, |packet| packet)
             }
             Frame::Incomplete { .. } => Err(DecodeError::new(Violation::Truncated, version, 0)),
         }
@@ -150,6 +152,7 @@ impl<'a> PacketRef<'a> {
     ///
     /// # Errors
     /// As [`PacketRef::decode`].
+    #[inline]
     pub fn decode_next(
         buf: &'a [u8],
         version: Version,
@@ -158,7 +161,8 @@ impl<'a> PacketRef<'a> {
         match frame_header(buf, max).map_err(|e| e.in_version(version))? {
             Frame::Header { first_byte, header_len, total } => match buf.get(..total) {
                 Some(packet) => {
-                    Ok(Some((Self::decode_body(first_byte, packet, header_len, version)?, total)))
+                    let found = |packet| Some((packet, total));
+                    Self::decode_body(first_byte, packet, header_len, version, found)
                 }
                 None => Ok(None),
             },
@@ -167,47 +171,49 @@ impl<'a> PacketRef<'a> {
     }
 
     /// Decodes `packet`, whose fixed header was read by [`frame_header`] and says `first_byte` and
-    /// `header_len`.
-    #[inline]
-    fn decode_body(
+    /// `header_len`. Each packet is built where `done` wants it: it is large, and moving it just
+    /// after its fields were stored costs more than decoding it.
+    fn decode_body<T>(
         first_byte: u8,
         packet: &'a [u8],
         header_len: usize,
         version: Version,
-    ) -> Result<Self, DecodeError> {
-        let error = |violation, at| Err(DecodeError::new(violation, version, at));
+        done: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
         let body = packet.get(header_len..).unwrap_or_default();
-        if header_len > 2
-            && header_len != 1 + crate::varint_len(u32::try_from(body.len()).unwrap_or(u32::MAX))
-        {
-            // [MQTT-1.5.5-1]; 3.1.1 has no such rule, and clients that pad the length exist.
-            if version.is_v5() {
-                return error(Violation::VarintNotMinimal, 1);
-            }
+        if header_len > 2 && version.is_v5() {
+            shortest_length(header_len, body)?;
         }
-        let mut reader = Reader::new(body, header_len, version);
-        let r = &mut reader;
-        if first_byte >> 4 == PacketType::Publish as u8 {
-            return Ok(Self::Publish(PublishRef::decode(first_byte, r)?));
+        let r = Reader::new(body, header_len, version);
+        match first_byte {
+            0x30..=0x3F => Ok(done(Self::Publish(PublishRef::decode(first_byte, r)?))),
+            0x40 => Ok(done(Self::Puback(AckRef::decode(r, PacketType::Puback)?))),
+            0x50 => Ok(done(Self::Pubrec(AckRef::decode(r, PacketType::Pubrec)?))),
+            0x62 => Ok(done(Self::Pubrel(AckRef::decode(r, PacketType::Pubrel)?))),
+            0x70 => Ok(done(Self::Pubcomp(AckRef::decode(r, PacketType::Pubcomp)?))),
+            0x10 => Ok(done(Self::Connect(ConnectRef::decode(r)?))),
+            _ => Ok(done(Self::decode_other(first_byte, r)?)),
         }
+    }
+
+    #[inline(never)]
+    fn decode_other(first_byte: u8, mut reader: Reader<'a>) -> Result<Self, DecodeError> {
+        let version = reader.version();
+        let error = |violation| Err(DecodeError::new(violation, version, 0));
         let Some(kind) = PacketType::from_first_byte(first_byte) else {
-            return error(Violation::PacketType, 0);
+            return error(Violation::PacketType);
         };
         let flags = first_byte & 0x0F;
         let wanted = kind.first_byte() & 0x0F;
         // 3.1 allows DUP on PUBREL, SUBSCRIBE and UNSUBSCRIBE.
         let dup_too = version == Version::V31 && kind.has_flag_bit();
         if flags != wanted && !(dup_too && flags == wanted | 8) {
-            return error(Violation::HeaderFlags, 0);
+            return error(Violation::HeaderFlags);
         }
+        let r = &mut reader;
         let decoded = match kind {
-            PacketType::Connect => Self::Connect(ConnectRef::decode(r)?),
             PacketType::Connack => Self::Connack(ConnackRef::decode(r)?),
-            PacketType::Publish => return error(Violation::PacketType, 0),
-            PacketType::Puback => Self::Puback(AckRef::decode(r, kind)?),
-            PacketType::Pubrec => Self::Pubrec(AckRef::decode(r, kind)?),
-            PacketType::Pubrel => Self::Pubrel(AckRef::decode(r, kind)?),
-            PacketType::Pubcomp => Self::Pubcomp(AckRef::decode(r, kind)?),
+            PacketType::Pubrel => return Ok(Self::Pubrel(AckRef::decode(reader, kind)?)),
             PacketType::Subscribe => Self::Subscribe(SubscribeRef::decode(r)?),
             PacketType::Suback => Self::Suback(SubackRef::decode(r)?),
             PacketType::Unsubscribe => Self::Unsubscribe(UnsubscribeRef::decode(r)?),
@@ -215,8 +221,14 @@ impl<'a> PacketRef<'a> {
             PacketType::Pingreq => Self::Pingreq,
             PacketType::Pingresp => Self::Pingresp,
             PacketType::Disconnect => Self::Disconnect(DisconnectRef::decode(r)?),
-            PacketType::Auth if !version.is_v5() => return error(Violation::PacketType, 0),
-            PacketType::Auth => Self::Auth(AuthRef::decode(r)?),
+            PacketType::Auth if version.is_v5() => Self::Auth(AuthRef::decode(r)?),
+            // All but the last do not come here with the right flags.
+            PacketType::Connect
+            | PacketType::Publish
+            | PacketType::Puback
+            | PacketType::Pubrec
+            | PacketType::Pubcomp
+            | PacketType::Auth => return error(Violation::PacketType),
         };
         reader.finish()?;
         Ok(decoded)
@@ -279,30 +291,46 @@ impl<'a> PacketRef<'a> {
     /// Names the rule that the fields break; `dst` is then as it was.
     #[inline]
     pub fn encode(&self, version: Version, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
-        if let Self::Publish(publish) = self {
-            return publish.encode(version, dst);
+        match self {
+            Self::Publish(publish) => publish.encode(version, dst),
+            Self::Puback(ack) => ack.encode(version, PacketType::Puback, dst),
+            Self::Pubrec(ack) => ack.encode(version, PacketType::Pubrec, dst),
+            Self::Pubrel(ack) => ack.encode(version, PacketType::Pubrel, dst),
+            Self::Pubcomp(ack) => ack.encode(version, PacketType::Pubcomp, dst),
+            Self::Connect(connect) => connect.encode(dst),
+            _ => self.encode_other(version, dst),
         }
+    }
+
+    fn encode_other(&self, version: Version, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
         let body = self.body_len(version)?;
-        let remaining = remaining_length(body)?;
-        let total = 1 + crate::varint_len(remaining) + body;
-        dst.reserve(total);
-        dst.push(self.packet_type().first_byte());
-        varint::write(remaining, dst);
+        let total = write_header(self.packet_type().first_byte(), body, dst)?;
         let v5 = version.is_v5();
         match self {
-            Self::Connect(p) => p.write(dst),
-            Self::Connack(p) => p.write(v5, dst),
-            Self::Publish(_) | Self::Pingreq | Self::Pingresp => {}
-            Self::Puback(p) | Self::Pubrec(p) | Self::Pubrel(p) | Self::Pubcomp(p) => p.write(v5, dst),
+            Self::Connack(p) => p.write(version, dst),
             Self::Subscribe(p) => p.write(v5, dst),
             Self::Suback(p) => p.write(v5, dst),
             Self::Unsubscribe(p) => p.write(v5, dst),
             Self::Unsuback(p) => p.write(v5, dst),
             Self::Disconnect(p) => p.write(v5, dst),
             Self::Auth(p) => p.write(dst),
+            Self::Pingreq | Self::Pingresp => {}
+            // These have functions of their own.
+            Self::Connect(_) | Self::Publish(_) => {}
+            Self::Puback(_) | Self::Pubrec(_) | Self::Pubrel(_) | Self::Pubcomp(_) => {}
         }
         Ok(total)
     }
+}
+
+/// A Remaining Length takes as few bytes as it needs [MQTT-1.5.5-1]. 3.1.1 has no such rule, and
+/// clients that pad the length exist.
+#[cold]
+fn shortest_length(header_len: usize, body: &[u8]) -> Result<(), DecodeError> {
+    if header_len == 1 + crate::varint_len(u32::try_from(body.len()).unwrap_or(u32::MAX)) {
+        return Ok(());
+    }
+    Err(DecodeError::new(Violation::VarintNotMinimal, Version::V5, 1))
 }
 
 /// The Remaining Length for a body of `len` bytes, if the format can express it.
@@ -314,12 +342,37 @@ fn remaining_length(len: usize) -> Result<u32, EncodeError> {
     }
 }
 
+/// Makes room for a packet whose body has `body` bytes, writes its fixed header, and tells the
+/// length of the whole.
+#[inline]
+fn write_header(first_byte: u8, body: usize, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
+    // Copies of a known length are a store each.
+    match u8::try_from(body) {
+        Ok(len @ ..0x80) => {
+            dst.reserve(2 + body);
+            dst.extend_from_slice(&[first_byte, len]);
+            Ok(2 + body)
+        }
+        _ => write_long_header(first_byte, body, dst),
+    }
+}
+
+#[inline(never)]
+fn write_long_header(first_byte: u8, body: usize, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
+    let remaining = remaining_length(body)?;
+    let total = 1 + crate::varint_len(remaining) + body;
+    dst.reserve(total);
+    dst.push(first_byte);
+    varint::write(remaining, dst);
+    Ok(total)
+}
+
 /// A two-byte length and the bytes. Callers have checked that the length fits.
 #[inline]
 fn write_binary(data: &[u8], dst: &mut Vec<u8>) {
-    let len = u16::try_from(data.len()).unwrap_or(u16::MAX);
-    dst.extend_from_slice(&len.to_be_bytes());
-    dst.extend_from_slice(data.get(..usize::from(len)).unwrap_or(data));
+    let [.., high, low] = data.len().to_be_bytes();
+    dst.extend_from_slice(&[high, low]);
+    dst.extend_from_slice(data);
 }
 
 /// Length of a string on the wire, if it is one.

@@ -1,8 +1,7 @@
-use super::remaining_length;
+use super::write_header;
 use crate::property::PropertyContext;
 use crate::reader::Reader;
 use crate::topic::TopicName;
-use crate::varint;
 use crate::{DecodeError, EncodeError, PacketId, Properties, PropertyId, QoS, Version, Violation};
 use alloc::vec::Vec;
 
@@ -26,23 +25,22 @@ pub struct PublishRef<'a> {
 }
 
 impl<'a> PublishRef<'a> {
-    #[inline]
-    pub(super) fn decode(first_byte: u8, r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    #[inline(always)]
+    pub(super) fn decode(first_byte: u8, mut r: Reader<'a>) -> Result<Self, DecodeError> {
         let header = |violation| Err(DecodeError::new(violation, r.version(), 0));
         let dup = first_byte & 8 != 0;
         let Some(qos) = QoS::from_u8(first_byte >> 1 & 3) else { return header(Violation::PublishQos) };
         if dup && qos == QoS::AtMostOnce {
             return header(Violation::DupAtQos0);
         }
-        let at = *r;
-        let topic = r.binary()?;
-        let topic = core::str::from_utf8(topic).map_err(|_| at.error(Violation::StringUtf8))?;
+        let at = r;
+        let topic = r.utf8()?;
         if !topic.is_empty() {
             TopicName::new(topic).map_err(|e| at.error(e.violation()))?;
         }
         let packet_id = if qos == QoS::AtMostOnce { None } else { Some(r.packet_id()?) };
         let properties = if r.version().is_v5() {
-            Properties::decode(r, PropertyContext::Publish)?
+            Properties::decode(&mut r, PropertyContext::Publish)?
         } else {
             Properties::EMPTY
         };
@@ -60,6 +58,7 @@ impl<'a> PublishRef<'a> {
         })
     }
 
+    #[inline]
     pub(super) fn body_len(&self, v5: bool) -> Result<usize, EncodeError> {
         if self.topic.is_empty() {
             if !(v5 && self.properties.contains(PropertyId::TopicAlias)) {
@@ -74,9 +73,8 @@ impl<'a> PublishRef<'a> {
         if self.dup && self.qos == QoS::AtMostOnce {
             return Err(Violation::DupAtQos0.into());
         }
-        self.properties.check_context(PropertyContext::Publish)?;
         let id = if self.packet_id.is_some() { 2 } else { 0 };
-        let properties = if v5 { self.properties.encoded_len() } else { 0 };
+        let properties = self.properties.len_in(PropertyContext::Publish, v5)?;
         Ok(2 + self.topic.len() + id + properties + self.payload.len())
     }
 
@@ -84,17 +82,10 @@ impl<'a> PublishRef<'a> {
     ///
     /// # Errors
     /// Names the rule that the fields break; `dst` is then as it was.
-    #[inline]
     pub fn encode(&self, version: Version, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
         let v5 = version.is_v5();
-        let body = self.body_len(v5)?;
-        let remaining = remaining_length(body)?;
-        let (len_bytes, len_len) = varint::encode(remaining);
-        let total = 1 + len_len + body;
-        dst.reserve(total);
-        let first = 0x30 | u8::from(self.dup) << 3 | self.qos.as_u8() << 1 | u8::from(self.retain);
-        dst.push(first);
-        dst.extend_from_slice(len_bytes.get(..len_len).unwrap_or(&len_bytes));
+        let first_byte = 0x30 | u8::from(self.dup) << 3 | self.qos.as_u8() << 1 | u8::from(self.retain);
+        let total = write_header(first_byte, self.body_len(v5)?, dst)?;
         super::write_binary(self.topic.as_bytes(), dst);
         if let Some(id) = self.packet_id {
             dst.extend_from_slice(&id.get().to_be_bytes());

@@ -3,7 +3,7 @@
 use super::{PacketType, write_binary};
 use crate::property::PropertyContext;
 use crate::reader::Reader;
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, check_filter, shared_part};
 use crate::{DecodeError, EncodeError, PacketId, Properties, QoS, RetainHandling, Violation};
 use alloc::vec::Vec;
 
@@ -29,10 +29,12 @@ pub struct UnsubscribeRef<'a> {
     pub filters: UnsubscribeFilters<'a>,
 }
 
-/// The checked filters of a SUBSCRIBE with their options, as they stand in the packet.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// The checked filters of a SUBSCRIBE with their options, as they stand in the packet. Comparing two
+/// lists compares their bytes.
+#[derive(Clone, Copy, Default)]
 pub struct SubscribeFilters<'a> {
     bytes: &'a [u8],
+    /// Whether options of 5.0 may be among them, which are left out when encoding for 3.x.
     v5: bool,
 }
 
@@ -54,10 +56,11 @@ impl<'a> SubscribeRef<'a> {
         let all = *r;
         while !r.is_empty() {
             let at = *r;
-            let filter = TopicFilter::new(r.string()?).map_err(|e| at.error(e.violation()))?;
+            let filter = r.utf8_bytes()?;
+            check_filter(filter).map_err(|e| at.error(e.violation()))?;
             let at = *r;
             let options = SubscriptionOptions::from_byte(r.u8()?, v5).map_err(|v| at.error(v))?;
-            if options.no_local && filter.shared().is_some() {
+            if options.no_local && shared_part(filter).is_some() {
                 return Err(at.error(Violation::NoLocalShared));
             }
         }
@@ -68,8 +71,7 @@ impl<'a> SubscribeRef<'a> {
         if self.filters.bytes.is_empty() {
             return Err(Violation::NoFilters.into());
         }
-        self.properties.check_context(PropertyContext::Subscribe)?;
-        Ok(2 + if v5 { self.properties.encoded_len() } else { 0 } + self.filters.bytes.len())
+        Ok(2 + self.properties.len_in(PropertyContext::Subscribe, v5)? + self.filters.bytes.len())
     }
 
     pub(super) fn write(&self, v5: bool, dst: &mut Vec<u8>) {
@@ -98,22 +100,21 @@ impl<'a> UnsubscribeRef<'a> {
             Properties::EMPTY
         };
         if r.is_empty() {
-            return Err(r.error(Violation::NoFilters));
+            return Err(r.error(Violation::NoUnsubscribeFilters));
         }
         let all = *r;
         while !r.is_empty() {
             let at = *r;
-            TopicFilter::new(r.string()?).map_err(|e| at.error(e.violation()))?;
+            check_filter(r.utf8_bytes()?).map_err(|e| at.error(e.violation()))?;
         }
         Ok(Self { packet_id, properties, filters: UnsubscribeFilters { bytes: { all }.take_rest() } })
     }
 
     pub(super) fn body_len(&self, v5: bool) -> Result<usize, EncodeError> {
         if self.filters.bytes.is_empty() {
-            return Err(Violation::NoFilters.into());
+            return Err(Violation::NoUnsubscribeFilters.into());
         }
-        self.properties.check_context(PropertyContext::Unsubscribe)?;
-        Ok(2 + if v5 { self.properties.encoded_len() } else { 0 } + self.filters.bytes.len())
+        Ok(2 + self.properties.len_in(PropertyContext::Unsubscribe, v5)? + self.filters.bytes.len())
     }
 
     pub(super) fn write(&self, v5: bool, dst: &mut Vec<u8>) {
@@ -209,7 +210,7 @@ fn split_filter(bytes: &[u8]) -> Option<(TopicFilter<'_>, &[u8])> {
     let (len, rest) = bytes.split_first_chunk()?;
     let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
     // Checked when the packet was decoded or the list was built.
-    Some((TopicFilter::new(core::str::from_utf8(text).ok()?).ok()?, rest))
+    Some((TopicFilter::checked(core::str::from_utf8(text).ok()?), rest))
 }
 
 impl<'a> Iterator for SubscribeFilterIter<'a> {
@@ -230,6 +231,20 @@ impl<'a> Iterator for UnsubscribeFilterIter<'a> {
         let (filter, rest) = split_filter(self.rest)?;
         self.rest = rest;
         Some(filter)
+    }
+}
+
+impl PartialEq for SubscribeFilters<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for SubscribeFilters<'_> {}
+
+impl core::hash::Hash for SubscribeFilters<'_> {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
     }
 }
 

@@ -94,18 +94,18 @@ impl<'a> Properties<'a> {
     /// # Errors
     /// Names the first rule that is broken; offsets count from the start of `bytes`.
     pub fn parse(bytes: &'a [u8], context: PropertyContext) -> Result<Self, DecodeError> {
-        read::check(&mut Reader::new(bytes, 0, crate::Version::V5), context)
+        read::check(Reader::new(bytes, 0, crate::Version::V5), context)
     }
 
+    #[inline]
     pub(crate) fn decode(reader: &mut Reader<'a>, context: PropertyContext) -> Result<Self, DecodeError> {
         let len = reader.varint()?;
         if len == 0 {
             return Ok(Self::EMPTY);
         }
-        let at = *reader;
+        let (start, version) = (reader.offset(), reader.version());
         let bytes = reader.bytes(usize::try_from(len).unwrap_or(usize::MAX))?;
-        let start = usize::try_from(at.offset()).unwrap_or(usize::MAX);
-        read::check(&mut Reader::new(bytes, start, at.version()), context)
+        read::check(Reader::new(bytes, start, version), context)
     }
 
     pub(crate) const fn from_parts(bytes: &'a [u8], present: u64) -> Self {
@@ -116,21 +116,41 @@ impl<'a> Properties<'a> {
         self.present
     }
 
-    /// Checks that the list may stand in `context`; a bit operation.
+    /// Checks that the list may stand in `context`; a few bit operations.
+    #[inline]
     pub(crate) fn check_context(&self, context: PropertyContext) -> Result<(), EncodeError> {
         let mut allowed = context.allowed();
         if matches!(context, PropertyContext::Publish) {
             allowed |= REPEATED_SUBSCRIPTION_ID;
         }
-        if self.present & !allowed != 0 {
-            let repeated = self.present & !allowed == REPEATED_SUBSCRIPTION_ID;
-            return Err(EncodeError::new(if repeated {
-                Violation::PropertyDuplicate
-            } else {
-                Violation::PropertyNotAllowed
+        let refused = self.present & !allowed;
+        if refused != 0 {
+            return Err(EncodeError::new(match refused {
+                REPEATED_SUBSCRIPTION_ID => Violation::PropertyDuplicate,
+                _ => Violation::PropertyNotAllowed,
             }));
         }
+        if self.lacks_auth_method() {
+            return Err(EncodeError::new(Violation::AuthDataWithoutMethod));
+        }
         Ok(())
+    }
+
+    #[inline]
+    const fn lacks_auth_method(&self) -> bool {
+        let data = PropertyId::AuthenticationData.bit();
+        self.present & (data | PropertyId::AuthenticationMethod.bit()) == data
+    }
+
+    /// Length in a packet, with the length field in front, if the list may stand in `context`. Below
+    /// 5.0 there are no properties, so that they are neither looked at nor written.
+    #[inline]
+    pub(crate) fn len_in(&self, context: PropertyContext, v5: bool) -> Result<usize, EncodeError> {
+        if !v5 {
+            return Ok(0);
+        }
+        self.check_context(context)?;
+        Ok(self.encoded_len())
     }
 
     /// Length on the wire with its own length in front.

@@ -3,18 +3,16 @@
 use super::id::{Kind, kind_of};
 use super::{Properties, Property, PropertyContext, PropertyId, REPEATED_SUBSCRIPTION_ID};
 use crate::reader::{Reader, has_nul};
+use crate::topic::has_wildcard;
 use crate::{DecodeError, QoS, Violation};
 
 /// Checks everything about a list: identifiers, places, repetitions, values.
-pub(super) fn check<'a>(
-    reader: &mut Reader<'a>,
-    context: PropertyContext,
-) -> Result<Properties<'a>, DecodeError> {
-    let all = *reader;
+pub(super) fn check(mut reader: Reader<'_>, context: PropertyContext) -> Result<Properties<'_>, DecodeError> {
+    let mut all = reader;
     let allowed = context.allowed();
     let mut present = 0u64;
     while !reader.is_empty() {
-        let at = *reader;
+        let at = reader;
         let id = reader.u8()?;
         let kind = kind_of(id);
         let bit = 1u64 << (id & 63);
@@ -52,8 +50,8 @@ pub(super) fn check<'a>(
             Kind::NonZeroU32 => reader.u32()? != 0,
             Kind::NonZeroVarint => reader.varint()? != 0,
             Kind::Text => {
-                let text = reader.string()?;
-                if id == PropertyId::ResponseTopic.as_u8() && text.bytes().any(|b| matches!(b, b'+' | b'#')) {
+                let text = reader.string_bytes()?;
+                if id == PropertyId::ResponseTopic.as_u8() && has_wildcard(text) {
                     return Err(at.error(Violation::ResponseTopic));
                 }
                 true
@@ -64,8 +62,8 @@ pub(super) fn check<'a>(
             }
             // [MQTT-1.5.7-1]
             Kind::Pair => {
-                reader.string()?;
-                reader.string()?;
+                reader.string_bytes()?;
+                reader.string_bytes()?;
                 true
             }
             Kind::Unknown => false,
@@ -74,12 +72,12 @@ pub(super) fn check<'a>(
             return Err(at.error(Violation::PropertyValue).with_detail(u32::from(id)));
         }
     }
-    let data = PropertyId::AuthenticationData.bit();
-    let method = PropertyId::AuthenticationMethod.bit();
-    if present & (data | method) == data {
-        return Err(all.error(Violation::AuthDataWithoutMethod));
+    let at = all;
+    let list = Properties::from_parts(all.take_rest(), present);
+    if list.lacks_auth_method() {
+        return Err(at.error(Violation::AuthDataWithoutMethod));
     }
-    Ok(Properties::from_parts({ all }.take_rest(), present))
+    Ok(list)
 }
 
 /// Walks a list of properties that was checked before. Made by [`Properties::iter`].
@@ -170,7 +168,7 @@ pub(super) fn check_value(property: &Property<'_>) -> Result<(), Violation> {
         | P::ServerReference(s)
         | P::ReasonString(s) => text(s),
         P::ResponseTopic(s) => {
-            if s.contains(['+', '#']) {
+            if has_wildcard(s.as_bytes()) {
                 return Err(Violation::ResponseTopic);
             }
             text(s)

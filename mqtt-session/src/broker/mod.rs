@@ -1,15 +1,47 @@
-//! The broker machine. THIS IS A STUB of the public interface; the real one replaces this file.
+//! The broker machine.
+//!
+//! One [`Broker`] owns many connections, their sessions, the subscriptions, retained messages, wills
+//! and timers. It knows no socket: an adapter tells it what happened, and obeys its outputs.
+
+mod answers;
+mod close;
 mod config;
+mod connect;
+mod connection;
+mod inbound;
+mod journal;
+mod message;
+mod outbox;
 mod output;
+mod read;
+mod route;
+mod router;
+mod session;
+mod subscribe;
+mod timers;
 
 pub use config::{AskFor, BrokerConfig, ConfigError, Overflow, RefusedFilter31};
+pub use outbox::Outbox;
 pub use output::{
     Answer, Ask, Closed, ConnectionId, DropReason, Event, Grant, LocalId, Output, Peer, Question, QuestionId,
     ReadStatus,
 };
 
-use crate::{Message, PublishError, ShardId, ShardMessage, StoreSeq, Timestamp};
-use mqtt_proto::{ReasonCode, SubscriptionOptions};
+use crate::random::{IdMap, KeyedHash, PeerMap, Purpose, Random};
+use crate::{Message, PublishError, PublishErrorKind, ShardId, ShardMessage, StoreSeq, Timestamp};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use answers::Asked;
+use connection::{Connection, Connections};
+use journal::Journal;
+use message::{Incoming, Messages};
+use mqtt_proto::{EncodeError, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
+use route::Deferred;
+use router::{Matches, Router, SessionKey};
+use session::Session;
+use slab::Slab;
+use timers::{Timer, Timers};
 
 /// Figures of a broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,11 +51,11 @@ pub struct Stats {
     pub connections: usize,
     /// Sessions, connected or not.
     pub sessions: usize,
-    /// Subscriptions.
+    /// Subscriptions, shared ones included.
     pub subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
-    /// Messages held, and their bytes.
+    /// Messages held, each counted once.
     pub messages: usize,
     /// Bytes of the messages held.
     pub message_bytes: usize,
@@ -35,122 +67,361 @@ pub struct Stats {
     pub dropped: u64,
 }
 
-/// The machine.
+/// An MQTT broker as a state machine.
+///
+/// # Order of calls
+///
+/// After each `handle_*` and each command, take all outputs with [`Broker::poll_output`] until it
+/// gives `None`, and obey them in their order. Then, once for each connection that was named by
+/// [`Output::Flush`], drain its [`Broker::outbox`]. Then sleep until [`Broker::poll_timeout`] or
+/// until something happens. Calling anything too early or too often is harmless.
+///
+/// For each TCP connection: [`Broker::handle_accept`], [`Broker::handle_identified`], any number of
+/// [`Broker::handle_read`], and exactly one [`Broker::handle_close`], also after [`Output::Hangup`].
+///
+/// Inputs never fail: what a peer does wrong ends that peer's connection, with the packet that the
+/// standard asks for, and is told as an [`Event`].
 #[derive(Debug)]
-pub struct Broker {}
-
-/// Bytes for one connection.
-pub struct Outbox<'a> {
-    bytes: &'a [u8],
-    not_send: core::marker::PhantomData<*const ()>,
-}
-
-impl<'a> Outbox<'a> {
-    /// Whether nothing is to be written.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-    /// How many bytes are to be written.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-    /// Puts the bytes to write into `slices`, front first, and tells how many slices it used.
-    pub fn fill_slices<'s>(&'s self, slices: &mut [&'s [u8]]) -> usize {
-        if let Some(first) = slices.first_mut() {
-            *first = self.bytes;
-            1
-        } else {
-            0
-        }
-    }
-    /// The socket took the first `n` bytes. What it did not take is offered again next time.
-    pub fn consume(self, n: usize) {
-        let _ = n;
-    }
+pub struct Broker {
+    config: BrokerConfig,
+    now: Timestamp,
+    hasher: KeyedHash,
+    random: Random,
+    connections: Connections,
+    sessions: Slab<Session>,
+    clients: PeerMap<Box<str>, SessionKey>,
+    router: Router,
+    messages: Messages,
+    journal: Journal,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+    flushes: VecDeque<ConnectionId>,
+    /// Connections whose input a call's budget did not reach.
+    backlog: VecDeque<u32>,
+    /// Connections that wait for the store, by what they wait for.
+    waiting: VecDeque<(StoreSeq, ConnectionId)>,
+    deferred: VecDeque<Deferred>,
+    questions: IdMap<u64, Asked>,
+    next_question: u64,
+    next_local: u32,
+    /// Deliveries that the present call may still make.
+    budget: u32,
+    /// Bytes kept for connections without an accepted CONNECT.
+    unauthenticated: usize,
+    shutting_down: bool,
+    matches: Matches,
+    spare_buffers: Vec<Vec<u8>>,
+    received: u64,
+    sent: u64,
+    dropped: u64,
 }
 
 impl Broker {
+    /// A broker with nothing in it.
+    ///
+    /// # Errors
+    /// Names the setting that cannot be.
     pub fn new(config: BrokerConfig, now: Timestamp) -> Result<Self, ConfigError> {
         config.check()?;
-        let _ = now;
-        Ok(Self {})
+        let hasher = KeyedHash::new(config.seed, config.shard.0);
+        Ok(Self {
+            now,
+            random: Random::new(config.seed, config.shard.0, Purpose::ClientIds),
+            connections: Connections::default(),
+            sessions: Slab::new(),
+            clients: PeerMap::with_hasher(hasher.clone()),
+            router: Router::new(hasher.clone()),
+            hasher,
+            messages: Messages::default(),
+            journal: Journal::new(config.durability),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            flushes: VecDeque::new(),
+            backlog: VecDeque::new(),
+            waiting: VecDeque::new(),
+            deferred: VecDeque::new(),
+            questions: IdMap::default(),
+            next_question: 0,
+            next_local: 0,
+            budget: 0,
+            unauthenticated: 0,
+            shutting_down: false,
+            matches: Matches::default(),
+            spare_buffers: Vec::new(),
+            received: 0,
+            sent: 0,
+            dropped: 0,
+            config,
+        })
     }
-    // inputs
+
+    /// The settings.
+    #[must_use]
+    pub const fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    /// Figures of the moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.len(),
+            sessions: self.sessions.len(),
+            subscriptions: self.router.subscriptions(),
+            retained: self.router.retained(),
+            messages: self.messages.len(),
+            message_bytes: self.messages.bytes(),
+            received: self.received,
+            sent: self.sent,
+            dropped: self.dropped,
+        }
+    }
+
+    /// A peer opened a connection. Its CONNECT has to be accepted within
+    /// [`BrokerConfig::connect_timeout`].
     pub fn handle_accept(&mut self, now: Timestamp) -> ConnectionId {
-        let _ = now;
-        ConnectionId { index: 0, generation: 0 }
+        self.begin(now);
+        let limit = self.now + self.config.connect_timeout;
+        let (index, generation) =
+            self.connections.insert(|generation| Connection::new(generation, now, limit));
+        self.timers.at(limit, Timer::Connection { index, generation });
+        let id = ConnectionId { index, generation };
+        if self.connections.len() > self.config.max_connections as usize {
+            self.hang_up(index, ReasonCode::QuotaExceeded, false);
+        }
+        id
     }
+
+    /// Who the peer is, before its first byte is read.
     pub fn handle_identified(&mut self, now: Timestamp, conn: ConnectionId, peer: Peer) {
-        let _ = (now, conn, peer);
+        self.begin(now);
+        if let Some(connection) = self.index_of(conn).and_then(|index| self.connections.get_mut(index)) {
+            connection.peer = Some(Box::new(peer));
+        }
     }
-    pub fn handle_read(&mut self, now: Timestamp, conn: ConnectionId, data: &[u8]) -> ReadStatus {
-        let _ = (now, conn, data);
-        ReadStatus::Ready
-    }
-    pub fn handle_close(&mut self, now: Timestamp, conn: ConnectionId, why: Closed) {
-        let _ = (now, conn, why);
-    }
+
+    /// Time passed. Calling it early is harmless.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let _ = now;
+        self.begin(now);
+        for _ in 0..self.backlog.len() {
+            let Some(index) = self.backlog.pop_front() else { break };
+            self.continue_reading(index);
+        }
+        while let Some(timer) = self.timers.pop(self.now) {
+            match timer {
+                Timer::Connection { index, generation } => self.connection_due(index, generation),
+                Timer::Session { key, incarnation } => self.session_due(key, incarnation),
+                Timer::Question { id } => {
+                    if self.questions.contains_key(&id) {
+                        self.answered(id, Answer::Deny(ReasonCode::NotAuthorized));
+                    }
+                }
+            }
+        }
+        self.finish();
     }
-    pub fn handle_answer(&mut self, now: Timestamp, id: QuestionId, answer: Answer) {
-        let _ = (now, id, answer);
-    }
-    pub fn handle_stored(&mut self, now: Timestamp, through: StoreSeq) {
-        let _ = (now, through);
-    }
-    pub fn handle_store_failed(&mut self, now: Timestamp, from: StoreSeq) {
-        let _ = (now, from);
-    }
+
+    /// What another shard says. There is no other shard yet, so this does nothing.
     pub fn handle_shard(&mut self, now: Timestamp, from: ShardId, message: ShardMessage) {
-        let _ = (now, from, message);
+        self.begin(now);
+        drop((from, message));
     }
+
+    /// What the clock on the wall says, in milliseconds since 1970. It is needed only to tell how
+    /// long a broker was down, so without a store it has no effect.
     pub fn handle_wall_clock(&mut self, now: Timestamp, unix_ms: u64) {
-        let _ = (now, unix_ms);
+        self.begin(now);
+        let _ = unix_ms;
     }
-    // commands
-    /// Publishes for the program itself; tells how many deliveries it made.
+
+    /// Everything up to `through` is stored.
+    pub fn handle_stored(&mut self, now: Timestamp, through: StoreSeq) {
+        self.begin(now);
+        self.journal.confirm(through);
+        self.route_deferred();
+        while let Some((after, conn)) = self.waiting.front()
+            && *after <= self.journal.stored()
+        {
+            let conn = *conn;
+            self.waiting.pop_front();
+            if let Some(index) = self.index_of(conn) {
+                self.release_held(index);
+                self.queue_flush(index);
+                self.continue_reading(index);
+            }
+        }
+        self.finish();
+    }
+
+    /// The store failed at `from`: it and all later groups are not safe. They are emitted again, for
+    /// the store once it works. Until they are confirmed, publishes above QoS 0 are refused.
+    pub fn handle_store_failed(&mut self, now: Timestamp, from: StoreSeq) {
+        self.begin(now);
+        self.journal.fail(from, &mut self.outputs);
+        self.finish();
+    }
+
+    /// The adapter's answer to an [`Output::Ask`]. Answers to questions that are no longer open are
+    /// ignored.
+    pub fn handle_answer(&mut self, now: Timestamp, id: QuestionId, answer: Answer) {
+        self.begin(now);
+        self.answered(id.0, answer);
+        self.finish();
+    }
+
+    /// Publishes for the program that the broker is part of, and tells how many sessions and groups
+    /// the message matched. Authorisation is not asked.
+    ///
+    /// # Errors
+    /// Hands the message back if it breaks a rule or the message memory is full.
     pub fn publish(&mut self, now: Timestamp, message: Message) -> Result<usize, PublishError> {
-        let _ = (now, message);
-        Ok(0)
+        self.begin(now);
+        let properties = message.properties.as_properties();
+        let invalid = match TopicName::new(&message.topic) {
+            Err(error) => Some(error.violation()),
+            Ok(_) => mqtt_proto::PublishRef { topic: &message.topic, properties, ..Default::default() }
+                .encode(mqtt_proto::Version::V5, &mut Vec::new())
+                .err()
+                .map(|error| error.violation()),
+        };
+        if let Some(violation) = invalid {
+            return Err(PublishError::new(PublishErrorKind::Invalid(violation), message));
+        }
+        if self.messages.bytes() > self.config.max_message_bytes {
+            return Err(PublishError::new(PublishErrorKind::QueueFull, message));
+        }
+        let incoming = Incoming {
+            topic: &message.topic,
+            properties,
+            payload: &message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            publisher: None,
+        };
+        let key = self.messages.insert(self.now, &incoming);
+        let routed = self.route(key, None, false);
+        self.release_message(key);
+        self.finish();
+        Ok(routed.matched)
     }
-    /// Subscribes for the program itself; messages come as Event::Message.
+
+    /// Subscribes for the program that the broker is part of. Messages come as [`Event::Message`].
+    ///
+    /// # Errors
+    /// Names the rule if `filter` is no topic filter.
     pub fn subscribe(
         &mut self,
         now: Timestamp,
         filter: &str,
         options: SubscriptionOptions,
-    ) -> Result<LocalId, mqtt_proto::EncodeError> {
-        let _ = (now, filter, options);
-        Ok(LocalId(0))
+    ) -> Result<LocalId, EncodeError> {
+        self.begin(now);
+        let filter = TopicFilter::new(filter)?;
+        let id = LocalId(self.next_local);
+        self.next_local += 1;
+        let mut session = Session::new("", self.journal.new_session());
+        session.local = Some(id);
+        let key = SessionKey::try_from(self.sessions.insert(session)).unwrap_or(SessionKey::MAX);
+        let added = self.router.subscribe(key, filter, options, None);
+        self.replay_retained(key, filter, options, None, added);
+        self.finish();
+        Ok(id)
     }
+
+    /// Ends a subscription of [`Broker::subscribe`]. False if there is none.
     pub fn unsubscribe(&mut self, now: Timestamp, id: LocalId) -> bool {
-        let _ = (now, id);
-        false
+        self.begin(now);
+        let found = self.sessions.iter().find(|(_, s)| s.local == Some(id)).map(|(key, _)| key);
+        let Some(key) = found.and_then(|key| SessionKey::try_from(key).ok()) else { return false };
+        self.end_session(key);
+        self.finish();
+        true
     }
-    /// Closes the connection of a client.
+
+    /// Closes the connection of a client, telling it why (5.0). False if it has none.
     pub fn disconnect(&mut self, now: Timestamp, client_id: &str, reason: ReasonCode) -> bool {
-        let _ = (now, client_id, reason);
-        false
+        self.begin(now);
+        let session = self.clients.get(client_id).and_then(|&key| self.sessions.get(key as usize));
+        let Some(link) = session.and_then(|session| session.link) else { return false };
+        self.hang_up(link, reason, true);
+        self.finish();
+        true
     }
-    /// Refuses new connections, tells each client (0x8B) and hangs up after flush.
+
+    /// Refuses new connections from now on, tells each client why (5.0: 0x8B) and hangs up. Wills
+    /// are published by their rules.
     pub fn shutdown(&mut self, now: Timestamp) {
-        let _ = now;
+        self.begin(now);
+        self.shutting_down = true;
+        for index in self.connections.indices() {
+            self.hang_up(index, ReasonCode::ServerShuttingDown, true);
+        }
+        self.finish();
     }
-    // getters
-    pub fn stats(&self) -> Stats {
-        Stats::default()
-    }
-    // outputs
+
+    /// The next thing to do; `None` when there is nothing more. Call it after each `handle_*` and
+    /// each command.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        self.flushes.pop_front().map(Output::Flush)
     }
-    /// Builds up to about `max` bytes (one packet may go over) for the connection.
-    pub fn outbox(&mut self, now: Timestamp, conn: ConnectionId, max: usize) -> Outbox<'_> {
-        let _ = (now, conn, max);
-        Outbox { bytes: &[], not_send: core::marker::PhantomData }
-    }
+
+    /// When [`Broker::handle_timeout`] is to be called next. It may change with every call of
+    /// anything else.
+    #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        None
+        if self.backlog.is_empty() { self.timers.next() } else { Some(self.now) }
     }
+
+    /// Each input begins here.
+    fn begin(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        self.budget = self.config.work_budget;
+    }
+
+    /// Each input ends here.
+    fn finish(&mut self) {
+        self.journal.commit(&mut self.outputs);
+    }
+
+    /// The place of a connection, if it is still open.
+    fn index_of(&self, conn: ConnectionId) -> Option<u32> {
+        let connection = self.connections.get(conn.index)?;
+        (connection.generation == conn.generation).then_some(conn.index)
+    }
+
+    fn id_of(&self, index: u32) -> ConnectionId {
+        let generation = self.connections.get(index).map_or(0, |c| c.generation);
+        ConnectionId { index, generation }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(Box::new(event)));
+    }
+
+    /// Has the adapter drain the connection's outbox.
+    fn queue_flush(&mut self, index: u32) {
+        if let Some(connection) = self.connections.get_mut(index)
+            && !connection.flush_queued
+            && !connection.gone
+        {
+            connection.flush_queued = true;
+            let generation = connection.generation;
+            self.flushes.push_back(ConnectionId { index, generation });
+        }
+    }
+
+    /// One holder of a message less.
+    fn release_message(&mut self, key: message::MessageKey) {
+        if let Some(stored) = self.messages.release(key) {
+            self.journal.op(crate::StoreOp::DeleteMessage(stored));
+        }
+    }
+}
+
+/// Delivery QoS: the lesser of published and granted ([MQTT-3.8.4-8]; 3.1.1: [MQTT-3.8.4-6]).
+fn delivery_qos(published: QoS, granted: QoS) -> QoS {
+    published.min(granted)
 }

@@ -1,0 +1,273 @@
+//! The ends of links, sessions and wills.
+
+use super::Broker;
+use super::connection::Phase;
+use super::message::MessageKey;
+use super::output::{Event, Output};
+use super::router::SessionKey;
+use super::session::Will;
+use super::timers::Timer;
+use crate::shared::rules::Rules;
+use crate::store::StoredSession;
+use crate::{StoreOp, Timestamp};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use mqtt_proto::{DisconnectRef, PacketRef, QoS, ReasonCode};
+
+impl Broker {
+    /// The client says goodbye.
+    pub(super) fn disconnected(&mut self, index: u32, packet: &DisconnectRef<'_>) {
+        let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if let Some(secs) = packet.properties.session_expiry_interval() {
+            // A session that was to end with its connection cannot be made to stay.
+            if session.expiry_secs == 0 && secs != 0 {
+                self.hang_up(index, ReasonCode::ProtocolError, true);
+                return;
+            }
+            session.expiry_secs = secs.min(self.config.max_session_expiry);
+        }
+        if packet.reason != ReasonCode::DisconnectWithWill {
+            // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
+            self.drop_will(key);
+        }
+        self.hang_up(index, ReasonCode::Success, false);
+    }
+
+    /// Ends a connection from our side: the farewell packet, the end of the link for its session,
+    /// then the hang-up. Nothing is sent after the farewell ([MQTT-3.14.4-1]).
+    pub(super) fn hang_up(&mut self, index: u32, reason: ReasonCode, farewell: bool) {
+        let conn = self.id_of(index);
+        let Some(c) = self.connections.get_mut(index) else { return };
+        if c.phase == Phase::Closing {
+            return;
+        }
+        if farewell && !c.gone && Rules::of(c.version).server_disconnect {
+            if c.phase == Phase::Live {
+                // [MQTT-3.14.0-1]: never before a CONNACK.
+                super::outbox::put(c, &PacketRef::Disconnect(DisconnectRef { reason, ..Default::default() }));
+            }
+        }
+        self.close_link(index, reason);
+        if self.connections.get(index).is_some_and(|c| c.gone) {
+            self.remove_connection(index);
+        } else {
+            self.outputs.push_back(Output::Hangup { conn, after_flush: true });
+        }
+    }
+
+    /// Ends the link for its session and makes the connection wait for the adapter.
+    pub(super) fn close_link(&mut self, index: u32, reason: ReasonCode) {
+        let Some(c) = self.connections.get_mut(index) else { return };
+        if c.phase == Phase::Connecting {
+            // Never below zero: it was added when it was kept.
+            self.unauthenticated = self.unauthenticated.saturating_sub(c.framer.len());
+        }
+        c.phase = Phase::Closing;
+        c.reason = reason;
+        c.framer.clear();
+        c.acks.clear();
+        c.extras = None;
+        c.paused = false;
+        if let Some(pending) = c.pending.take() {
+            self.questions.remove(&pending.question.0);
+        }
+        let session = c.session.take();
+        c.limit = self.now + self.config.close_timeout;
+        let (limit, generation) = (c.limit, c.generation);
+        c.deadline = c.deadline.min(limit);
+        self.timers.at(limit, Timer::Connection { index, generation });
+        let client_id =
+            session.and_then(|key| self.sessions.get(key as usize)).map(|s| s.client_id.as_ref().into());
+        if client_id.is_some() {
+            let conn = self.id_of(index);
+            self.event(Event::Disconnected { conn, client_id, reason });
+        }
+        if let Some(key) = session {
+            self.detach(key);
+        }
+    }
+
+    /// The socket is closed and all its bytes were worked on.
+    pub(super) fn remove_connection(&mut self, index: u32) {
+        let Some(c) = self.connections.get(index) else { return };
+        if c.phase != Phase::Closing {
+            self.close_link(index, ReasonCode::UnspecifiedError);
+        }
+        self.connections.remove(index);
+    }
+
+    /// A session without its connection: its will and its end are due by their times.
+    fn detach(&mut self, key: SessionKey) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        session.link = None;
+        session.ledger.rewind();
+        let expiry = session.expiry_secs;
+        session.expires = if expiry == u32::MAX { Timestamp::MAX } else { now.plus_secs(expiry) };
+        if let Some(will) = &session.will {
+            // [MQTT-3.1.2-8]: after the delay or with the session, whichever is first.
+            session.will_due = now.plus_secs(will.delay_secs).min(session.expires);
+        }
+        if expiry > 0 && !self.config.queue_qos0 {
+            self.drop_unsent_qos0(key);
+        }
+        self.return_to_groups(key);
+        self.store_session(key);
+        self.settle_session(key);
+    }
+
+    /// QoS 0 messages do not wait for a client that is away.
+    fn drop_unsent_qos0(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if session.queue.iter().all(|delivery| delivery.qos > QoS::AtMostOnce) {
+            return;
+        }
+        let queue = core::mem::take(&mut session.queue);
+        let (kept, gone): (Vec<_>, Vec<_>) = queue.into_iter().partition(|d| d.qos > QoS::AtMostOnce);
+        session.queue = kept.into();
+        for delivery in gone {
+            self.discard(key, delivery, true);
+        }
+    }
+
+    /// A timer of the session is due.
+    pub(super) fn session_due(&mut self, key: SessionKey, incarnation: u64) {
+        if self.sessions.get(key as usize).is_some_and(|s| s.id.0 == incarnation && s.link.is_none()) {
+            self.settle_session(key);
+        }
+    }
+
+    /// Does what is due for a session without a connection, and arms the timer for what is not.
+    fn settle_session(&mut self, key: SessionKey) {
+        let now = self.now;
+        let Some(session) = self.sessions.get(key as usize) else { return };
+        let (will_due, expires, incarnation) = (session.will_due, session.expires, session.id.0);
+        if will_due <= now {
+            self.fire_will(key);
+        }
+        if expires <= now {
+            // [MQTT-4.1.0-2]
+            self.end_session(key);
+            return;
+        }
+        let next = if will_due <= now { expires } else { will_due.min(expires) };
+        self.timers.at(next, Timer::Session { key, incarnation });
+    }
+
+    /// Removes a session and all that is in it; a will that waited fires now ([MQTT-3.1.2-8]).
+    pub(super) fn end_session(&mut self, key: SessionKey) {
+        self.fire_will(key);
+        let mut left = Vec::new();
+        self.router.forget(key, &mut left);
+        for delivery in left {
+            self.release_message(delivery.message);
+        }
+        let Some(mut session) = self.sessions.try_remove(key as usize) else { return };
+        let lost = self.empty_session(&mut session);
+        if session.local.is_some() {
+            return;
+        }
+        self.clients.remove(&session.client_id);
+        if session.is_durable() {
+            self.journal.op(StoreOp::DeleteSession(session.id));
+            let client_id = session.client_id.into_string();
+            self.event(Event::SessionEnded { client_id, lost });
+        }
+    }
+
+    /// Writes the session's record.
+    pub(super) fn store_session(&mut self, key: SessionKey) {
+        if !self.journal.is_on() {
+            return;
+        }
+        let Some(session) = self.sessions.get(key as usize).filter(|s| s.is_durable()) else { return };
+        let expires_at = (session.link.is_none() && session.expires != Timestamp::MAX)
+            .then_some(session.expires.as_micros());
+        let stored = StoredSession {
+            client_id: session.client_id.as_ref().into(),
+            user_name: session.user_name.as_deref().map(Into::into),
+            expiry_secs: session.expiry_secs,
+            expires_at,
+        };
+        self.journal.op(StoreOp::PutSession(session.id, Box::new(stored)));
+    }
+
+    /// Takes the will away unpublished.
+    pub(super) fn drop_will(&mut self, key: SessionKey) {
+        if let Some(will) = self.take_will(key) {
+            self.release_message(will);
+        }
+    }
+
+    fn take_will(&mut self, key: SessionKey) -> Option<MessageKey> {
+        let session = self.sessions.get_mut(key as usize)?;
+        session.will_due = Timestamp::MAX;
+        let will = session.will.take()?;
+        if session.is_durable() {
+            self.journal.op(StoreOp::DeleteWill(session.id));
+        }
+        Some(will.message)
+    }
+
+    /// Sets the will of a session that is about to get a connection ([MQTT-3.1.2-7]).
+    pub(super) fn set_will(&mut self, key: SessionKey, message: MessageKey, delay_secs: u32) {
+        if let Some(session) = self.sessions.get_mut(key as usize) {
+            session.will = Some(Box::new(Will { message, delay_secs }));
+        }
+    }
+
+    /// Publishes the will, once ([MQTT-3.1.2-10]). If wills are asked about, the question goes out
+    /// first.
+    pub(super) fn fire_will(&mut self, key: SessionKey) {
+        let Some(message) = self.take_will(key) else { return };
+        if self.config.ask.will {
+            self.ask_about_will(key, message);
+        } else {
+            self.publish_will(message, Some(key));
+        }
+    }
+
+    pub(super) fn publish_will(&mut self, message: MessageKey, publisher: Option<SessionKey>) {
+        // Its lifetime begins now, not when it was set.
+        let now = self.now;
+        if let Some(held) = self.messages.get_mut(message)
+            && held.expires != Timestamp::MAX
+        {
+            let lifetime = held.expires.since(Timestamp::ZERO);
+            held.expires = now + lifetime;
+        }
+        self.route(message, publisher, false);
+        self.release_message(message);
+    }
+
+    /// A timer of the connection is due.
+    pub(super) fn connection_due(&mut self, index: u32, generation: u32) {
+        let now = self.now;
+        let Some(c) = self.connections.get_mut(index).filter(|c| c.generation == generation) else { return };
+        let due = c.next_deadline();
+        if due > now {
+            c.deadline = due;
+            self.timers.at(due, Timer::Connection { index, generation });
+            return;
+        }
+        let conn = self.id_of(index);
+        let Some(c) = self.connections.get_mut(index) else { return };
+        match c.phase {
+            // No CONNECT in time.
+            Phase::Connecting => self.hang_up(index, ReasonCode::UnspecifiedError, false),
+            // The farewell could not be written in time.
+            Phase::Closing => {
+                c.limit = Timestamp::MAX;
+                c.stalled = Timestamp::MAX;
+                self.outputs.push_back(Output::Hangup { conn, after_flush: false });
+            }
+            Phase::Live if c.stalled <= now => {
+                self.hang_up(index, ReasonCode::UnspecifiedError, false);
+                self.outputs.push_back(Output::Hangup { conn, after_flush: false });
+            }
+            // [MQTT-3.1.2-22] (3.1.1: [MQTT-3.1.2-24])
+            Phase::Live => self.hang_up(index, ReasonCode::KeepAliveTimeout, true),
+        }
+    }
+}

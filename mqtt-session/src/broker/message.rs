@@ -1,0 +1,218 @@
+//! The messages that the broker holds, each once however many sessions want it.
+
+use crate::Timestamp;
+use crate::store::{MessageId, StoredMessage};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use mqtt_proto::{Properties, PropertiesBuf, PropertyContext, PropertyId, QoS, SharedPublish};
+use slab::Slab;
+
+/// The number of a message in memory.
+pub(super) type MessageKey = u32;
+
+/// A message and how many hold it: queues, exchanges, the retained tree, and whoever routes it.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Topic, forwarded properties and payload, one behind the other.
+    body: Vec<u8>,
+    topic_len: u16,
+    properties_len: u32,
+    holders: u32,
+    pub(super) qos: QoS,
+    /// The retain flag of the publication.
+    pub(super) retain: bool,
+    /// It is the present retained message of its topic.
+    pub(super) is_retained: bool,
+    pub(super) expires: Timestamp,
+    /// The session that published it.
+    pub(super) publisher: Option<u32>,
+    /// Its number in the store, once it has one.
+    pub(super) stored: Option<MessageId>,
+}
+
+impl Held {
+    fn part(&self, from: usize, to: usize) -> &[u8] {
+        self.body.get(from..to).unwrap_or_default()
+    }
+
+    pub(super) fn topic(&self) -> &[u8] {
+        self.part(0, usize::from(self.topic_len))
+    }
+
+    pub(super) fn topic_str(&self) -> &str {
+        // It was text when it came in.
+        core::str::from_utf8(self.topic()).unwrap_or_default()
+    }
+
+    fn payload_at(&self) -> usize {
+        usize::from(self.topic_len) + usize::try_from(self.properties_len).unwrap_or_default()
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        self.part(self.payload_at(), self.body.len())
+    }
+
+    fn properties(&self) -> &[u8] {
+        self.part(usize::from(self.topic_len), self.payload_at())
+    }
+
+    /// The parts that all receivers share.
+    pub(super) fn shared(&self) -> SharedPublish<'_> {
+        SharedPublish { topic: self.topic(), properties: self.properties(), payload: self.payload() }
+    }
+
+    pub(super) const fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.as_micros() <= now.as_micros()
+    }
+
+    /// What is left of the lifetime in seconds, rounded up, if it has one
+    /// ([MQTT-3.3.2-6]).
+    pub(super) fn expiry_left(&self, now: Timestamp) -> Option<u32> {
+        (self.expires != Timestamp::MAX).then(|| {
+            let micros = self.expires.since(now).as_micros();
+            u32::try_from(micros.div_ceil(1_000_000)).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Bytes that count against limits.
+    pub(super) fn size(&self) -> usize {
+        self.body.len() + OVERHEAD
+    }
+
+    /// Copies it out for somebody who gets it as a value.
+    pub(super) fn to_message(&self, now: Timestamp, qos: QoS, retain: bool, ids: &[u32]) -> crate::Message {
+        let list = Properties::parse(self.properties(), PropertyContext::Publish).unwrap_or_default();
+        let mut properties = PropertiesBuf::from(list);
+        if let Some(left) = self.expiry_left(now) {
+            // Not there yet: it is none of the forwarded ones.
+            let _ = properties.push(mqtt_proto::Property::MessageExpiryInterval(left));
+        }
+        for &id in ids {
+            let _ = properties.push(mqtt_proto::Property::SubscriptionIdentifier(id));
+        }
+        let payload = Bytes::copy_from_slice(self.payload());
+        crate::Message { topic: self.topic_str().into(), payload, qos, retain, properties }
+    }
+
+    pub(super) fn to_stored(&self) -> StoredMessage {
+        StoredMessage {
+            body: Bytes::copy_from_slice(&self.body),
+            topic_len: self.topic_len,
+            properties_len: self.properties_len,
+            qos: self.qos,
+            retain: self.retain,
+            expires_at: (self.expires != Timestamp::MAX).then_some(self.expires.as_micros()),
+        }
+    }
+}
+
+/// What a message costs beyond its bytes, about.
+const OVERHEAD: usize = size_of::<Held>();
+/// Bodies up to this many bytes are kept for the next message, so that steady traffic allocates
+/// nothing.
+const SPARE_CAPACITY: usize = 1024;
+const SPARES: usize = 1024;
+
+/// What comes in to be held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Incoming<'a> {
+    pub(super) topic: &'a str,
+    pub(super) properties: Properties<'a>,
+    pub(super) payload: &'a [u8],
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) publisher: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    held: Slab<Held>,
+    bytes: usize,
+    spares: Vec<Vec<u8>>,
+    scratch: PropertiesBuf,
+}
+
+/// Properties that belong to one hop and are not forwarded as they came.
+const OF_ONE_HOP: [PropertyId; 3] =
+    [PropertyId::MessageExpiryInterval, PropertyId::TopicAlias, PropertyId::SubscriptionIdentifier];
+
+impl Messages {
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of all messages, each counted once.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Holds a message for the caller, who releases it.
+    pub(super) fn insert(&mut self, now: Timestamp, message: &Incoming<'_>) -> MessageKey {
+        let mut body = self.spares.pop().unwrap_or_default();
+        body.clear();
+        body.reserve(message.topic.len() + message.properties.as_bytes().len() + message.payload.len());
+        body.extend_from_slice(message.topic.as_bytes());
+        let before = body.len();
+        let mut expires = Timestamp::MAX;
+        let properties = message.properties;
+        if !properties.is_empty() {
+            if let Some(secs) = properties.message_expiry_interval() {
+                expires = now.plus_secs(secs);
+            }
+            if OF_ONE_HOP.iter().any(|&id| properties.contains(id)) {
+                // What is forwarded keeps its order ([MQTT-3.3.2-18]).
+                self.scratch.clear();
+                self.scratch.extend_except(properties, &OF_ONE_HOP);
+                body.extend_from_slice(self.scratch.as_properties().as_bytes());
+            } else {
+                body.extend_from_slice(properties.as_bytes());
+            }
+        }
+        let properties_len = u32::try_from(body.len() - before).unwrap_or(u32::MAX);
+        body.extend_from_slice(message.payload);
+        let held = Held {
+            body,
+            topic_len: u16::try_from(message.topic.len()).unwrap_or(u16::MAX),
+            properties_len,
+            holders: 1,
+            qos: message.qos,
+            retain: message.retain,
+            is_retained: false,
+            expires,
+            publisher: message.publisher,
+            stored: None,
+        };
+        self.bytes += held.size();
+        MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX)
+    }
+
+    pub(super) fn get(&self, key: MessageKey) -> Option<&Held> {
+        self.held.get(key as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, key: MessageKey) -> Option<&mut Held> {
+        self.held.get_mut(key as usize)
+    }
+
+    /// One holder more.
+    pub(super) fn hold(&mut self, key: MessageKey) {
+        if let Some(held) = self.held.get_mut(key as usize) {
+            held.holders += 1;
+        }
+    }
+
+    /// One holder less. Gives the stored number of a message that nobody holds any more.
+    pub(super) fn release(&mut self, key: MessageKey) -> Option<MessageId> {
+        let held = self.held.get_mut(key as usize)?;
+        held.holders = held.holders.checked_sub(1)?;
+        if held.holders > 0 {
+            return None;
+        }
+        self.bytes -= held.size();
+        let held = self.held.remove(key as usize);
+        if held.body.capacity() <= SPARE_CAPACITY && self.spares.len() < SPARES {
+            self.spares.push(held.body);
+        }
+        held.stored
+    }
+}

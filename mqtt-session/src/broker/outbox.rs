@@ -1,0 +1,380 @@
+//! Building the bytes that leave a connection. Packet identifiers, aliases, DUP and what is left of
+//! a message's lifetime bind here, when the socket has room.
+
+use super::connection::{Connection, Phase};
+use super::output::{ConnectionId, DropReason};
+use super::router::SessionKey;
+use super::session::{Delivery, Session};
+use super::timers::Timer;
+use super::{Broker, delivery_qos};
+use crate::shared::alias::Alias;
+use crate::shared::ledger::Stage;
+use crate::store::StoredStage;
+use crate::{StoreOp, StoreSeq, Timestamp};
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+use mqtt_proto::{AckRef, PacketId, PacketRef, PublishHead, QoS, Version};
+
+/// Buffers of at most this size are kept for other connections.
+const SPARE_CAPACITY: usize = 256 << 10;
+const SPARES: usize = 64;
+
+/// The bytes that wait for one connection's socket.
+///
+/// It borrows the machine and is not `Send`, so it cannot be kept across an await. Dropping it
+/// without [`Outbox::consume`] means that the socket took nothing.
+#[derive(Debug)]
+pub struct Outbox<'a> {
+    broker: &'a mut Broker,
+    index: Option<u32>,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Outbox<'_> {
+    fn bytes(&self) -> &[u8] {
+        let connection = self.index.and_then(|index| self.broker.connections.get(index));
+        connection.and_then(|c| c.out.get(c.out_taken..)).unwrap_or_default()
+    }
+
+    /// Whether nothing is to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
+    /// How many bytes are to be written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// Puts what is to be written into `slices`, front first, and tells how many of them it used.
+    pub fn fill_slices<'s>(&'s self, slices: &mut [&'s [u8]]) -> usize {
+        match (self.bytes(), slices.first_mut()) {
+            ([], _) | (_, None) => 0,
+            (bytes, Some(first)) => {
+                *first = bytes;
+                1
+            }
+        }
+    }
+
+    /// The socket took the first `n` bytes. What it did not take is offered again; wait until the
+    /// socket is writable before asking for it.
+    pub fn consume(self, n: usize) {
+        if let Some(index) = self.index {
+            self.broker.taken(index, n);
+        }
+    }
+}
+
+/// What draining left to be done.
+#[derive(Default)]
+struct Drained {
+    finished: Vec<Delivery>,
+    dropped: Vec<(Delivery, DropReason)>,
+    /// Identifiers were bound that have to be stored first.
+    bound: bool,
+}
+
+impl Broker {
+    /// Builds about `max` bytes for the connection (one packet may go over) and offers them. Counts
+    /// as an input: what is built has bound its identifiers.
+    pub fn outbox(&mut self, now: Timestamp, conn: ConnectionId, max: usize) -> Outbox<'_> {
+        self.begin(now);
+        let index = self.index_of(conn).filter(|&index| self.fill(index, max));
+        self.finish();
+        Outbox { broker: self, index, not_send: PhantomData }
+    }
+
+    /// Whether something may leave.
+    fn fill(&mut self, index: u32, max: usize) -> bool {
+        let stored = self.journal.stored();
+        let Some(c) = self.connections.get_mut(index) else { return false };
+        c.flush_queued = false;
+        c.more = false;
+        if c.gone || c.gate > stored {
+            return false;
+        }
+        if c.out.capacity() == 0
+            && let Some(spare) = self.spare_buffers.pop()
+        {
+            c.out = spare;
+        }
+        let key = c.session.filter(|_| c.phase == Phase::Live);
+        if let Some(key) = key {
+            self.drain_session(index, key, max);
+        }
+        true
+    }
+
+    fn drain_session(&mut self, index: u32, key: SessionKey, max: usize) {
+        let mut drained = Drained::default();
+        let Some(c) = self.connections.get_mut(index) else { return };
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        let mut drain = Drain {
+            now: self.now,
+            messages: &self.messages,
+            journal: &mut self.journal,
+            sent: &mut self.sent,
+            drained: &mut drained,
+        };
+        c.more = drain.run(c, session, max);
+        let unstored = drained.bound;
+        for delivery in drained.finished {
+            self.discard(key, delivery, true);
+        }
+        for (delivery, reason) in drained.dropped {
+            self.discard(key, delivery, true);
+            self.count_drop(key, reason);
+        }
+        if unstored {
+            let after = self.journal.commit(&mut self.outputs);
+            let conn = self.id_of(index);
+            self.waiting.push_back((after, conn));
+        }
+        if !self.router.groups_of(key).is_empty() {
+            self.pump_groups_of(key);
+        }
+    }
+
+    /// Lets the session's groups hand it what it has room for.
+    pub(super) fn pump_groups_of(&mut self, key: SessionKey) {
+        for at in 0..self.router.groups_of(key).len() {
+            if let Some(&group) = self.router.groups_of(key).get(at) {
+                self.pump_group(group);
+            }
+        }
+    }
+
+    /// The socket took `n` bytes.
+    fn taken(&mut self, index: u32, n: usize) {
+        let Some(c) = self.connections.get_mut(index) else { return };
+        c.out_taken = c.out.len().min(c.out_taken.saturating_add(n));
+        if c.out_len() > 0 {
+            if n > 0 || c.stalled == Timestamp::MAX {
+                c.stalled = self.now + self.config.write_timeout;
+                let (stalled, generation) = (c.stalled, c.generation);
+                if stalled < c.deadline {
+                    c.deadline = stalled;
+                    self.timers.at(stalled, Timer::Connection { index, generation });
+                }
+            }
+            return;
+        }
+        c.stalled = Timestamp::MAX;
+        c.out_taken = 0;
+        c.out.clear();
+        if c.out.capacity() > 0 {
+            let buffer = core::mem::take(&mut c.out);
+            if buffer.capacity() <= SPARE_CAPACITY && self.spare_buffers.len() < SPARES {
+                self.spare_buffers.push(buffer);
+            }
+        }
+        if c.more {
+            self.queue_flush(index);
+        }
+    }
+}
+
+struct Drain<'a> {
+    now: Timestamp,
+    messages: &'a super::message::Messages,
+    journal: &'a mut super::journal::Journal,
+    sent: &'a mut u64,
+    drained: &'a mut Drained,
+}
+
+impl Drain<'_> {
+    /// Writes until `max` bytes are there, or nothing may be sent. Whether it stopped for `max`.
+    ///
+    /// What is begun comes first, in its order ([MQTT-4.6.0-1]); then retained messages for new
+    /// subscriptions; then the queue.
+    fn run(&mut self, c: &mut Connection, session: &mut Session, max: usize) -> bool {
+        loop {
+            if c.out_len() >= max {
+                return true;
+            }
+            if let Some(exchange) = session.ledger.next_to_send() {
+                if exchange.after > self.journal.stored() {
+                    // Bound and not stored. What follows is bound meanwhile, so that one group
+                    // carries many.
+                    while self.begin_next(c, session) {}
+                    return false;
+                }
+                if !session.ledger.admit_next(&mut c.window) {
+                    return false;
+                }
+                self.send_exchange(c, session);
+                continue;
+            }
+            if session.replays.front().is_some() {
+                if !self.replay_next(c, session) {
+                    return false;
+                }
+                continue;
+            }
+            match session.queue.front() {
+                None => return false,
+                Some(delivery) if delivery.qos == QoS::AtMostOnce => {
+                    let Some(delivery) = session.queue.pop_front() else { return false };
+                    self.send_once(c, delivery);
+                }
+                Some(_) => {
+                    if !self.begin_next(c, session) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Binds an identifier to the front of the queue, if it is above QoS 0 and the window has room.
+    fn begin_next(&mut self, c: &mut Connection, session: &mut Session) -> bool {
+        if session.ledger.len() >= usize::from(c.window.max()) {
+            return false;
+        }
+        if session.queue.front().is_none_or(|delivery| delivery.qos == QoS::AtMostOnce) {
+            return false;
+        }
+        let Some(delivery) = session.queue.pop_front() else { return false };
+        if let Some(reason) = self.unwanted(c, &delivery) {
+            self.drained.dropped.push((delivery, reason));
+            return true;
+        }
+        let Some(id) = session.ledger.free_id(|_| false) else {
+            session.queue.push_front(delivery);
+            return false;
+        };
+        if let Some(held) = self.messages.get(delivery.message) {
+            // Never below zero: the same size was added when it was queued.
+            session.queued_bytes = session.queued_bytes.saturating_sub(held.size());
+        }
+        let mut after = StoreSeq(0);
+        if let (Some(entry), QoS::ExactlyOnce) = (delivery.entry, delivery.qos) {
+            let stage = StoredStage::Published;
+            self.journal.op(StoreOp::PutExchange { session: session.id, entry, packet_id: id, stage });
+            after = self.journal.next_seq();
+            self.drained.bound = true;
+        }
+        session.ledger.begin(id, delivery.qos, delivery, after);
+        true
+    }
+
+    /// Why a delivery must not be sent, if so: it expired ([MQTT-3.3.2-5]) or is too large
+    /// ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
+    fn unwanted(&self, c: &Connection, delivery: &Delivery) -> Option<DropReason> {
+        let held = self.messages.get(delivery.message)?;
+        if held.is_expired(self.now) {
+            return Some(DropReason::Expired);
+        }
+        let head = PublishHead {
+            qos: delivery.qos,
+            packet_id: (delivery.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
+            message_expiry: held.expiry_left(self.now),
+            subscription_ids: delivery.ids.as_slice(),
+            ..PublishHead::default()
+        };
+        // An alias that is set makes the packet three bytes longer, and is left out if it does not fit.
+        let len = held.shared().encoded_len(c.version, &head);
+        (len > c.max_packet as usize).then_some(DropReason::TooLarge)
+    }
+
+    fn send_exchange(&mut self, c: &mut Connection, session: &mut Session) {
+        let Some(exchange) = session.ledger.next_to_send() else { return };
+        let id = exchange.id;
+        if exchange.stage == Stage::Release {
+            // [MQTT-4.4.0-1]
+            let _ = PacketRef::Pubrel(AckRef::from(id)).encode(c.version, &mut c.out);
+        } else if let Some(delivery) = &exchange.message {
+            let dup = exchange.published;
+            self.write(c, delivery, Some(id), dup);
+        }
+        session.ledger.sent();
+    }
+
+    fn send_once(&mut self, c: &mut Connection, delivery: Delivery) {
+        match self.unwanted(c, &delivery) {
+            Some(reason) => self.drained.dropped.push((delivery, reason)),
+            None => {
+                self.write(c, &delivery, None, false);
+                self.drained.finished.push(delivery);
+            }
+        }
+    }
+
+    fn write(&mut self, c: &mut Connection, delivery: &Delivery, packet_id: Option<PacketId>, dup: bool) {
+        let Some(held) = self.messages.get(delivery.message) else { return };
+        let shared = held.shared();
+        let mut head = PublishHead {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            packet_id,
+            alias: None,
+            topic_known: false,
+            message_expiry: held.expiry_left(self.now),
+            subscription_ids: delivery.ids.as_slice(),
+        };
+        if let Some(extras) = &mut c.extras {
+            // Three bytes more must still fit.
+            let fits = shared.encoded_len(c.version, &head).saturating_add(8) <= c.max_packet as usize;
+            match if fits { extras.outbound.assign(shared.topic) } else { Alias::None } {
+                Alias::None => {}
+                Alias::Set(alias) => head.alias = Some(alias),
+                Alias::Use(alias) => (head.alias, head.topic_known) = (Some(alias), true),
+            }
+        }
+        if shared.encode(c.version, &head, &mut c.out) {
+            *self.sent += 1;
+        }
+    }
+
+    /// Sends the next retained message of a new subscription. False if the window has no room.
+    fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> bool {
+        let has_room = session.ledger.len() < usize::from(c.window.max());
+        let Some(replay) = session.replays.front_mut() else { return false };
+        let Some(&message) = replay.messages.get(replay.next) else {
+            session.replays.pop_front();
+            return true;
+        };
+        let Some(held) = self.messages.get(message) else {
+            replay.next += 1;
+            return true;
+        };
+        let qos = delivery_qos(held.qos, replay.qos);
+        if qos > QoS::AtMostOnce && !has_room {
+            return false;
+        }
+        replay.next += 1;
+        let ids = replay.ids.clone();
+        let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
+        // What was replaced since came live, and what was removed is not wanted.
+        let stale = !held.is_retained || held.is_expired(self.now);
+        if stale {
+            self.drained.finished.push(delivery.uncounted(session, held.size()));
+        } else if let Some(reason) = self.unwanted(c, &delivery) {
+            self.drained.dropped.push((delivery.uncounted(session, held.size()), reason));
+        } else if qos == QoS::AtMostOnce {
+            self.write(c, &delivery, None, false);
+            self.drained.finished.push(delivery.uncounted(session, held.size()));
+        } else if let Some(id) = session.ledger.free_id(|_| false) {
+            session.ledger.begin(id, qos, delivery, StoreSeq(0));
+        }
+        true
+    }
+}
+
+impl Delivery {
+    /// For a delivery that never was in the queue: makes up for what discarding it will take off.
+    fn uncounted(self, session: &mut Session, size: usize) -> Self {
+        session.queued_bytes += size;
+        self
+    }
+}
+
+/// Writes a packet whose fields are ours; what cannot be encoded is a fault of ours and is left out.
+pub(super) fn put(c: &mut Connection, packet: &PacketRef<'_>) -> bool {
+    let version: Version = c.version;
+    packet.encode(version, &mut c.out).is_ok()
+}

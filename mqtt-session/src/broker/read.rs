@@ -1,0 +1,266 @@
+//! From bytes to packets.
+
+use super::connection::{Pending, Phase};
+use super::output::{Closed, ConnectionId, Event, QuestionId, ReadStatus};
+use super::{Broker, outbox};
+use crate::Timestamp;
+use crate::shared::framer::Framer;
+use alloc::boxed::Box;
+use mqtt_proto::{DecodeError, PacketRef, PacketType, ReasonCode, Version, Violation};
+
+/// What a connection may keep unread beyond one packet, while it is paused.
+const UNREAD_LIMIT: usize = 1 << 20;
+
+impl Broker {
+    /// Bytes arrived. All of `data` is taken; what may not be worked on yet is kept.
+    pub fn handle_read(&mut self, now: Timestamp, conn: ConnectionId, data: &[u8]) -> ReadStatus {
+        self.begin(now);
+        let Some(index) = self.index_of(conn) else { return ReadStatus::Ready };
+        self.read(index, data);
+        self.finish();
+        match self.connections.get(index) {
+            Some(c) if c.generation == conn.generation && (c.paused || c.backlogged) => ReadStatus::Paused,
+            _ => ReadStatus::Ready,
+        }
+    }
+
+    /// The connection is closed. What it sent before is still worked on, so that a DISCONNECT among
+    /// it counts.
+    pub fn handle_close(&mut self, now: Timestamp, conn: ConnectionId, why: Closed) {
+        self.begin(now);
+        let Some(index) = self.index_of(conn) else { return };
+        let _ = why;
+        if let Some(c) = self.connections.get_mut(index) {
+            c.gone = true;
+            c.out = alloc::vec::Vec::new();
+            c.out_taken = 0;
+            if c.phase == Phase::Closing || !(c.paused || c.backlogged) {
+                self.remove_connection(index);
+            }
+        }
+        self.finish();
+    }
+
+    /// Takes up what was kept, unless it still has to wait.
+    pub(super) fn continue_reading(&mut self, index: u32) {
+        let Some(c) = self.connections.get_mut(index) else { return };
+        let was_paused = c.paused || c.backlogged;
+        if !was_paused || c.phase == Phase::Closing || c.pending.is_some() {
+            return;
+        }
+        c.paused = false;
+        c.backlogged = false;
+        // The client could not be heard meanwhile.
+        c.keep_alive.touch(self.now);
+        let generation = c.generation;
+        self.read(index, &[]);
+        let Some(c) = self.connections.get(index) else { return };
+        if c.generation != generation || c.paused || c.backlogged {
+            return;
+        }
+        if c.gone {
+            self.remove_connection(index);
+        } else {
+            self.outputs.push_back(super::Output::Resume(ConnectionId { index, generation }));
+        }
+    }
+
+    fn read(&mut self, index: u32, data: &[u8]) {
+        let Some(c) = self.connections.get_mut(index) else { return };
+        if c.phase == Phase::Closing {
+            return;
+        }
+        if !data.is_empty() {
+            c.keep_alive.touch(self.now);
+        }
+        let generation = c.generation;
+        let before = c.framer.len();
+        let connecting = c.phase == Phase::Connecting;
+        let buffer = c.framer.take(data);
+        let waits = c.paused || c.backlogged;
+        let input = buffer.as_deref().unwrap_or(data);
+        let used = if waits { 0 } else { self.work(index, input) };
+        let Some(c) = self.connections.get_mut(index).filter(|c| c.generation == generation) else {
+            self.count_unauthenticated(connecting, before, 0);
+            return;
+        };
+        if c.phase != Phase::Closing {
+            c.framer.put_back(buffer, data, used);
+        }
+        let kept = c.framer.len();
+        let still_connecting = c.phase == Phase::Connecting;
+        self.count_unauthenticated(connecting, before, if still_connecting { kept } else { 0 });
+        let limit = self.config.max_packet_size as usize + UNREAD_LIMIT;
+        if kept > limit || still_connecting && self.unauthenticated > self.config.max_unauthenticated_bytes {
+            self.hang_up(index, ReasonCode::QuotaExceeded, true);
+        }
+    }
+
+    fn count_unauthenticated(&mut self, counted: bool, before: usize, after: usize) {
+        if counted {
+            // Never below zero: `before` was added when it was kept.
+            self.unauthenticated = self.unauthenticated.saturating_sub(before) + after;
+        }
+    }
+
+    /// Works on whole packets at the head of `input` and tells how many bytes that were.
+    fn work(&mut self, index: u32, input: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = input.get(used..).unwrap_or_default();
+            let Some(c) = self.connections.get_mut(index) else { return input.len() };
+            let max = match c.phase {
+                Phase::Closing => return input.len(),
+                Phase::Connecting => self.config.max_connect_size,
+                Phase::Live => self.config.max_packet_size,
+            };
+            if c.pending.is_some() {
+                c.paused = true;
+                return used;
+            }
+            if rest.is_empty() {
+                return used;
+            }
+            if self.journal.is_full() {
+                c.paused = true;
+                let conn = self.id_of(index);
+                // Whatever is confirmed next may make room.
+                self.waiting.push_front((self.journal.stored(), conn));
+                return used;
+            }
+            if self.budget == 0 {
+                c.backlogged = true;
+                self.backlog.push_back(index);
+                return used;
+            }
+            match Framer::split(rest, max) {
+                Ok(Some(packet)) => {
+                    used += packet.len();
+                    self.packet(index, packet);
+                }
+                Ok(None) => return used,
+                Err(error) => {
+                    self.malformed(index, error);
+                    return input.len();
+                }
+            }
+        }
+    }
+
+    fn packet(&mut self, index: u32, bytes: &[u8]) {
+        let Some(c) = self.connections.get(index) else { return };
+        if c.phase == Phase::Connecting && c.extras.as_ref().is_none_or(|e| e.handshake.is_none()) {
+            // [MQTT-3.1.0-1]
+            let first = bytes.first().copied().unwrap_or_default();
+            if PacketType::from_first_byte(first) != Some(PacketType::Connect) {
+                self.hang_up(index, ReasonCode::ProtocolError, false);
+                return;
+            }
+        }
+        let version = c.version;
+        match PacketRef::decode(bytes, version) {
+            Ok(packet) => self.dispatch(index, packet, bytes),
+            Err(error) => self.malformed(index, error),
+        }
+    }
+
+    fn dispatch(&mut self, index: u32, packet: PacketRef<'_>, bytes: &[u8]) {
+        let Some(c) = self.connections.get(index) else { return };
+        match (c.phase, packet) {
+            (Phase::Connecting, PacketRef::Connect(connect)) => {
+                if c.extras.as_ref().is_some_and(|e| e.handshake.is_some()) {
+                    // [MQTT-3.1.2-30]
+                    self.refuse(index, ReasonCode::ProtocolError);
+                } else {
+                    self.connect(index, &connect, bytes);
+                }
+            }
+            (Phase::Connecting, PacketRef::Auth(auth)) => self.auth(index, &auth),
+            // Given up during authentication.
+            (Phase::Connecting, PacketRef::Disconnect(_)) => self.hang_up(index, ReasonCode::Success, false),
+            (Phase::Connecting, _) => self.refuse(index, ReasonCode::ProtocolError),
+            (Phase::Closing, _) => {}
+            (Phase::Live, PacketRef::Publish(publish)) => self.publish_arrived(index, &publish, bytes),
+            (Phase::Live, PacketRef::Puback(ack)) => self.puback(index, &ack),
+            (Phase::Live, PacketRef::Pubrec(ack)) => self.pubrec(index, &ack),
+            (Phase::Live, PacketRef::Pubrel(ack)) => self.pubrel(index, &ack),
+            (Phase::Live, PacketRef::Pubcomp(ack)) => self.pubcomp(index, &ack),
+            (Phase::Live, PacketRef::Subscribe(subscribe)) => {
+                self.subscribe_arrived(index, &subscribe, bytes)
+            }
+            (Phase::Live, PacketRef::Unsubscribe(unsubscribe)) => {
+                self.unsubscribe_arrived(index, &unsubscribe)
+            }
+            (Phase::Live, PacketRef::Pingreq) => {
+                // [MQTT-3.12.4-1]
+                self.put(index, &PacketRef::Pingresp);
+            }
+            (Phase::Live, PacketRef::Disconnect(disconnect)) => self.disconnected(index, &disconnect),
+            (Phase::Live, PacketRef::Auth(auth)) => self.auth(index, &auth),
+            // [MQTT-3.1.0-2], and packets that only a server sends.
+            (
+                Phase::Live,
+                PacketRef::Connect(_)
+                | PacketRef::Connack(_)
+                | PacketRef::Suback(_)
+                | PacketRef::Unsuback(_)
+                | PacketRef::Pingresp,
+            ) => self.hang_up(index, ReasonCode::ProtocolError, true),
+        }
+    }
+
+    /// Puts a packet into the outbox. A peer that sends without reading is cut off.
+    pub(super) fn put(&mut self, index: u32, packet: &PacketRef<'_>) {
+        let Some(c) = self.connections.get_mut(index) else { return };
+        if c.gone {
+            return;
+        }
+        outbox::put(c, packet);
+        if c.out_len() > self.config.max_outbox_bytes && c.stalled != Timestamp::MAX {
+            self.hang_up(index, ReasonCode::QuotaExceeded, false);
+            return;
+        }
+        self.queue_flush(index);
+    }
+
+    /// A packet that broke a rule closes its connection, with the code that says why
+    /// ([MQTT-4.13.1-1]; 3.1.1: [MQTT-4.8.0-1]).
+    fn malformed(&mut self, index: u32, error: DecodeError) {
+        let conn = self.id_of(index);
+        let Some(c) = self.connections.get_mut(index) else { return };
+        let phase = c.phase;
+        if phase == Phase::Connecting && error.violation() == Violation::ProtocolLevel {
+            // Answered in the form that the sender is most likely to understand ([MQTT-3.1.2-2]).
+            let newer = (6..0x80).contains(&error.detail());
+            c.version = if newer { Version::V5 } else { Version::V311 };
+        } else if phase == Phase::Connecting {
+            c.version = error.version();
+        }
+        self.event(Event::Malformed { conn, error });
+        match phase {
+            Phase::Connecting => {
+                let named = !matches!(
+                    error.violation(),
+                    Violation::ProtocolName | Violation::RemainingLength | Violation::PacketType
+                );
+                let level = error.violation() == Violation::ProtocolLevel;
+                // 3.x closes without a CONNACK unless it is about the level ([MQTT-3.1.4-1] of 3.1.1).
+                let v5 = self.connections.get(index).is_some_and(|c| c.version.is_v5());
+                let framing = error.violation() == Violation::PacketTooLarge;
+                if level || v5 && named && !framing {
+                    self.refuse(index, error.reason());
+                } else {
+                    self.hang_up(index, error.reason(), false);
+                }
+            }
+            _ => self.hang_up(index, error.reason(), true),
+        }
+    }
+
+    /// Keeps a packet until its question is answered.
+    pub(super) fn wait_for(&mut self, index: u32, question: QuestionId, packet: &[u8]) {
+        if let Some(c) = self.connections.get_mut(index) {
+            c.pending = Some(Box::new(Pending { question, packet: packet.into() }));
+        }
+    }
+}

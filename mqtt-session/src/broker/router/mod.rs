@@ -1,0 +1,240 @@
+//! Who gets a message: subscriptions, groups of shared subscriptions, and retained messages.
+//!
+//! The router knows sessions and messages by number only. It never delivers.
+
+mod levels;
+mod subscriptions;
+mod tree;
+
+pub(super) use subscriptions::{Added, Group, Member};
+
+use super::message::MessageKey;
+use crate::random::{IdMap, KeyedHash};
+use alloc::vec::Vec;
+use levels::Levels;
+use mqtt_proto::{QoS, SubscriptionOptions};
+use slab::Slab;
+use subscriptions::SubscriptionNode;
+use tree::{NodeId, Tree, Value, Walk};
+
+/// The number of a session in the broker's slab.
+pub(super) type SessionKey = u32;
+/// The number of a group.
+pub(super) type GroupKey = u32;
+
+/// Identifiers of the subscriptions that matched; mostly none or one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum SubscriptionIds {
+    #[default]
+    None,
+    One(u32),
+    Many(alloc::boxed::Box<[u32]>),
+}
+
+impl SubscriptionIds {
+    pub(super) const fn new(id: Option<u32>) -> Self {
+        match id {
+            Some(id) => Self::One(id),
+            None => Self::None,
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::None => &[],
+            Self::One(id) => core::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+
+    /// [MQTT-3.3.4-4]
+    fn add(&mut self, id: Option<u32>) {
+        let Some(id) = id else { return };
+        *self = match core::mem::take(self) {
+            Self::None => Self::One(id),
+            Self::One(first) => Self::Many([first, id].into()),
+            Self::Many(ids) => {
+                let mut ids = ids.into_vec();
+                ids.push(id);
+                Self::Many(ids.into())
+            }
+        };
+    }
+}
+
+/// A session that gets a message, by all its subscriptions that match.
+#[derive(Clone, Debug)]
+pub(super) struct Receiver {
+    pub(super) session: SessionKey,
+    /// The highest granted QoS among them ([MQTT-3.3.4-2]; 3.1.1: [MQTT-3.3.5-1]).
+    pub(super) qos: QoS,
+    /// Whether one of them wants the retain flag as published.
+    pub(super) retain_as_published: bool,
+    pub(super) ids: SubscriptionIds,
+}
+
+/// What a message matched.
+#[derive(Debug, Default)]
+pub(super) struct Matches {
+    pub(super) receivers: Vec<Receiver>,
+    pub(super) groups: Vec<GroupKey>,
+}
+
+#[derive(Debug, Default)]
+struct RetainedNode(Option<MessageKey>);
+
+impl Value for RetainedNode {
+    fn is_vacant(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Router {
+    levels: Levels,
+    filters: Tree<SubscriptionNode>,
+    /// Where a session's subscription stands: its slot in the node and its place in `of_session`.
+    places: IdMap<(SessionKey, NodeId), (u32, u32)>,
+    of_session: Vec<Vec<NodeId>>,
+    groups_of_session: Vec<Vec<GroupKey>>,
+    groups: Slab<Group>,
+    count: usize,
+    retained: Tree<RetainedNode>,
+    retained_count: usize,
+    walk: Walk,
+    /// Per session: the number of the match that last met it, and where in the receivers.
+    marks: Vec<(u64, u32)>,
+    match_number: u64,
+}
+
+impl Router {
+    pub(super) fn new(hasher: KeyedHash) -> Self {
+        Self {
+            levels: Levels::new(hasher),
+            filters: Tree::new(),
+            places: IdMap::default(),
+            of_session: Vec::new(),
+            groups_of_session: Vec::new(),
+            groups: Slab::new(),
+            count: 0,
+            retained: Tree::new(),
+            retained_count: 0,
+            walk: Walk::default(),
+            marks: Vec::new(),
+            match_number: 0,
+        }
+    }
+
+    /// Subscriptions of all sessions.
+    pub(super) const fn subscriptions(&self) -> usize {
+        self.count
+    }
+
+    pub(super) const fn retained(&self) -> usize {
+        self.retained_count
+    }
+
+    /// Sets or removes the retained message of `topic`, and gives back the one that was there.
+    pub(super) fn retain(&mut self, topic: &str, message: Option<MessageKey>) -> Option<MessageKey> {
+        let old = match message {
+            Some(message) => {
+                let node = self.retained.make(topic, &mut self.levels);
+                self.retained.get_mut(node).and_then(|value| value.0.replace(message))
+            }
+            None => {
+                let node = self.retained.find(topic, &self.levels)?;
+                let old = self.retained.get_mut(node).and_then(|value| value.0.take());
+                self.retained.prune(node, &mut self.levels);
+                old
+            }
+        };
+        self.retained_count += usize::from(message.is_some());
+        self.retained_count -= usize::from(old.is_some());
+        old
+    }
+
+    /// The retained message of exactly `topic`.
+    pub(super) fn retained_at(&self, topic: &str) -> Option<MessageKey> {
+        self.retained.get(self.retained.find(topic, &self.levels)?)?.0
+    }
+
+    /// The retained messages that match `filter`.
+    pub(super) fn retained_matching(&mut self, filter: &str) -> Vec<MessageKey> {
+        let mut found = Vec::new();
+        let retained = &self.retained;
+        retained.matched_by(filter, &self.levels, &mut self.walk, |node| {
+            found.extend(retained.get(node).and_then(|value| value.0));
+        });
+        found
+    }
+
+    /// Finds who gets a message to `topic` from `publisher`.
+    pub(super) fn matching(&mut self, topic: &[u8], publisher: Option<SessionKey>, matches: &mut Matches) {
+        matches.receivers.clear();
+        matches.groups.clear();
+        self.match_number += 1;
+        let number = self.match_number;
+        let (filters, marks) = (&self.filters, &mut self.marks);
+        filters.matching(topic, &self.levels, &mut self.walk, |node| {
+            let Some(node) = filters.get(node) else { return };
+            matches.groups.extend_from_slice(&node.groups);
+            for subscription in &node.subscriptions {
+                let options = subscription.options;
+                // [MQTT-3.8.3-3]
+                if options.no_local && publisher == Some(subscription.session) {
+                    continue;
+                }
+                let Some(mark) = marks.get_mut(subscription.session as usize) else { continue };
+                if mark.0 == number
+                    && let Some(met) = matches.receivers.get_mut(mark.1 as usize)
+                {
+                    met.qos = met.qos.max(options.qos);
+                    met.retain_as_published |= options.retain_as_published;
+                    met.ids.add(subscription.id);
+                    continue;
+                }
+                *mark = (number, u32::try_from(matches.receivers.len()).unwrap_or(u32::MAX));
+                matches.receivers.push(Receiver {
+                    session: subscription.session,
+                    qos: options.qos,
+                    retain_as_published: options.retain_as_published,
+                    ids: SubscriptionIds::new(subscription.id),
+                });
+            }
+        });
+    }
+
+    pub(super) fn group(&self, key: GroupKey) -> Option<&Group> {
+        self.groups.get(key as usize)
+    }
+
+    pub(super) fn group_mut(&mut self, key: GroupKey) -> Option<&mut Group> {
+        self.groups.get_mut(key as usize)
+    }
+
+    pub(super) fn groups_of(&self, session: SessionKey) -> &[GroupKey] {
+        self.groups_of_session.get(session as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many subscriptions the session has, shared ones included.
+    pub(super) fn subscriptions_of(&self, session: SessionKey) -> usize {
+        self.of_session.get(session as usize).map_or(0, Vec::len) + self.groups_of(session).len()
+    }
+
+    fn make_room_for(&mut self, session: SessionKey) {
+        let len = session as usize + 1;
+        if self.marks.len() < len {
+            self.marks.resize(len, (0, 0));
+            self.of_session.resize_with(len, Vec::new);
+            self.groups_of_session.resize_with(len, Vec::new);
+        }
+    }
+}
+
+/// One subscription at a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    session: SessionKey,
+    options: SubscriptionOptions,
+    id: Option<u32>,
+}

@@ -1,0 +1,212 @@
+//! Adding and removing subscriptions, plain and shared.
+
+use super::tree::{NodeId, Value};
+use super::{GroupKey, Router, SessionKey, Subscription};
+use crate::broker::session::Delivery;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use mqtt_proto::{SubscriptionOptions, TopicFilter};
+
+/// What a filter's node holds.
+#[derive(Debug, Default)]
+pub(super) struct SubscriptionNode {
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) groups: Vec<GroupKey>,
+}
+
+impl Value for SubscriptionNode {
+    fn is_vacant(&self) -> bool {
+        self.subscriptions.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// A member of a group.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Member {
+    pub(in crate::broker) session: SessionKey,
+    pub(in crate::broker) options: SubscriptionOptions,
+    pub(in crate::broker) id: Option<u32>,
+}
+
+/// The sessions that share a filter under a name. What nobody can take at present waits here: the
+/// queue belongs to the group, not to a member that may never come back.
+#[derive(Debug)]
+pub(in crate::broker) struct Group {
+    name: Box<str>,
+    node: NodeId,
+    pub(in crate::broker) members: Vec<Member>,
+    /// Whose turn it is.
+    pub(in crate::broker) turn: usize,
+    pub(in crate::broker) queue: VecDeque<Delivery>,
+    pub(in crate::broker) queued_bytes: usize,
+}
+
+/// What subscribing did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Added {
+    New,
+    Replaced,
+}
+
+impl Router {
+    /// Adds a subscription, or replaces the options of the one with the same filter
+    /// ([MQTT-3.8.4-3]).
+    pub(in crate::broker) fn subscribe(
+        &mut self,
+        session: SessionKey,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        id: Option<u32>,
+    ) -> Added {
+        self.make_room_for(session);
+        if let Some(shared) = filter.shared() {
+            let node = self.filters.make(shared.filter.as_str(), &mut self.levels);
+            return self.join(session, node, shared.share_name, options, id);
+        }
+        let node = self.filters.make(filter.as_str(), &mut self.levels);
+        let Some(value) = self.filters.get_mut(node) else { return Added::New };
+        let subscription = Subscription { session, options, id };
+        if let Some(&(slot, _)) = self.places.get(&(session, node)) {
+            if let Some(old) = value.subscriptions.get_mut(slot as usize) {
+                *old = subscription;
+            }
+            return Added::Replaced;
+        }
+        let slot = u32::try_from(value.subscriptions.len()).unwrap_or(u32::MAX);
+        value.subscriptions.push(subscription);
+        if let Some(nodes) = self.of_session.get_mut(session as usize) {
+            let place = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+            nodes.push(node);
+            self.places.insert((session, node), (slot, place));
+        }
+        self.count += 1;
+        Added::New
+    }
+
+    fn join(
+        &mut self,
+        session: SessionKey,
+        node: NodeId,
+        name: &str,
+        options: SubscriptionOptions,
+        id: Option<u32>,
+    ) -> Added {
+        let member = Member { session, options, id };
+        let key = match self.find_group(node, name) {
+            Some(key) => key,
+            None => {
+                let group = Group {
+                    name: name.into(),
+                    node,
+                    members: Vec::new(),
+                    turn: 0,
+                    queue: VecDeque::new(),
+                    queued_bytes: 0,
+                };
+                let key = GroupKey::try_from(self.groups.insert(group)).unwrap_or(GroupKey::MAX);
+                if let Some(value) = self.filters.get_mut(node) {
+                    value.groups.push(key);
+                }
+                key
+            }
+        };
+        let Some(group) = self.groups.get_mut(key as usize) else { return Added::New };
+        if let Some(old) = group.members.iter_mut().find(|m| m.session == session) {
+            *old = member;
+            return Added::Replaced;
+        }
+        group.members.push(member);
+        if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
+            groups.push(key);
+        }
+        self.count += 1;
+        Added::New
+    }
+
+    fn find_group(&self, node: NodeId, name: &str) -> Option<GroupKey> {
+        let keys = &self.filters.get(node)?.groups;
+        keys.iter().copied().find(|&key| self.group(key).is_some_and(|group| &*group.name == name))
+    }
+
+    /// Removes the subscription with exactly this filter ([MQTT-3.10.4-1]). False if there was
+    /// none. `left` gets what waited in a group that has no members any more.
+    pub(in crate::broker) fn unsubscribe(
+        &mut self,
+        session: SessionKey,
+        filter: TopicFilter<'_>,
+        left: &mut Vec<Delivery>,
+    ) -> bool {
+        if let Some(shared) = filter.shared() {
+            let node = self.filters.find(shared.filter.as_str(), &self.levels);
+            return match node.and_then(|node| self.find_group(node, shared.share_name)) {
+                Some(key) => self.leave(session, key, left),
+                None => false,
+            };
+        }
+        match self.filters.find(filter.as_str(), &self.levels) {
+            Some(node) => self.remove(session, node),
+            None => false,
+        }
+    }
+
+    fn remove(&mut self, session: SessionKey, node: NodeId) -> bool {
+        let Some((slot, place)) = self.places.remove(&(session, node)) else { return false };
+        if let Some(value) = self.filters.get_mut(node) {
+            value.subscriptions.swap_remove(slot as usize);
+            if let Some(moved) = value.subscriptions.get(slot as usize)
+                && let Some(its) = self.places.get_mut(&(moved.session, node))
+            {
+                its.0 = slot;
+            }
+            if value.subscriptions.is_empty() {
+                value.subscriptions = Vec::new();
+            }
+        }
+        if let Some(nodes) = self.of_session.get_mut(session as usize) {
+            nodes.swap_remove(place as usize);
+            if let Some(&moved) = nodes.get(place as usize)
+                && let Some(its) = self.places.get_mut(&(session, moved))
+            {
+                its.1 = place;
+            }
+        }
+        self.count -= 1;
+        self.filters.prune(node, &mut self.levels);
+        true
+    }
+
+    fn leave(&mut self, session: SessionKey, key: GroupKey, left: &mut Vec<Delivery>) -> bool {
+        let Some(group) = self.groups.get_mut(key as usize) else { return false };
+        let Some(at) = group.members.iter().position(|m| m.session == session) else { return false };
+        group.members.remove(at);
+        if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
+            groups.retain(|&other| other != key);
+        }
+        self.count -= 1;
+        if group.members.is_empty() {
+            let group = self.groups.remove(key as usize);
+            left.extend(group.queue);
+            if let Some(value) = self.filters.get_mut(group.node) {
+                value.groups.retain(|&other| other != key);
+            }
+            self.filters.prune(group.node, &mut self.levels);
+        }
+        true
+    }
+
+    /// Removes all subscriptions of a session that ended.
+    pub(in crate::broker) fn forget(&mut self, session: SessionKey, left: &mut Vec<Delivery>) {
+        while let Some(&node) = self.of_session.get(session as usize).and_then(|nodes| nodes.last()) {
+            self.remove(session, node);
+        }
+        while let Some(&key) = self.groups_of(session).last() {
+            if !self.leave(session, key, left) {
+                break;
+            }
+        }
+        if let Some(nodes) = self.of_session.get_mut(session as usize) {
+            *nodes = Vec::new();
+        }
+    }
+}

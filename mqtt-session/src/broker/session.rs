@@ -1,0 +1,108 @@
+//! What outlives a connection.
+
+use super::message::MessageKey;
+use super::output::LocalId;
+use super::router::{GroupKey, SubscriptionIds};
+use crate::Timestamp;
+use crate::random::IdMap;
+use crate::shared::ledger::Ledger;
+use crate::shared::received::Received;
+use crate::store::{EntryId, SessionId, StoreSeq};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use mqtt_proto::QoS;
+
+/// A message on its way to one session: which, and what differs for this receiver. Packet
+/// identifier, alias, DUP and remaining lifetime bind when it is written.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) message: MessageKey,
+    /// The group through which it came, if it may go back there.
+    pub(super) group: Option<GroupKey>,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    /// Its place in the store, if it is stored.
+    pub(super) entry: Option<EntryId>,
+    pub(super) ids: SubscriptionIds,
+}
+
+/// Retained messages that a new subscription has to get: found when it was made, sent as the outbox
+/// drains, outside the queue's limit.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) messages: Vec<MessageKey>,
+    pub(super) next: usize,
+    pub(super) qos: QoS,
+    pub(super) ids: SubscriptionIds,
+}
+
+/// A will and when it is due.
+#[derive(Debug)]
+pub(super) struct Will {
+    pub(super) message: MessageKey,
+    pub(super) delay_secs: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client_id: Box<str>,
+    pub(super) user_name: Option<Box<str>>,
+    pub(super) id: SessionId,
+    /// The connection, while there is one.
+    pub(super) link: Option<u32>,
+    /// The program that the broker is part of.
+    pub(super) local: Option<LocalId>,
+    /// How long it outlives a connection, in seconds; `u32::MAX`: for ever.
+    pub(super) expiry_secs: u32,
+    pub(super) expires: Timestamp,
+    pub(super) will: Option<Box<Will>>,
+    pub(super) will_due: Timestamp,
+    pub(super) ledger: Ledger<Delivery>,
+    pub(super) received: Received,
+    /// Stored entries of exchanges that wait for PUBCOMP.
+    pub(super) releasing: IdMap<u16, EntryId>,
+    pub(super) queue: VecDeque<Delivery>,
+    pub(super) queued_bytes: usize,
+    pub(super) replays: VecDeque<Replay>,
+    /// Its latest operation: what acknowledgements of this session wait for.
+    pub(super) after: StoreSeq,
+    /// The latest of its publishes that waits to be routed; later ones wait behind it.
+    pub(super) barrier: StoreSeq,
+    pub(super) dropped: u64,
+}
+
+impl Session {
+    pub(super) fn new(client_id: &str, id: SessionId) -> Self {
+        Self {
+            client_id: client_id.into(),
+            user_name: None,
+            id,
+            link: None,
+            local: None,
+            expiry_secs: 0,
+            expires: Timestamp::MAX,
+            will: None,
+            will_due: Timestamp::MAX,
+            ledger: Ledger::default(),
+            received: Received::default(),
+            releasing: IdMap::default(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            replays: VecDeque::new(),
+            after: StoreSeq(0),
+            barrier: StoreSeq(0),
+            dropped: 0,
+        }
+    }
+
+    /// Whether its state is to be stored.
+    pub(super) const fn is_durable(&self) -> bool {
+        self.expiry_secs > 0 && self.local.is_none()
+    }
+
+    /// Whether anything waits to be sent.
+    pub(super) fn has_work(&mut self) -> bool {
+        !self.queue.is_empty() || !self.replays.is_empty() || self.ledger.next_to_send().is_some()
+    }
+}

@@ -1,0 +1,151 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use super::output::{Event, Question};
+use super::router::SessionKey;
+use super::{Broker, RefusedFilter31, delivery_qos};
+use crate::shared::rules::Rules;
+use crate::{StoreOp, StoreSeq};
+use alloc::vec::Vec;
+use mqtt_proto::{
+    PacketRef, Properties, QoS, ReasonCode, SubackRef, SubscribeRef, SubscriptionOptions, TopicFilter,
+    UnsubackRef, UnsubscribeRef,
+};
+
+impl Broker {
+    pub(super) fn subscribe_arrived(&mut self, index: u32, packet: &SubscribeRef<'_>, bytes: &[u8]) {
+        let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
+        if self.config.ask.subscribe {
+            let filters =
+                packet.filters.into_iter().map(|(f, options)| (f.as_str().into(), options.qos)).collect();
+            let id = self.ask_of_session(index, key, Question::Subscribe { filters });
+            self.wait_for(index, id, bytes);
+            return;
+        }
+        self.subscribe_answered(index, packet, |_| Ok(()));
+    }
+
+    /// Carries out a SUBSCRIBE for whose filters `verdict` tells, by their number, whether they are
+    /// allowed. Several filters act like several SUBSCRIBEs ([MQTT-3.8.4-5]; 3.1.1: [MQTT-3.8.4-4]).
+    pub(super) fn subscribe_answered(
+        &mut self,
+        index: u32,
+        packet: &SubscribeRef<'_>,
+        verdict: impl Fn(usize) -> Result<(), ReasonCode>,
+    ) {
+        let Some(c) = self.connections.get(index) else { return };
+        let (Some(key), rules) = (c.session, Rules::of(c.version)) else { return };
+        let id = packet.properties.subscription_identifier();
+        // One code for each filter, in their order ([MQTT-3.8.4-6], [MQTT-3.9.3-1]).
+        let mut codes = Vec::new();
+        for (number, (filter, options)) in packet.filters.into_iter().enumerate() {
+            let granted = match verdict(number) {
+                Ok(()) => self.subscribe_one(key, filter, options, id),
+                Err(reason) => Err(reason),
+            };
+            match granted {
+                Ok(qos) => codes.push(qos.as_u8()),
+                Err(_) if !rules.suback_refuses => {
+                    if self.config.refused_filter_31 == RefusedFilter31::Hangup {
+                        self.hang_up(index, ReasonCode::NotAuthorized, true);
+                        return;
+                    }
+                    codes.push(0);
+                }
+                Err(reason) if rules.acks_refuse => codes.push(reason.as_u8()),
+                Err(_) => codes.push(0x80),
+            }
+        }
+        let suback = SubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
+        self.put_stored(index, key, &PacketRef::Suback(suback));
+    }
+
+    /// Sends a packet once everything emitted so far is stored.
+    fn put_stored(&mut self, index: u32, key: SessionKey, packet: &PacketRef<'_>) {
+        let mut after = StoreSeq(0);
+        if self.journal.is_on() && self.sessions.get(key as usize).is_some_and(|s| s.is_durable()) {
+            after = self.journal.commit(&mut self.outputs);
+        }
+        if after <= self.journal.stored() {
+            self.put(index, packet);
+            return;
+        }
+        let Some(version) = self.connections.get(index).map(|c| c.version) else { return };
+        let mut bytes = Vec::new();
+        if packet.encode(version, &mut bytes).is_ok()
+            && let Some(extras) = self.extras(index)
+        {
+            extras.held_packets.push_back((after, bytes));
+            let conn = self.id_of(index);
+            self.waiting.push_back((after, conn));
+        }
+    }
+
+    fn subscribe_one(
+        &mut self,
+        key: SessionKey,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        id: Option<u32>,
+    ) -> Result<QoS, ReasonCode> {
+        let config = &self.config;
+        if !config.wildcards_available && filter.has_wildcard() {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if !config.shared_available && filter.shared().is_some() {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if !self.levels_fit(filter.as_str()) {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        if self.router.subscriptions_of(key) >= config.max_subscriptions as usize {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        // [MQTT-3.2.2-10]: asking for more than there is is allowed, and granted as far as it goes.
+        let options = SubscriptionOptions { qos: delivery_qos(options.qos, config.max_qos), ..options };
+        let added = self.router.subscribe(key, filter, options, id);
+        if let Some(session) = self.sessions.get(key as usize) {
+            if self.journal.is_on() && session.is_durable() {
+                let filter = filter.as_str().into();
+                self.journal.op(StoreOp::PutSubscription { session: session.id, filter, options, id });
+            }
+            let event = Event::Subscribed {
+                client_id: session.client_id.as_ref().into(),
+                filter: filter.as_str().into(),
+                qos: options.qos,
+            };
+            self.event(event);
+        }
+        // [MQTT-3.8.4-4] (3.1.1: [MQTT-3.8.4-3])
+        self.replay_retained(key, filter, options, id, added);
+        Ok(options.qos)
+    }
+
+    /// Answered even if there was nothing to remove ([MQTT-3.10.4-4], [MQTT-3.10.4-5]). What was
+    /// begun is completed ([MQTT-3.10.4-3]).
+    pub(super) fn unsubscribe_arrived(&mut self, index: u32, packet: &UnsubscribeRef<'_>) {
+        let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
+        let mut codes = Vec::new();
+        let mut left = Vec::new();
+        for filter in packet.filters {
+            let found = self.router.unsubscribe(key, filter, &mut left);
+            let code = if found { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
+            codes.push(code.as_u8());
+            let Some(session) = self.sessions.get(key as usize).filter(|_| found) else { continue };
+            if self.journal.is_on() && session.is_durable() {
+                let op = StoreOp::DeleteSubscription { session: session.id, filter: filter.as_str().into() };
+                self.journal.op(op);
+            }
+            let event = Event::Unsubscribed {
+                client_id: session.client_id.as_ref().into(),
+                filter: filter.as_str().into(),
+            };
+            self.event(event);
+        }
+        for delivery in left {
+            self.release_message(delivery.message);
+        }
+        let unsuback =
+            UnsubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
+        self.put_stored(index, key, &PacketRef::Unsuback(unsuback));
+    }
+}

@@ -1,0 +1,12 @@
+//! What the tests of the workspace share.
+//!
+//! [`World`] runs a broker machine on virtual time with peers that send whatever packets a test
+//! wants, well formed or not. [`brief`] writes a packet in a few characters, so that a test can list
+//! what it expects.
+#![forbid(unsafe_code)]
+
+mod brief;
+mod world;
+
+pub use brief::{brief, brief_all};
+pub use world::{PeerId, World, packets};

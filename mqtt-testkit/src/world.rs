@@ -1,0 +1,332 @@
+use crate::brief_all;
+use mqtt_proto::{ConnectRef, PacketRef, Version};
+use mqtt_session::broker::{Ask, BrokerConfig, Closed, ConnectionId, Event, Output, Peer, ReadStatus};
+use mqtt_session::{Broker, StoreGroup, StoreSeq, Timestamp};
+use std::time::Duration;
+
+/// One of the world's peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerId(usize);
+
+#[derive(Debug)]
+struct RawPeer {
+    conn: ConnectionId,
+    version: Version,
+    /// What the broker sent and nobody looked at.
+    inbox: Vec<u8>,
+    hung_up: bool,
+    closed: bool,
+    paused: bool,
+    /// Whether the peer's socket takes bytes.
+    reads: bool,
+}
+
+/// A broker machine on virtual time, and its peers.
+#[derive(Debug)]
+pub struct World {
+    /// The machine.
+    pub broker: Broker,
+    /// The time.
+    pub now: Timestamp,
+    /// Events that nobody looked at.
+    pub events: Vec<Event>,
+    /// Questions that nobody answered.
+    pub asks: Vec<Ask>,
+    /// Groups that were not confirmed.
+    pub stores: Vec<(StoreSeq, StoreGroup)>,
+    /// How many bytes one outbox may hold.
+    pub outbox_max: usize,
+    peers: Vec<RawPeer>,
+}
+
+impl World {
+    /// A broker with these settings.
+    ///
+    /// # Panics
+    /// If the settings are refused.
+    #[must_use]
+    pub fn new(config: BrokerConfig) -> Self {
+        let now = Timestamp::from_micros(1_000_000);
+        Self {
+            broker: Broker::new(config, now).expect("settings"),
+            now,
+            events: Vec::new(),
+            asks: Vec::new(),
+            stores: Vec::new(),
+            outbox_max: 64 << 10,
+            peers: Vec::new(),
+        }
+    }
+
+    /// A TCP connection, without a CONNECT.
+    pub fn open(&mut self, version: Version) -> PeerId {
+        let conn = self.broker.handle_accept(self.now);
+        self.broker.handle_identified(self.now, conn, Peer::default());
+        let peer = RawPeer {
+            conn,
+            version,
+            inbox: Vec::new(),
+            hung_up: false,
+            closed: false,
+            paused: false,
+            reads: true,
+        };
+        self.peers.push(peer);
+        self.settle();
+        PeerId(self.peers.len() - 1)
+    }
+
+    /// A TCP connection and this CONNECT. What the broker answers waits in the inbox.
+    pub fn connect(&mut self, packet: &ConnectRef<'_>) -> PeerId {
+        let peer = self.open(packet.version);
+        self.send(peer, &PacketRef::Connect(*packet));
+        peer
+    }
+
+    /// A client that is connected: CONNECT was accepted and the CONNACK taken out of the inbox.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn client(&mut self, version: Version, client_id: &str) -> PeerId {
+        let packet = ConnectRef { version, client_id, clean_start: true, ..ConnectRef::default() };
+        let peer = self.connect(&packet);
+        let answer = self.got(peer);
+        assert!(answer.len() == 1 && answer[0].starts_with("CONNACK 00"), "{answer:?}");
+        peer
+    }
+
+    /// Sends a packet.
+    ///
+    /// # Panics
+    /// If its fields break a rule; send such packets with [`World::send_raw`].
+    pub fn send(&mut self, peer: PeerId, packet: &PacketRef<'_>) {
+        let mut bytes = Vec::new();
+        packet.encode(self.peers[peer.0].version, &mut bytes).expect("a packet that can be encoded");
+        self.send_raw(peer, &bytes);
+    }
+
+    /// Sends bytes.
+    pub fn send_raw(&mut self, peer: PeerId, bytes: &[u8]) {
+        let p = &mut self.peers[peer.0];
+        if p.closed || p.hung_up {
+            return;
+        }
+        p.paused = self.broker.handle_read(self.now, p.conn, bytes) == ReadStatus::Paused;
+        self.settle();
+    }
+
+    /// The packets that the broker sent since the last look, in brief.
+    pub fn got(&mut self, peer: PeerId) -> Vec<String> {
+        let p = &mut self.peers[peer.0];
+        brief_all(&std::mem::take(&mut p.inbox), p.version)
+    }
+
+    /// The bytes that the broker sent since the last look.
+    pub fn got_raw(&mut self, peer: PeerId) -> Vec<u8> {
+        std::mem::take(&mut self.peers[peer.0].inbox)
+    }
+
+    /// Whether the broker has hung up.
+    #[must_use]
+    pub fn is_hung_up(&self, peer: PeerId) -> bool {
+        self.peers[peer.0].hung_up
+    }
+
+    /// Whether the broker does not want to read this peer at present.
+    #[must_use]
+    pub fn is_paused(&self, peer: PeerId) -> bool {
+        self.peers[peer.0].paused
+    }
+
+    /// The connection of a peer.
+    #[must_use]
+    pub fn conn(&self, peer: PeerId) -> ConnectionId {
+        self.peers[peer.0].conn
+    }
+
+    /// Cuts the connection without a word.
+    pub fn cut(&mut self, peer: PeerId) {
+        let p = &mut self.peers[peer.0];
+        if !p.closed {
+            p.closed = true;
+            self.broker.handle_close(self.now, p.conn, Closed::Error);
+        }
+        self.settle();
+    }
+
+    /// Whether the peer's socket takes bytes from now on.
+    pub fn set_reads(&mut self, peer: PeerId, reads: bool) {
+        self.peers[peer.0].reads = reads;
+        if reads {
+            self.flush(peer.0);
+        }
+        self.settle();
+    }
+
+    /// Lets time pass, stopping at each deadline on the way.
+    pub fn advance(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.broker.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.broker.handle_timeout(self.now);
+            self.settle();
+        }
+        self.now = end;
+        self.broker.handle_timeout(self.now);
+        self.settle();
+    }
+
+    /// Confirms everything that was emitted.
+    pub fn confirm_stores(&mut self) {
+        while let Some(last) = self.stores.last().map(|(seq, _)| *seq) {
+            self.stores.clear();
+            self.broker.handle_stored(self.now, last);
+            self.settle();
+        }
+    }
+
+    /// Obeys the machine until it wants nothing more.
+    pub fn settle(&mut self) {
+        loop {
+            let mut flushes = Vec::new();
+            let mut busy = false;
+            while let Some(output) = self.broker.poll_output() {
+                busy = true;
+                match output {
+                    Output::Flush(conn) => flushes.push(conn),
+                    Output::Resume(conn) => {
+                        if let Some(at) = self.peers.iter().position(|p| p.conn == conn) {
+                            let status = self.broker.handle_read(self.now, conn, &[]);
+                            self.peers[at].paused = status == ReadStatus::Paused;
+                        }
+                    }
+                    Output::Hangup { conn, .. } => {
+                        if let Some(at) = self.peers.iter().position(|p| p.conn == conn) {
+                            self.flush(at);
+                            self.peers[at].hung_up = true;
+                            if !std::mem::replace(&mut self.peers[at].closed, true) {
+                                self.broker.handle_close(self.now, conn, Closed::Hangup);
+                            }
+                        }
+                    }
+                    Output::Ask(ask) => self.asks.push(*ask),
+                    Output::Store(seq, group) => self.stores.push((seq, group)),
+                    Output::Event(event) => self.events.push(*event),
+                    Output::Shard { .. } | Output::Rehome { .. } => {}
+                }
+            }
+            for conn in flushes {
+                if let Some(at) = self.peers.iter().position(|p| p.conn == conn) {
+                    self.flush(at);
+                }
+            }
+            if self.broker.poll_timeout().is_some_and(|due| due <= self.now) {
+                self.broker.handle_timeout(self.now);
+                busy = true;
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self, at: usize) {
+        let p = &mut self.peers[at];
+        if p.closed {
+            return;
+        }
+        let outbox = self.broker.outbox(self.now, p.conn, self.outbox_max);
+        let mut slices = [&[][..]; 8];
+        let used = outbox.fill_slices(&mut slices);
+        let mut taken = 0;
+        if p.reads {
+            for slice in &slices[..used] {
+                p.inbox.extend_from_slice(slice);
+                taken += slice.len();
+            }
+        }
+        outbox.consume(taken);
+    }
+}
+
+/// Packets that tests send all the time.
+pub mod packets {
+    use mqtt_proto::{
+        AckRef, PacketId, PacketRef, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef, SubscriptionOptions,
+    };
+
+    /// A packet identifier.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[must_use]
+    pub fn id(id: u16) -> PacketId {
+        PacketId::new(id).expect("an identifier is not 0")
+    }
+
+    /// PUBLISH; `packet_id` 0 at QoS 0.
+    #[must_use]
+    pub fn publish<'a>(topic: &'a str, qos: u8, packet_id: u16, payload: &'a str) -> PacketRef<'a> {
+        PacketRef::Publish(PublishRef {
+            topic,
+            qos: QoS::from_u8(qos).expect("a QoS"),
+            packet_id: PacketId::new(packet_id),
+            payload: payload.as_bytes(),
+            ..PublishRef::default()
+        })
+    }
+
+    /// PUBLISH with the retain flag.
+    #[must_use]
+    pub fn retained<'a>(topic: &'a str, qos: u8, packet_id: u16, payload: &'a str) -> PacketRef<'a> {
+        match publish(topic, qos, packet_id, payload) {
+            PacketRef::Publish(p) => PacketRef::Publish(PublishRef { retain: true, ..p }),
+            other => other,
+        }
+    }
+
+    /// A list with one filter.
+    ///
+    /// # Panics
+    /// If it is no filter.
+    #[must_use]
+    pub fn filter(filter: &str, options: impl Into<SubscriptionOptions>) -> SubscribeFiltersBuf {
+        let mut list = SubscribeFiltersBuf::new();
+        list.push(filter, options.into()).expect("a filter");
+        list
+    }
+
+    /// SUBSCRIBE.
+    #[must_use]
+    pub fn subscribe(packet_id: u16, filters: &SubscribeFiltersBuf) -> PacketRef<'_> {
+        PacketRef::Subscribe(SubscribeRef {
+            packet_id: id(packet_id),
+            properties: mqtt_proto::Properties::EMPTY,
+            filters: filters.as_filters(),
+        })
+    }
+
+    /// PUBACK.
+    #[must_use]
+    pub fn puback(packet_id: u16) -> PacketRef<'static> {
+        PacketRef::Puback(AckRef::from(id(packet_id)))
+    }
+
+    /// PUBREC.
+    #[must_use]
+    pub fn pubrec(packet_id: u16) -> PacketRef<'static> {
+        PacketRef::Pubrec(AckRef::from(id(packet_id)))
+    }
+
+    /// PUBREL.
+    #[must_use]
+    pub fn pubrel(packet_id: u16) -> PacketRef<'static> {
+        PacketRef::Pubrel(AckRef::from(id(packet_id)))
+    }
+
+    /// PUBCOMP.
+    #[must_use]
+    pub fn pubcomp(packet_id: u16) -> PacketRef<'static> {
+        PacketRef::Pubcomp(AckRef::from(id(packet_id)))
+    }
+}
