@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Bytes that one drain of an outbox builds at most.
 const FLUSH_BYTES: usize = 64 << 10;
 /// Pieces that one write passes to the socket at most.
-const FLUSH_SLICES: usize = 64;
+const FLUSH_SLICES: usize = 16;
 /// How often one flush goes through the links that became dirty again while it wrote.
 const FLUSH_ROUNDS: usize = 4;
 /// So many bytes read and not followed by a flush are followed by one at once, so that what they
@@ -376,6 +376,8 @@ impl<W: Wire> Shard<W> {
 
     fn flush_link(&mut self, now: Timestamp, conn: ConnectionId) {
         let Some(link) = self.links.get_mut(conn) else { return };
+        // A farewell is protected if there is one.
+        let mut linger = false;
         loop {
             let closing = match link.state {
                 State::Open => false,
@@ -385,9 +387,12 @@ impl<W: Wire> Shard<W> {
             link.state = match write(&mut self.broker, link, now) {
                 // The machine says so if there is more.
                 Written::All if !closing => return,
-                Written::All | Written::Part => continue,
+                Written::All | Written::Part => {
+                    linger = true;
+                    continue;
+                }
                 Written::Nothing if !closing => return,
-                Written::Nothing => return self.close(now, conn, Closed::Hangup, true),
+                Written::Nothing => return self.close(now, conn, Closed::Hangup, linger),
                 Written::Blocked if closing => State::ClosingBlocked,
                 Written::Blocked => State::Blocked,
                 Written::Failed if closing => return self.close(now, conn, Closed::Hangup, false),
@@ -435,8 +440,14 @@ fn write<W: Wire>(broker: &mut Broker, link: &mut Link<W>, now: Timestamp) -> Wr
             outbox.consume(done);
             if all { Written::All } else { Written::Part }
         }
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Written::Blocked,
-        Err(e) if e.kind() == ErrorKind::Interrupted => Written::Part,
-        Err(_) => Written::Failed,
+        Err(e) => {
+            // The machine counts the time from the first byte that was not taken.
+            outbox.consume(0);
+            match e.kind() {
+                ErrorKind::WouldBlock => Written::Blocked,
+                ErrorKind::Interrupted => Written::Part,
+                _ => Written::Failed,
+            }
+        }
     }
 }
