@@ -1,0 +1,68 @@
+use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
+use mqtt_session::broker::{Answer, LocalId, QuestionId, Stats};
+use mqtt_session::{Message, PublishError};
+use std::sync::Arc;
+
+/// Where the result of a command goes. Called once, on the shard's thread, with the shard released.
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// Where the messages of a local subscription go. Called on the shard's thread, with the shard
+/// released; must not block.
+pub type Sink = Arc<dyn Fn(Message) -> Taken + Send + Sync>;
+
+/// What became of a message that was given to a [`Sink`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was taken, or dropped and counted.
+    Yes,
+    /// Nobody listens any more: the subscription is to end.
+    Gone,
+}
+
+/// What other threads want of a shard.
+///
+/// Dropping a reply unused is how a command fails as a whole: the shard is gone.
+#[non_exhaustive]
+pub enum Command {
+    /// Publish; the reply is the number of deliveries.
+    Publish(Message, Reply<Result<usize, PublishError>>),
+    /// Subscribe the program itself.
+    Subscribe {
+        /// The filter.
+        filter: String,
+        /// Its options.
+        options: SubscriptionOptions,
+        /// Where messages go.
+        sink: Sink,
+        /// Which subscription it is.
+        reply: Reply<Result<LocalId, EncodeError>>,
+    },
+    /// End a subscription of the program itself.
+    Unsubscribe(LocalId),
+    /// Close the connection of a client; the reply tells whether there was one.
+    Disconnect(String, ReasonCode, Reply<bool>),
+    /// The answer to a question.
+    Answer(QuestionId, Answer),
+    /// The figures.
+    Stats(Reply<Stats>),
+    /// Take no new connections, take leave of all clients, and hang up.
+    Shutdown,
+    /// Panic in the middle of a turn, to test what happens then.
+    #[doc(hidden)]
+    Panic,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Publish(..) => "Publish",
+            Self::Subscribe { .. } => "Subscribe",
+            Self::Unsubscribe(_) => "Unsubscribe",
+            Self::Disconnect(..) => "Disconnect",
+            Self::Answer(..) => "Answer",
+            Self::Stats(_) => "Stats",
+            Self::Shutdown => "Shutdown",
+            Self::Panic => "Panic",
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! Between the broker machine and the sockets, for any runtime.
+//!
+//! The machine of `mqtt-session` takes bytes and gives bytes. An adapter owns sockets, tasks and
+//! timers of one runtime. What every adapter would otherwise write again stands here, without a
+//! socket, a task or a timer:
+//!
+//! * [`Shard`] owns the machine and its links, obeys the machine's outputs, and writes each dirty
+//!   link once per turn through [`Wire`], the adapter's handle of a socket.
+//! * [`Stack`] is what lies between a socket's bytes and MQTT's. A plain connection is a stack
+//!   without layers and costs nothing.
+//! * [`Command`] is what other threads want of a shard; replies come through callbacks, so that no
+//!   channel of any runtime appears here.
+//! * [`Clock`] turns the machine's time into the operating system's and back.
+//!
+//! # The turn
+//!
+//! ```text
+//! a socket is readable:   shard.read(now, conn, bytes, waker)    Paused: wait for the waker
+//!                                                                Gone: throw bytes away
+//! a socket ended:         shard.closed(now, conn, why)
+//! a command came:         shard.command(now, command)
+//! the deadline came:      shard.tick(now)
+//! after each of these:    take shard.effects() and perform them, with the shard released
+//!                         if shard.is_dirty(), have shard.flush(now) called soon, once
+//!                         sleep until shard.deadline() at most
+//! ```
+//!
+//! Nothing in this crate calls into code of the program's user: whatever could do that leaves as an
+//! [`Effect`], to be performed when nobody borrows the shard.
+
+mod clock;
+mod command;
+mod link;
+mod shard;
+mod stack;
+
+pub use clock::Clock;
+pub use command::{Command, Reply, Sink, Taken};
+pub use link::Wire;
+pub use shard::{Effect, Reading, Shard, ShardError};
+pub use stack::Stack;

@@ -1,0 +1,453 @@
+//! The turn: one machine, its links, and obedience to its outputs.
+//!
+//! No function here waits, and none calls into code of the program's user.
+
+use crate::link::{Link, Links, State};
+use crate::{Clock, Command, Sink, Stack, Wire};
+use mqtt_session::broker::{
+    Ask, BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Output, Peer, ReadStatus, Stats,
+};
+use mqtt_session::{Broker, Durability, Message, Timestamp};
+use std::collections::HashMap;
+use std::io::{ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::task::Waker;
+use std::time::Duration;
+
+/// Bytes that one drain of an outbox builds at most.
+const FLUSH_BYTES: usize = 64 << 10;
+/// Pieces that one write passes to the socket at most.
+const FLUSH_SLICES: usize = 16;
+/// How often one flush goes through the links that became dirty again while it wrote.
+const FLUSH_ROUNDS: usize = 4;
+/// So many bytes read and not followed by a flush are followed by one at once, so that what they
+/// caused neither grows nor leaves the cache while other links are read.
+const COLLECT_BYTES: usize = 256 << 10;
+/// How often the machine is told the wall clock.
+const WALL_CLOCK_EVERY: Duration = Duration::from_secs(60);
+
+/// Something to be done when nobody borrows the shard.
+#[non_exhaustive]
+pub enum Effect<W> {
+    /// Close the socket, whose connection is gone from the shard. With `linger` the last bytes
+    /// written matter: shut down the writing side only, then read and throw away for a short, limited
+    /// time, until the peer ends its side. (To close a socket with unread bytes resets the
+    /// connection, and the reset destroys the farewell.)
+    Close {
+        /// The handle of the socket.
+        wire: W,
+        /// Whether to see the peer off.
+        linger: bool,
+    },
+    /// Wait until the link's socket takes bytes, then call [`Shard::writable`].
+    AwaitWritable(ConnectionId),
+    /// Ask who decides; bring the answer by [`Command::Answer`].
+    Ask(Box<Ask>),
+    /// Something worth knowing happened, at this address if it happened on an open connection.
+    Event(Box<Event>, Option<SocketAddr>),
+    /// Call `sink` with the message; if it is gone, end the subscription by
+    /// [`Command::Unsubscribe`].
+    Deliver {
+        /// The subscription.
+        id: LocalId,
+        /// Where its messages go.
+        sink: Sink,
+        /// The message.
+        message: Message,
+    },
+    /// Call it.
+    Call(Box<dyn FnOnce() + Send>),
+}
+
+/// How reading a link goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a paused link must not be read"]
+pub enum Reading {
+    /// Go on.
+    Go,
+    /// Stop until the waker that was given wakes.
+    Paused,
+    /// The connection is closed: end, or, when lingering, throw away what else comes.
+    Gone,
+}
+
+/// Why there is no shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// A setting cannot be.
+    Config(ConfigError),
+    /// [`BrokerConfig::durability`] promises what only a store can keep, and there is none.
+    NoStore,
+}
+
+/// One machine with its links. `W` is the adapter's handle of a socket.
+///
+/// A durable store is not attached yet, so only [`Durability::Off`] is taken.
+pub struct Shard<W> {
+    broker: Broker,
+    links: Links<W>,
+    /// Links with bytes to send or a hang-up to finish, each at most once or twice.
+    dirty: Vec<ConnectionId>,
+    /// The other half of `dirty`, kept for its memory.
+    spare: Vec<ConnectionId>,
+    effects: Vec<Effect<W>>,
+    sinks: HashMap<LocalId, Sink>,
+    /// Bytes read since the last flush.
+    collected: usize,
+    /// The connection that is being closed and its address, for events that still name it.
+    leaving: Option<(ConnectionId, Option<SocketAddr>)>,
+    wall_clock_at: Timestamp,
+    shut_down: bool,
+}
+
+impl<W: Wire> Shard<W> {
+    /// A shard without links.
+    ///
+    /// # Errors
+    /// If the settings contradict each other or ask for a store.
+    pub fn new(config: BrokerConfig, now: Timestamp) -> Result<Self, ShardError> {
+        if config.durability != Durability::Off {
+            return Err(ShardError::NoStore);
+        }
+        let mut broker = Broker::new(config, now).map_err(ShardError::Config)?;
+        broker.handle_wall_clock(now, Clock::unix_ms());
+        Ok(Self {
+            broker,
+            links: Links::new(),
+            dirty: Vec::new(),
+            spare: Vec::new(),
+            effects: Vec::new(),
+            sinks: HashMap::new(),
+            collected: 0,
+            leaving: None,
+            wall_clock_at: now,
+            shut_down: false,
+        })
+    }
+
+    /// Somebody connected. `wire` makes the handle of the socket from the connection's number.
+    pub fn accept(
+        &mut self,
+        now: Timestamp,
+        peer: Peer,
+        stack: Stack,
+        wire: impl FnOnce(ConnectionId) -> W,
+    ) -> ConnectionId {
+        let conn = self.broker.handle_accept(now);
+        let link =
+            Link { conn, wire: wire(conn), stack, address: peer.address, state: State::Open, paused: None };
+        self.links.insert(link);
+        self.broker.handle_identified(now, conn, peer);
+        self.obey(now);
+        conn
+    }
+
+    /// The socket gave `bytes`; all of them are taken. `waker` wakes who reads, should the answer be
+    /// [`Reading::Paused`].
+    #[inline]
+    pub fn read(&mut self, now: Timestamp, conn: ConnectionId, bytes: &[u8], waker: &Waker) -> Reading {
+        let Some(link) = self.links.get_mut(conn) else { return Reading::Gone };
+        if !matches!(link.state, State::Closing | State::ClosingBlocked) {
+            let mut status = ReadStatus::Ready;
+            let mut plain = link.stack.handle_wire(bytes);
+            while let Some(piece) = plain.next() {
+                status = self.broker.handle_read(now, conn, piece);
+            }
+            if status == ReadStatus::Paused {
+                link.paused = Some(waker.clone());
+            }
+            self.collected += bytes.len();
+            self.obey(now);
+            if self.collected >= COLLECT_BYTES {
+                self.flush(now);
+            }
+        }
+        self.reading(conn)
+    }
+
+    /// Whether the link may be read. Ask after the waker of a paused one woke.
+    pub fn reading(&mut self, conn: ConnectionId) -> Reading {
+        match self.links.get_mut(conn) {
+            None => Reading::Gone,
+            Some(link) if link.paused.is_some() => Reading::Paused,
+            Some(_) => Reading::Go,
+        }
+    }
+
+    /// The socket ended or failed. Once per link; calls for a link that is gone do nothing.
+    pub fn closed(&mut self, now: Timestamp, conn: ConnectionId, why: Closed) {
+        self.close(now, conn, why, false);
+        self.obey(now);
+    }
+
+    /// The socket takes bytes again.
+    pub fn writable(&mut self, now: Timestamp, conn: ConnectionId) {
+        let Some(link) = self.links.get_mut(conn) else { return };
+        link.state = match link.state {
+            State::Blocked => State::Open,
+            State::ClosingBlocked => State::Closing,
+            other => other,
+        };
+        self.flush_link(now, conn);
+        self.obey(now);
+    }
+
+    /// Somebody wants something.
+    pub fn command(&mut self, now: Timestamp, command: Command) {
+        match command {
+            Command::Publish(message, reply) => {
+                let result = self.broker.publish(now, message);
+                self.effects.push(Effect::Call(Box::new(move || reply(result))));
+            }
+            Command::Subscribe { filter, options, sink, reply } => {
+                let result = self.broker.subscribe(now, &filter, options);
+                if let Ok(id) = result {
+                    self.sinks.insert(id, sink);
+                }
+                self.effects.push(Effect::Call(Box::new(move || reply(result))));
+            }
+            Command::Unsubscribe(id) => {
+                if self.sinks.remove(&id).is_some() {
+                    self.broker.unsubscribe(now, id);
+                }
+            }
+            Command::Disconnect(client_id, reason, reply) => {
+                let found = self.broker.disconnect(now, &client_id, reason);
+                self.effects.push(Effect::Call(Box::new(move || reply(found))));
+            }
+            Command::Answer(id, answer) => self.broker.handle_answer(now, id, answer),
+            Command::Stats(reply) => {
+                let stats = self.stats();
+                self.effects.push(Effect::Call(Box::new(move || reply(stats))));
+            }
+            Command::Shutdown => {
+                if !self.shut_down {
+                    self.shut_down = true;
+                    self.broker.shutdown(now);
+                }
+            }
+            Command::Panic => panic!("a test asked for this panic"),
+        }
+        self.obey(now);
+    }
+
+    /// The deadline came.
+    pub fn tick(&mut self, now: Timestamp) {
+        if now.since(self.wall_clock_at) >= WALL_CLOCK_EVERY {
+            self.wall_clock_at = now;
+            self.broker.handle_wall_clock(now, Clock::unix_ms());
+        }
+        self.broker.handle_timeout(now);
+        self.obey(now);
+    }
+
+    /// Writes what every dirty link has to send, as far as the sockets take it now.
+    pub fn flush(&mut self, now: Timestamp) {
+        self.collected = 0;
+        for _ in 0..FLUSH_ROUNDS {
+            if self.dirty.is_empty() {
+                break;
+            }
+            let mut round = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+            for conn in round.drain(..) {
+                self.flush_link(now, conn);
+            }
+            self.spare = round;
+            self.obey(now);
+        }
+    }
+
+    /// Whether [`Shard::flush`] has something to do.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// When [`Shard::tick`] is to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.broker.poll_timeout()
+    }
+
+    /// Takes what is to be done with the shard released. `into` must be empty; its memory is kept
+    /// for the next effects.
+    pub fn take_effects(&mut self, into: &mut Vec<Effect<W>>) {
+        std::mem::swap(&mut self.effects, into);
+    }
+
+    /// Whether there is something to take.
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// Whether the shard was shut down and every link is closed.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.shut_down && self.links.len() == 0
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.broker.stats()
+    }
+
+    /// The handle of a link's socket.
+    pub fn wire(&mut self, conn: ConnectionId) -> Option<&mut W> {
+        self.links.get_mut(conn).map(|link| &mut link.wire)
+    }
+
+    /// Does what the machine says.
+    fn obey(&mut self, now: Timestamp) {
+        while let Some(output) = self.broker.poll_output() {
+            match output {
+                Output::Flush(conn) => self.dirty.push(conn),
+                Output::Resume(conn) => self.resume(now, conn),
+                Output::Hangup { conn, after_flush } => self.hang_up(now, conn, after_flush),
+                Output::Ask(ask) => self.effects.push(Effect::Ask(ask)),
+                Output::Event(event) => self.event(*event),
+                // Not emitted with Durability::Off; should it be, nothing is claimed to be safe.
+                Output::Store(seq, _) => self.broker.handle_store_failed(now, seq),
+                // There is one shard, which has nobody to talk to.
+                Output::Shard { .. } | Output::Rehome { .. } => {}
+            }
+        }
+    }
+
+    fn resume(&mut self, now: Timestamp, conn: ConnectionId) {
+        let Some(link) = self.links.get_mut(conn) else { return };
+        if self.broker.handle_read(now, conn, &[]) == ReadStatus::Ready
+            && let Some(reader) = link.paused.take()
+        {
+            reader.wake();
+        }
+    }
+
+    fn hang_up(&mut self, now: Timestamp, conn: ConnectionId, after_flush: bool) {
+        let Some(link) = self.links.get_mut(conn) else { return };
+        link.state = match (after_flush, link.state) {
+            (true, State::Open | State::Closing) => State::Closing,
+            (true, State::Blocked | State::ClosingBlocked) => State::ClosingBlocked,
+            (false, _) | (true, State::Broken) => return self.close(now, conn, Closed::Hangup, false),
+        };
+        // What the peer says from now on is thrown away, so it need not wait.
+        if let Some(reader) = link.paused.take() {
+            reader.wake();
+        }
+        self.dirty.push(conn);
+    }
+
+    /// Takes the link out: this is what makes sure that the machine hears of its end once.
+    fn close(&mut self, now: Timestamp, conn: ConnectionId, why: Closed, linger: bool) {
+        let Some(link) = self.links.remove(conn) else { return };
+        self.leaving = Some((conn, link.address));
+        self.broker.handle_close(now, conn, why);
+        if let Some(reader) = link.paused {
+            reader.wake();
+        }
+        self.effects.push(Effect::Close { wire: link.wire, linger });
+    }
+
+    fn event(&mut self, event: Event) {
+        if let Event::Message { subscriber: id, message } = event {
+            if let Some(sink) = self.sinks.get(&id) {
+                self.effects.push(Effect::Deliver { id, sink: Sink::clone(sink), message });
+            }
+            return;
+        }
+        let address = match &event {
+            Event::Connected { conn, .. }
+            | Event::Refused { conn, .. }
+            | Event::Malformed { conn, .. }
+            | Event::Disconnected { conn, .. } => self.address(*conn),
+            _ => None,
+        };
+        self.effects.push(Effect::Event(Box::new(event), address));
+    }
+
+    fn address(&mut self, conn: ConnectionId) -> Option<SocketAddr> {
+        match self.links.get_mut(conn) {
+            Some(link) => link.address,
+            None => self.leaving.filter(|(left, _)| *left == conn)?.1,
+        }
+    }
+
+    fn flush_link(&mut self, now: Timestamp, conn: ConnectionId) {
+        let Some(link) = self.links.get_mut(conn) else { return };
+        // A farewell is protected if there is one.
+        let mut linger = false;
+        loop {
+            let closing = match link.state {
+                State::Open => false,
+                State::Closing => true,
+                State::Blocked | State::ClosingBlocked | State::Broken => return,
+            };
+            link.state = match write(&mut self.broker, link, now) {
+                // The machine says so if there is more.
+                Written::All if !closing => return,
+                Written::All | Written::Part => {
+                    linger = true;
+                    continue;
+                }
+                Written::Nothing if !closing => return,
+                Written::Nothing => return self.close(now, conn, Closed::Hangup, linger),
+                Written::Blocked if closing => State::ClosingBlocked,
+                Written::Blocked => State::Blocked,
+                Written::Failed if closing => return self.close(now, conn, Closed::Hangup, false),
+                // The reader closes the link when it has read what the peer sent before the end: a
+                // DISCONNECT may be among it. The machine's write timeout ends what never ends.
+                Written::Failed => State::Broken,
+            };
+            if link.state != State::Broken {
+                self.effects.push(Effect::AwaitWritable(conn));
+            }
+        }
+    }
+}
+
+enum Written {
+    /// The outbox was empty.
+    Nothing,
+    /// The socket took the whole outbox.
+    All,
+    /// It took less, or less was offered.
+    Part,
+    /// It takes nothing now.
+    Blocked,
+    /// It takes nothing any more.
+    Failed,
+}
+
+/// One drain of one outbox into one write.
+fn write<W: Wire>(broker: &mut Broker, link: &mut Link<W>, now: Timestamp) -> Written {
+    let outbox = broker.outbox(now, link.conn, FLUSH_BYTES.min(link.stack.room()));
+    let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
+    let used = outbox.fill_slices(&mut slices);
+    let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
+    for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
+        *io = IoSlice::new(slice);
+    }
+    let out = link.stack.write_plain(&plain[..used]);
+    if out.slices().is_empty() {
+        return Written::Nothing;
+    }
+    match link.wire.write(out.slices()) {
+        Ok(taken) => {
+            let done = out.consume(taken);
+            let all = done == outbox.len();
+            outbox.consume(done);
+            if all { Written::All } else { Written::Part }
+        }
+        Err(e) => {
+            // The machine counts the time from the first byte that was not taken.
+            outbox.consume(0);
+            match e.kind() {
+                ErrorKind::WouldBlock => Written::Blocked,
+                ErrorKind::Interrupted => Written::Part,
+                _ => Written::Failed,
+            }
+        }
+    }
+}

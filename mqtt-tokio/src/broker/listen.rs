@@ -1,0 +1,63 @@
+//! Accepting connections.
+
+use super::link;
+use super::node::Node;
+use mqtt_session::broker::Peer;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+/// Connections taken before others get their turn.
+const ACCEPTS_PER_TURN: usize = 32;
+/// How long a listener rests when the system has no more descriptors or memory, so that it neither
+/// dies nor spins.
+const REST: Duration = Duration::from_millis(100);
+
+/// Accepts for ever.
+pub(super) async fn accept(node: Rc<Node>, listener: TcpListener, number: u16) {
+    let port = listener.local_addr().map_or(0, |local| local.port());
+    let mut resting = false;
+    let mut accepted = 0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if resting {
+                    resting = false;
+                    tracing::info!("Accepting connections again.");
+                }
+                tracing::debug!("New connection from {address} on port {port}.");
+                // Without it messages are only later, so a failure does not matter.
+                let _ = stream.set_nodelay(true);
+                let peer = Peer { address: Some(address), listener: number, ..Peer::default() };
+                link::open(&node, stream, peer);
+                accepted += 1;
+                if accepted >= ACCEPTS_PER_TURN {
+                    accepted = 0;
+                    yield_now().await;
+                }
+            }
+            Err(e) if is_about_one_connection(&e) => {}
+            Err(e) => {
+                if !resting {
+                    resting = true;
+                    tracing::error!("Cannot accept connections for now: {e}.");
+                }
+                sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Whether the connection that was to be accepted is gone, and the next may be well.
+fn is_about_one_connection(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,10 @@
+//! MQTT 3.1, 3.1.1 and 5.0 on Tokio.
+//!
+//! A thin adapter: it opens sockets, moves bytes, keeps timers and obeys. Everything that is MQTT is
+//! in `mqtt-session`.
+//!
+//! * `broker` (feature `broker`): a broker inside your program.
+#![deny(clippy::await_holding_refcell_ref)]
+
+#[cfg(feature = "broker")]
+pub mod broker;
