@@ -1,7 +1,9 @@
 //! CONNECT and CONNACK, take-over, authentication.
 
 use bytes::Bytes;
-use mqtt_proto::{AuthRef, ConnectRef, PacketRef, PropertiesBuf, Property, QoS, ReasonCode, Version, WillRef};
+use mqtt_proto::{
+    AuthRef, ConnectRef, PacketRef, PropertiesBuf, Property, QoS, ReasonCode, Version, WillRef,
+};
 use mqtt_session::broker::{Answer, AskFor, BrokerConfig, Event, Grant, Question};
 use mqtt_testkit::World;
 use mqtt_testkit::packets::{filter, publish, subscribe};
@@ -109,7 +111,8 @@ fn a_malformed_connect_is_closed_and_in_5_0_told_why() {
     w.send_raw(p, &[0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 5, 3, 0, 60, 0, 0, 1, b'c']);
     assert_eq!(w.got(p), ["CONNACK 81"]);
     assert!(w.is_hung_up(p));
-    let Some(Event::Malformed { error, .. }) = w.events.iter().find(|e| matches!(e, Event::Malformed { .. })) else {
+    let Some(Event::Malformed { error, .. }) = w.events.iter().find(|e| matches!(e, Event::Malformed { .. }))
+    else {
         panic!("{:?}", w.events)
     };
     assert_eq!((error.rule().id(), error.offset()), ("MQTT-3.1.2-3", 9));
@@ -138,7 +141,8 @@ fn empty_identifiers_get_one_that_nobody_else_has() {
     for _ in 0..2 {
         let p = w.connect(&ConnectRef { clean_start: false, ..connect(Version::V5, "") });
         let got = w.got(p);
-        let id = got[0].split("AssignedClientIdentifier(").nth(1).unwrap().split(')').next().unwrap().to_owned();
+        let id =
+            got[0].split("AssignedClientIdentifier(").nth(1).unwrap().split(')').next().unwrap().to_owned();
         assigned.push(id);
     }
     assert_ne!(assigned[0], assigned[1]);
@@ -211,8 +215,7 @@ fn credentials_are_asked_about_and_refusals_speak_the_version() {
         (Version::V5, ReasonCode::Banned, vec![0x20, 3, 0, 0x8A, 0]),
     ] {
         let mut w = World::new(config.clone());
-        let packet =
-            ConnectRef { user_name: Some("u"), password: Some(b"pw"), ..connect(version, "c") };
+        let packet = ConnectRef { user_name: Some("u"), password: Some(b"pw"), ..connect(version, "c") };
         let p = w.connect(&packet);
         let ask = w.asks.pop().expect("a question");
         assert_eq!((ask.client_id.as_str(), ask.user_name.as_deref()), ("c", Some("u")));
@@ -290,7 +293,9 @@ fn a_grant_overrides_user_name_expiry_and_keep_alive() {
     w.settle();
     let got = w.got(p);
     assert!(got[0].contains("SessionExpiryInterval(10)") && got[0].contains("ServerKeepAlive(7)"), "{got:?}");
-    assert!(w.events.iter().any(|e| matches!(e, Event::Connected { user_name: Some(u), .. } if u == "alice")));
+    assert!(
+        w.events.iter().any(|e| matches!(e, Event::Connected { user_name: Some(u), .. } if u == "alice"))
+    );
 }
 
 /// [MQTT-4.12.0-1]

@@ -19,7 +19,8 @@ fn buf(list: &[Property<'_>]) -> PropertiesBuf {
 
 fn v5(w: &mut World, client_id: &str, list: &[Property<'_>]) -> PeerId {
     let properties = buf(list);
-    let p = w.connect(&ConnectRef { client_id, properties: properties.as_properties(), ..ConnectRef::default() });
+    let p =
+        w.connect(&ConnectRef { client_id, properties: properties.as_properties(), ..ConnectRef::default() });
     assert!(w.got(p)[0].starts_with("CONNACK"));
     p
 }
@@ -73,7 +74,11 @@ fn the_window_is_what_each_connect_says_and_resends_count() {
     assert_eq!(w.got(s).len(), 4);
     w.cut(s);
     let properties = buf(&[Property::ReceiveMaximum(2), Property::SessionExpiryInterval(100)]);
-    let s = w.connect(&ConnectRef { client_id: "s", properties: properties.as_properties(), ..Default::default() });
+    let s = w.connect(&ConnectRef {
+        client_id: "s",
+        properties: properties.as_properties(),
+        ..Default::default()
+    });
     assert_eq!(w.got(s)[1..], ["PUBLISH t q1 #1 dup \"1\"", "PUBLISH t q1 #2 dup \"2\""]);
     w.send(s, &puback(1));
     assert_eq!(w.got(s), ["PUBLISH t q1 #3 dup \"3\""]);
@@ -271,8 +276,10 @@ fn properties_of_a_message_are_passed_on_in_their_order() {
     w.send(p, &with("t", &properties));
     assert_eq!(
         w.got(s),
-        ["PUBLISH t q0 \"\" {UserProperty(\"b\", \"1\"), PayloadFormatIndicator(true), ResponseTopic(\"reply\"), \
-          UserProperty(\"a\", \"2\"), CorrelationData([105, 100]), ContentType(\"text\"), UserProperty(\"b\", \"1\")}"]
+        [
+            "PUBLISH t q0 \"\" {UserProperty(\"b\", \"1\"), PayloadFormatIndicator(true), ResponseTopic(\"reply\"), \
+          UserProperty(\"a\", \"2\"), CorrelationData([105, 100]), ContentType(\"text\"), UserProperty(\"b\", \"1\")}"
+        ]
     );
 }
 

@@ -11,7 +11,9 @@ fn level() -> impl Strategy<Value = String> {
 }
 
 fn topic() -> impl Strategy<Value = String> {
-    prop::collection::vec(level(), 1..5).prop_map(|levels| levels.join("/")).prop_filter("a name", |t| !t.is_empty())
+    prop::collection::vec(level(), 1..5)
+        .prop_map(|levels| levels.join("/"))
+        .prop_filter("a name", |t| !t.is_empty())
 }
 
 fn filter() -> impl Strategy<Value = String> {

@@ -1,6 +1,8 @@
 //! Retained messages and wills.
 
-use mqtt_proto::{ConnectRef, DisconnectRef, PacketRef, PropertiesBuf, Property, QoS, ReasonCode, Version, WillRef};
+use mqtt_proto::{
+    ConnectRef, DisconnectRef, PacketRef, PropertiesBuf, Property, QoS, ReasonCode, Version, WillRef,
+};
 use mqtt_session::broker::{Answer, BrokerConfig, Question};
 use mqtt_testkit::packets::{filter, publish, retained, subscribe};
 use mqtt_testkit::{PeerId, World};
@@ -61,7 +63,10 @@ fn retained_messages_survive_the_session_that_set_them_and_expire() {
     let p = w.client(Version::V5, "p");
     let properties = PropertiesBuf::new().with(Property::MessageExpiryInterval(10)).unwrap();
     let PacketRef::Publish(message) = retained("a", 0, 0, "x") else { panic!() };
-    w.send(p, &PacketRef::Publish(mqtt_proto::PublishRef { properties: properties.as_properties(), ..message }));
+    w.send(
+        p,
+        &PacketRef::Publish(mqtt_proto::PublishRef { properties: properties.as_properties(), ..message }),
+    );
     w.cut(p);
     w.advance(Duration::from_secs(4));
     assert_eq!(replayed(&mut w, "a"), ["PUBLISH a q0 retain \"x\" {MessageExpiryInterval(6)}"]);
@@ -282,7 +287,11 @@ fn will_properties_are_published_with_it() {
     let mut properties = PropertiesBuf::new();
     list.iter().for_each(|property| properties.push(*property).unwrap());
     let session = PropertiesBuf::new().with(Property::SessionExpiryInterval(60)).unwrap();
-    let c = w.connect(&with_will(Version::V5, WillRef { properties: properties.as_properties(), ..WILL }, &session));
+    let c = w.connect(&with_will(
+        Version::V5,
+        WillRef { properties: properties.as_properties(), ..WILL },
+        &session,
+    ));
     w.advance(Duration::from_secs(100));
     w.cut(c);
     w.advance(Duration::from_secs(3));

@@ -8,7 +8,13 @@ use mqtt_testkit::packets::{filter, id, puback, pubcomp, publish, pubrec, pubrel
 use mqtt_testkit::{PeerId, World};
 use std::time::Duration;
 
-fn connect_for(w: &mut World, version: Version, client_id: &str, expiry: u32, more: &[Property<'_>]) -> PeerId {
+fn connect_for(
+    w: &mut World,
+    version: Version,
+    client_id: &str,
+    expiry: u32,
+    more: &[Property<'_>],
+) -> PeerId {
     let mut properties = PropertiesBuf::new();
     if version.is_v5() {
         properties.push(Property::SessionExpiryInterval(expiry)).unwrap();
@@ -77,7 +83,9 @@ fn a_session_ends_when_its_expiry_has_passed() {
     assert_eq!(w.broker.stats().sessions, 1);
     w.advance(Duration::from_millis(1));
     assert_eq!((w.broker.stats().sessions, w.broker.stats().subscriptions), (0, 0));
-    assert!(w.events.iter().any(|e| matches!(e, Event::SessionEnded { client_id, .. } if client_id == "keeper")));
+    assert!(
+        w.events.iter().any(|e| matches!(e, Event::SessionEnded { client_id, .. } if client_id == "keeper"))
+    );
 }
 
 #[test]
@@ -86,11 +94,17 @@ fn disconnect_may_change_the_expiry_but_not_raise_it_from_zero() {
     let expiry = |secs| PropertiesBuf::new().with(Property::SessionExpiryInterval(secs)).unwrap();
     let s = keeper(&mut w, Version::V5);
     let now = expiry(0);
-    w.send(s, &PacketRef::Disconnect(DisconnectRef { properties: now.as_properties(), ..Default::default() }));
+    w.send(
+        s,
+        &PacketRef::Disconnect(DisconnectRef { properties: now.as_properties(), ..Default::default() }),
+    );
     assert_eq!(w.broker.stats().sessions, 0);
     let s = w.client(Version::V5, "clean");
     let later = expiry(5);
-    w.send(s, &PacketRef::Disconnect(DisconnectRef { properties: later.as_properties(), ..Default::default() }));
+    w.send(
+        s,
+        &PacketRef::Disconnect(DisconnectRef { properties: later.as_properties(), ..Default::default() }),
+    );
     assert_eq!(w.got(s), ["DISCONNECT 82"]);
 }
 
@@ -193,7 +207,10 @@ fn a_full_queue_follows_its_policy_and_says_so() {
         assert_eq!(dropped, [(DropReason::QueueFull, 1), (DropReason::QueueFull, 2)]);
         let s = connect_for(&mut w, Version::V5, "keeper", 100, &[]);
         let got = w.got(s);
-        assert_eq!(got[1..], kept.map(|k| format!("PUBLISH t q1 #{} {k:?}", if k == kept[0] { 1 } else { 2 })));
+        assert_eq!(
+            got[1..],
+            kept.map(|k| format!("PUBLISH t q1 #{} {k:?}", if k == kept[0] { 1 } else { 2 }))
+        );
     }
 }
 

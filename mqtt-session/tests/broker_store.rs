@@ -14,7 +14,8 @@ fn world() -> World {
 
 fn durable(w: &mut World, client_id: &str) -> PeerId {
     let properties = PropertiesBuf::new().with(Property::SessionExpiryInterval(100)).unwrap();
-    let p = w.connect(&ConnectRef { client_id, properties: properties.as_properties(), ..ConnectRef::default() });
+    let p =
+        w.connect(&ConnectRef { client_id, properties: properties.as_properties(), ..ConnectRef::default() });
     assert!(w.got(p).is_empty(), "CONNACK waits for the session");
     w.confirm_stores();
     assert_eq!(w.got(p).len(), 1);
@@ -127,7 +128,10 @@ fn a_body_is_stored_once_and_deleted_with_its_last_entry() {
     w.send(b, &puback(1));
     assert!(deleted(&w));
     let last = &w.stores.last().unwrap().1.ops;
-    assert!(last.iter().any(|op| matches!(op, StoreOp::RemoveEntry(..))), "in one group with the last removal");
+    assert!(
+        last.iter().any(|op| matches!(op, StoreOp::RemoveEntry(..))),
+        "in one group with the last removal"
+    );
 }
 
 #[test]
@@ -161,7 +165,11 @@ fn while_the_store_fails_nothing_is_acknowledged_and_qos_0_goes_on() {
 fn without_durability_nothing_is_emitted() {
     let mut w = World::new(BrokerConfig::default());
     let properties = PropertiesBuf::new().with(Property::SessionExpiryInterval(100)).unwrap();
-    let s = w.connect(&ConnectRef { client_id: "s", properties: properties.as_properties(), ..Default::default() });
+    let s = w.connect(&ConnectRef {
+        client_id: "s",
+        properties: properties.as_properties(),
+        ..Default::default()
+    });
     w.send(s, &subscribe(1, &filter("#", QoS::ExactlyOnce)));
     w.send(s, &publish("t", 2, 1, "x"));
     w.send(s, &retained("t", 1, 2, "x"));

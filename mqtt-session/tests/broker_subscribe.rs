@@ -53,7 +53,8 @@ fn overlapping_subscriptions_give_one_copy_with_all_identifiers() {
     for (number, (topic, qos)) in
         [("a/b", QoS::AtMostOnce), ("a/+", QoS::ExactlyOnce), ("#", QoS::AtLeastOnce)].iter().enumerate()
     {
-        let properties = PropertiesBuf::new().with(Property::SubscriptionIdentifier(number as u32 + 1)).unwrap();
+        let properties =
+            PropertiesBuf::new().with(Property::SubscriptionIdentifier(number as u32 + 1)).unwrap();
         let list = filter(topic, *qos);
         let packet = SubscribeRef {
             packet_id: id(1),
@@ -251,7 +252,9 @@ fn what_the_server_has_not_is_refused_by_its_own_code() {
     config.max_subscriptions = 1;
     let mut w = World::new(config);
     let s = w.client(Version::V5, "s");
-    for (topic, code) in [("a/#", "A2"), ("$share/g/a", "9E"), ("a/b/c/d", "8F"), ("a/b/c", "00"), ("b", "97")] {
+    for (topic, code) in
+        [("a/#", "A2"), ("$share/g/a", "9E"), ("a/b/c/d", "8F"), ("a/b/c", "00"), ("b", "97")]
+    {
         w.send(s, &subscribe(1, &filter(topic, QoS::AtMostOnce)));
         assert_eq!(w.got(s), [format!("SUBACK #1 {code}")], "{topic}");
     }
@@ -280,8 +283,11 @@ fn a_shared_subscription_takes_turns_within_each_members_qos() {
 
 fn member(w: &mut World, name: &str, qos: QoS) -> PeerId {
     let properties = PropertiesBuf::new().with(Property::SessionExpiryInterval(100)).unwrap();
-    let connect =
-        mqtt_proto::ConnectRef { client_id: name, properties: properties.as_properties(), ..Default::default() };
+    let connect = mqtt_proto::ConnectRef {
+        client_id: name,
+        properties: properties.as_properties(),
+        ..Default::default()
+    };
     let peer = w.connect(&connect);
     w.send(peer, &subscribe(1, &filter("$share/g/t", qos)));
     peer
