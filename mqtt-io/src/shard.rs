@@ -308,10 +308,9 @@ impl<W: Wire> Shard<W> {
                 Output::Hangup { conn, after_flush } => self.hang_up(now, conn, after_flush),
                 Output::Ask(ask) => self.effects.push(Effect::Ask(ask)),
                 Output::Event(event) => self.event(*event),
-                // Not emitted with Durability::Off; should it be, nothing is claimed to be safe.
-                Output::Store(seq, _) => self.broker.handle_store_failed(now, seq),
-                // There is one shard, which has nobody to talk to.
-                Output::Shard { .. } | Output::Rehome { .. } => {}
+                // Nothing is emitted with Durability::Off, and what is not confirmed is never claimed
+                // to be safe. There is one shard, which has nobody to talk to.
+                Output::Store(..) | Output::Shard { .. } | Output::Rehome { .. } => {}
             }
         }
     }

@@ -112,7 +112,7 @@ pub struct BrokerConfig {
     /// Unreleased inbound QoS 2 messages and unsent acknowledgements waiting on one connection that
     /// does not read, in bytes. Default 1 MiB.
     pub max_outbox_bytes: usize,
-    /// Deliveries that one call makes at most before it leaves the rest to the next. Default 8,192.
+    /// Deliveries that one call makes at most before it leaves the rest to the next. Default 65,536.
     pub work_budget: u32,
     /// What a refused filter means in 3.1.
     pub refused_filter_31: RefusedFilter31,
@@ -155,7 +155,7 @@ impl Default for BrokerConfig {
             max_topic_levels: 200,
             max_retained: 1_000_000,
             max_outbox_bytes: 1 << 20,
-            work_budget: 8192,
+            work_budget: 65_536,
             refused_filter_31: RefusedFilter31::Hangup,
             response_information: None,
         }

@@ -110,8 +110,8 @@ impl Held {
 const OVERHEAD: usize = size_of::<Held>();
 /// Bodies up to this many bytes are kept for the next message, so that steady traffic allocates
 /// nothing.
-const SPARE_CAPACITY: usize = 1024;
-const SPARES: usize = 1024;
+const SPARE_CAPACITY: usize = 8 << 10;
+const SPARES: usize = 512;
 
 /// What comes in to be held.
 #[derive(Clone, Copy, Debug)]

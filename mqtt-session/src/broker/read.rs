@@ -76,16 +76,23 @@ impl Broker {
         let generation = c.generation;
         let before = c.framer.len();
         let connecting = c.phase == Phase::Connecting;
-        let buffer = c.framer.take(data);
-        let waits = c.paused || c.backlogged;
-        let input = buffer.as_deref().unwrap_or(data);
-        let used = if waits { 0 } else { self.work(index, input) };
+        let (buffer, taken) = c.framer.take(data).map_or((None, 0), |(buffer, taken)| (Some(buffer), taken));
+        let mut rest = data.get(taken..).unwrap_or_default();
+        let mut used = 0;
+        if !(c.paused || c.backlogged) {
+            let kept = buffer.as_deref().unwrap_or_default();
+            used = self.work(index, kept);
+            if used == kept.len() {
+                let worked = self.work(index, rest);
+                rest = rest.get(worked..).unwrap_or_default();
+            }
+        }
         let Some(c) = self.connections.get_mut(index).filter(|c| c.generation == generation) else {
             self.count_unauthenticated(connecting, before, 0);
             return;
         };
         if c.phase != Phase::Closing {
-            c.framer.put_back(buffer, data, used);
+            c.framer.put_back(buffer, used, rest);
         }
         let kept = c.framer.len();
         let still_connecting = c.phase == Phase::Connecting;

@@ -25,8 +25,23 @@ impl Client {
         let now = self.advance(now);
         let Some(link) = self.link.as_mut().filter(|link| link.stage != Stage::Farewell) else { return };
         link.received.touch(now);
-        let kept = link.framer.take(data);
-        let bytes = kept.as_deref().unwrap_or(data);
+        let (kept, taken) = link.framer.take(data).map_or((None, 0), |(kept, taken)| (Some(kept), taken));
+        let head = kept.as_deref().unwrap_or_default();
+        let mut rest = data.get(taken..).unwrap_or_default();
+        let Some(used) = self.work(now, head) else { return };
+        if used == head.len() {
+            let Some(used) = self.work(now, rest) else { return };
+            rest = rest.get(used..).unwrap_or_default();
+        }
+        if let Some(link) = &mut self.link {
+            link.framer.put_back(kept, used, rest);
+        }
+        self.finish_closing(now);
+    }
+
+    /// Works on the whole packets at the head of `bytes` and tells how many bytes that were; `None` if
+    /// the link ended.
+    fn work(&mut self, now: Timestamp, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             // The size limit is judged from the header, before the body is there.
@@ -41,13 +56,10 @@ impl Client {
                 Err(error) => self.close(now, malformed(error)),
             }
             if self.link.as_ref().is_none_or(|link| link.stage == Stage::Farewell) {
-                return;
+                return None;
             }
         }
-        if let Some(link) = &mut self.link {
-            link.framer.put_back(kept, data, used);
-        }
-        self.finish_closing(now);
+        Some(used)
     }
 
     fn handle_packet(&mut self, now: Timestamp, packet: &[u8]) -> Result<(), Fault> {
