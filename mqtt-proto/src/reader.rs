@@ -5,7 +5,8 @@
 use crate::varint::{self, Varint};
 use crate::{DecodeError, PacketId, Version, Violation};
 
-/// Walks a slice of a packet from front to back.
+/// Walks a slice of a packet from front to back. Its steps are inlined by force: it lives in
+/// registers only where none of them is a call.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -202,18 +203,31 @@ fn error_at(violation: Violation, version: Version, offset: usize) -> DecodeErro
 }
 
 /// Whether `wanted` holds for a byte. Looks at whole blocks, which takes a few vector instructions
-/// each; the last block overlaps the one before.
-#[inline]
-pub(crate) fn any_byte(bytes: &[u8], wanted: impl Fn(u8) -> bool + Copy) -> bool {
-    let in_block = |block: &[u8]| block.iter().fold(false, |found, &b| found | wanted(b));
-    if let Some(last) = bytes.last_chunk::<16>() {
-        bytes.as_chunks::<16>().0.iter().any(|block| in_block(block)) || in_block(last)
+/// each; what is left is looked at in a block that overlaps the one before.
+#[inline(always)]
+pub(crate) fn any_byte(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> bool {
+    /// Without a branch and of known length, so that a block is compared at once.
+    #[inline]
+    fn in_block<const N: usize>(block: &[u8; N], wanted: impl Fn(u8) -> bool) -> bool {
+        block.iter().fold(false, |found, &b| found | wanted(b))
+    }
+    let mut rest = bytes;
+    while let Some((block, behind)) = rest.split_first_chunk::<16>() {
+        if in_block(block, &wanted) {
+            return true;
+        }
+        rest = behind;
+    }
+    if rest.is_empty() {
+        false
+    } else if let Some(last) = bytes.last_chunk::<16>() {
+        in_block(last, &wanted)
     } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        in_block(first) | in_block(last)
+        in_block(first, &wanted) | in_block(last, &wanted)
     } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        in_block(first) | in_block(last)
+        in_block(first, &wanted) | in_block(last, &wanted)
     } else {
-        bytes.iter().any(|&b| wanted(b))
+        rest.iter().any(|&b| wanted(b))
     }
 }
 

@@ -60,14 +60,20 @@ const fn refuse<T>(violation: Violation) -> Result<T, TopicError> {
 }
 
 /// Whether there is a wildcard or U+0000. `+` and `#` differ in one bit.
-#[inline]
+#[inline(always)]
 fn has_forbidden(bytes: &[u8]) -> bool {
-    any_byte(bytes, |b| (b == 0) | (b | 0x08 == b'+'))
+    any_byte(bytes, |b| (b == 0) | ((b | 0x08) == b'+'))
 }
 
 #[inline]
 pub(crate) fn has_wildcard(text: &[u8]) -> bool {
-    any_byte(text, |b| b | 0x08 == b'+')
+    any_byte(text, |b| (b | 0x08) == b'+')
+}
+
+/// What [`TopicName::new`] checks; it also says what is wrong.
+#[inline(always)]
+pub(crate) fn is_name(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.len() <= MAX_LEN && !has_forbidden(bytes)
 }
 
 impl<'a> TopicName<'a> {
@@ -75,19 +81,9 @@ impl<'a> TopicName<'a> {
     ///
     /// # Errors
     /// Names the rule if it is empty, too long, or contains `+`, `#` or U+0000.
-    #[inline]
+    #[inline(always)]
     pub fn new(name: &'a str) -> Result<Self, TopicError> {
-        let bytes = name.as_bytes();
-        if bytes.is_empty() {
-            return refuse(Violation::TopicEmpty);
-        }
-        if bytes.len() > MAX_LEN {
-            return refuse(Violation::StringTooLong);
-        }
-        if has_forbidden(bytes) {
-            return refuse(what_is_forbidden(bytes));
-        }
-        Ok(Self(name))
+        if is_name(name.as_bytes()) { Ok(Self(name)) } else { refuse(what_is_wrong(name.as_bytes())) }
     }
 
     /// The name.
@@ -159,8 +155,17 @@ impl<'a> TopicFilter<'a> {
 }
 
 #[cold]
-fn what_is_forbidden(name: &[u8]) -> Violation {
-    if name.contains(&0) { Violation::StringNul } else { Violation::TopicWildcard }
+#[inline(never)]
+fn what_is_wrong(name: &[u8]) -> Violation {
+    if name.is_empty() {
+        Violation::TopicEmpty
+    } else if name.len() > MAX_LEN {
+        Violation::StringTooLong
+    } else if has_nul(name) {
+        Violation::StringNul
+    } else {
+        Violation::TopicWildcard
+    }
 }
 
 /// What [`TopicFilter::new`] checks, for a filter that is known to be UTF-8.

@@ -41,17 +41,23 @@ pub(crate) fn read(bytes: &[u8]) -> Varint {
     if bytes.len() < 4 { Varint::Incomplete } else { Varint::TooLong }
 }
 
-/// The encoding of `value`, and its length. The value is at most [`MAX_VARINT`].
-#[inline]
-pub(crate) fn encode(value: u32) -> ([u8; 4], usize) {
-    let len = varint_len(value);
-    let low = |v: u32| v.to_le_bytes()[0] & 0x7F;
-    let more = |last: usize| if len > last { 0x80 } else { 0 };
-    ([low(value) | more(1), low(value >> 7) | more(2), low(value >> 14) | more(3), low(value >> 21)], len)
+/// Appends `value`, which is at most [`MAX_VARINT`].
+#[inline(always)]
+pub(crate) fn write(value: u32, dst: &mut Vec<u8>) {
+    match u8::try_from(value) {
+        Ok(byte @ ..0x80) => dst.push(byte),
+        _ => write_long(value, dst),
+    }
 }
 
-#[inline]
-pub(crate) fn write(value: u32, dst: &mut Vec<u8>) {
-    let (bytes, len) = encode(value);
-    dst.extend_from_slice(bytes.get(..len).unwrap_or(&bytes));
+#[inline(never)]
+fn write_long(value: u32, dst: &mut Vec<u8>) {
+    let low = |shift: u32| (value >> shift).to_le_bytes()[0] & 0x7F;
+    let more = |shift: u32| low(shift) | 0x80;
+    // Copies of a known length are a store each.
+    match varint_len(value) {
+        ..=2 => dst.extend_from_slice(&[more(0), low(7)]),
+        3 => dst.extend_from_slice(&[more(0), more(7), low(14)]),
+        _ => dst.extend_from_slice(&[more(0), more(7), more(14), low(21)]),
+    }
 }

@@ -47,7 +47,7 @@ pub mod store;
 mod time;
 
 pub use broker::Broker;
-// pub use client::Client;
+pub use client::Client;
 pub use message::{Message, PublishError, PublishErrorKind};
 pub use random::Seed;
 pub use shard::{HandOver, ShardCredit, ShardId, ShardMark, ShardMessage};

@@ -51,7 +51,7 @@ impl<'a> AckRef<'a> {
         Ok(3 + if self.properties.is_empty() { 0 } else { self.properties.encoded_len() })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn encode(
         &self,
         version: Version,
@@ -68,8 +68,8 @@ impl<'a> AckRef<'a> {
 
     #[inline(never)]
     fn encode_long(&self, kind: PacketType, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
-        let total = write_header(kind.first_byte(), self.body_len(true, kind)?, dst)?;
-        dst.extend_from_slice(&self.packet_id.get().to_be_bytes());
+        let packet_id = self.packet_id.get().to_be_bytes();
+        let total = write_header(kind.first_byte(), self.body_len(true, kind)?, packet_id, dst)?;
         dst.push(self.reason.as_u8());
         if !self.properties.is_empty() {
             self.properties.encode(dst);

@@ -98,6 +98,7 @@ impl<'a> ConnectRef<'a> {
         Ok(Self { version, clean_start, keep_alive, properties, client_id, will, user_name, password })
     }
 
+    #[inline(always)]
     pub(super) fn body_len(&self) -> Result<usize, EncodeError> {
         let v5 = self.version.is_v5();
         if !v5 && self.password.is_some() && self.user_name.is_none() {
@@ -120,9 +121,8 @@ impl<'a> ConnectRef<'a> {
     }
 
     /// Fields in the order that [MQTT-3.1.3-1] gives.
+    #[inline(never)]
     pub(super) fn encode(&self, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
-        let total = write_header(PacketType::Connect.first_byte(), self.body_len()?, dst)?;
-        let v5 = self.version.is_v5();
         let mut flags = 0;
         if self.clean_start {
             flags |= CLEAN_START;
@@ -136,13 +136,18 @@ impl<'a> ConnectRef<'a> {
         if self.password.is_some() {
             flags |= PASSWORD;
         }
-        let level = self.version.level();
+        let (first_byte, body) = (PacketType::Connect.first_byte(), self.body_len()?);
         let [high, low] = self.keep_alive.to_be_bytes();
-        match self.version {
-            Version::V31 => dst.extend_from_slice(b"\0\x06MQIsdp"),
-            Version::V311 | Version::V5 => dst.extend_from_slice(b"\0\x04MQTT"),
-        }
-        dst.extend_from_slice(&[level, flags, high, low]);
+        let (v5, level) = (self.version.is_v5(), self.version.level());
+        let total = if self.version == Version::V31 {
+            let total = write_header(first_byte, body, [0, 6], dst)?;
+            dst.extend_from_slice(&[b'M', b'Q', b'I', b's', b'd', b'p', level, flags, high, low]);
+            total
+        } else {
+            let total = write_header(first_byte, body, [0, 4], dst)?;
+            dst.extend_from_slice(&[b'M', b'Q', b'T', b'T', level, flags, high, low]);
+            total
+        };
         if v5 {
             self.properties.encode(dst);
         }

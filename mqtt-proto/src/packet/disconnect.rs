@@ -31,7 +31,7 @@ fn optional<'a>(
     if r.is_empty() {
         return Ok((ReasonCode::Success, Properties::EMPTY));
     }
-    let rest = Reader::clone(r);
+    let rest = *r;
     r.take_rest();
     ack::reason_and_properties(rest, kind, context)
 }

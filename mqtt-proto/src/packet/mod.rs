@@ -181,8 +181,9 @@ impl<'a> PacketRef<'a> {
         done: impl FnOnce(Self) -> T,
     ) -> Result<T, DecodeError> {
         let body = packet.get(header_len..).unwrap_or_default();
-        if header_len > 2 && version.is_v5() {
-            shortest_length(header_len, body)?;
+        // [MQTT-1.5.5-1]; 3.1.1 has no such rule, and clients that pad the length exist.
+        if header_len > 2 && version.is_v5() && header_len != 1 + len_width(body.len()) {
+            return Err(DecodeError::new(Violation::VarintNotMinimal, version, 1));
         }
         let r = Reader::new(body, header_len, version);
         match first_byte {
@@ -289,7 +290,7 @@ impl<'a> PacketRef<'a> {
     ///
     /// # Errors
     /// Names the rule that the fields break; `dst` is then as it was.
-    #[inline]
+    #[inline(always)]
     pub fn encode(&self, version: Version, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
         match self {
             Self::Publish(publish) => publish.encode(version, dst),
@@ -302,9 +303,10 @@ impl<'a> PacketRef<'a> {
         }
     }
 
+    #[inline(never)]
     fn encode_other(&self, version: Version, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
         let body = self.body_len(version)?;
-        let total = write_header(self.packet_type().first_byte(), body, dst)?;
+        let total = write_fixed_header(self.packet_type().first_byte(), body, dst)?;
         let v5 = version.is_v5();
         match self {
             Self::Connack(p) => p.write(version, dst),
@@ -323,14 +325,10 @@ impl<'a> PacketRef<'a> {
     }
 }
 
-/// A Remaining Length takes as few bytes as it needs [MQTT-1.5.5-1]. 3.1.1 has no such rule, and
-/// clients that pad the length exist.
-#[cold]
-fn shortest_length(header_len: usize, body: &[u8]) -> Result<(), DecodeError> {
-    if header_len == 1 + crate::varint_len(u32::try_from(body.len()).unwrap_or(u32::MAX)) {
-        return Ok(());
-    }
-    Err(DecodeError::new(Violation::VarintNotMinimal, Version::V5, 1))
+/// How many bytes the Remaining Length of a body of `len` bytes takes.
+#[inline]
+fn len_width(len: usize) -> usize {
+    crate::varint_len(u32::try_from(len).unwrap_or(u32::MAX))
 }
 
 /// The Remaining Length for a body of `len` bytes, if the format can express it.
@@ -342,23 +340,40 @@ fn remaining_length(len: usize) -> Result<u32, EncodeError> {
     }
 }
 
-/// Makes room for a packet whose body has `body` bytes, writes its fixed header, and tells the
-/// length of the whole.
-#[inline]
-fn write_header(first_byte: u8, body: usize, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
-    // Copies of a known length are a store each.
-    match u8::try_from(body) {
+/// Makes room for a packet whose body has `body` bytes, writes its fixed header and the first two
+/// bytes of the body, and tells the length of the whole.
+#[inline(always)]
+fn write_header(
+    first_byte: u8,
+    body: usize,
+    start: [u8; 2],
+    dst: &mut Vec<u8>,
+) -> Result<usize, EncodeError> {
+    let [a, b] = start;
+    // Nearly all packets have a length of one or two bytes: then all this is one copy.
+    match u16::try_from(body) {
         Ok(len @ ..0x80) => {
+            let [low, _] = len.to_le_bytes();
             dst.reserve(2 + body);
-            dst.extend_from_slice(&[first_byte, len]);
-            Ok(2 + body)
+            dst.extend_from_slice(&[first_byte, low, a, b]);
+            return Ok(2 + body);
         }
-        _ => write_long_header(first_byte, body, dst),
+        Ok(len @ ..0x4000) => {
+            let [low, high] = (len << 1).to_le_bytes();
+            dst.reserve(3 + body);
+            dst.extend_from_slice(&[first_byte, low >> 1 | 0x80, high, a, b]);
+            return Ok(3 + body);
+        }
+        _ => {}
     }
+    let total = write_fixed_header(first_byte, body, dst)?;
+    dst.extend_from_slice(&start);
+    Ok(total)
 }
 
-#[inline(never)]
-fn write_long_header(first_byte: u8, body: usize, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
+/// Makes room for a packet whose body has `body` bytes, writes its fixed header, and tells the
+/// length of the whole.
+fn write_fixed_header(first_byte: u8, body: usize, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
     let remaining = remaining_length(body)?;
     let total = 1 + crate::varint_len(remaining) + body;
     dst.reserve(total);
@@ -376,6 +391,7 @@ fn write_binary(data: &[u8], dst: &mut Vec<u8>) {
 }
 
 /// Length of a string on the wire, if it is one.
+#[inline(always)]
 fn string_len(text: &str) -> Result<usize, EncodeError> {
     if crate::reader::has_nul(text.as_bytes()) {
         return Err(Violation::StringNul.into());
@@ -384,6 +400,7 @@ fn string_len(text: &str) -> Result<usize, EncodeError> {
 }
 
 /// Length of binary data on the wire.
+#[inline(always)]
 fn binary_len(data: &[u8]) -> Result<usize, EncodeError> {
     if data.len() > crate::topic::MAX_LEN {
         return Err(Violation::StringTooLong.into());

@@ -1,7 +1,7 @@
 use super::write_header;
 use crate::property::PropertyContext;
 use crate::reader::Reader;
-use crate::topic::TopicName;
+use crate::topic::{TopicName, is_name};
 use crate::{DecodeError, EncodeError, PacketId, Properties, PropertyId, QoS, Version, Violation};
 use alloc::vec::Vec;
 
@@ -58,13 +58,23 @@ impl<'a> PublishRef<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn body_len(&self, v5: bool) -> Result<usize, EncodeError> {
-        if self.topic.is_empty() {
-            if !(v5 && self.properties.contains(PropertyId::TopicAlias)) {
-                return Err(Violation::TopicEmpty.into());
-            }
-        } else {
+        let with_id = self.packet_id.is_some();
+        if !is_name(self.topic.as_bytes()) || with_id != (self.qos != QoS::AtMostOnce) || self.dup && !with_id
+        {
+            self.check_unusual(v5)?;
+        }
+        let properties = self.properties.len_in(PropertyContext::Publish, v5)?;
+        Ok(2 + self.topic.len() + usize::from(with_id) * 2 + properties + self.payload.len())
+    }
+
+    /// Finds out what is wrong, if it is not just a topic that an alias stands for.
+    #[cold]
+    #[inline(never)]
+    fn check_unusual(&self, v5: bool) -> Result<(), EncodeError> {
+        let aliased = v5 && self.topic.is_empty() && self.properties.contains(PropertyId::TopicAlias);
+        if !aliased {
             TopicName::new(self.topic)?;
         }
         if self.packet_id.is_some() != (self.qos != QoS::AtMostOnce) {
@@ -73,20 +83,21 @@ impl<'a> PublishRef<'a> {
         if self.dup && self.qos == QoS::AtMostOnce {
             return Err(Violation::DupAtQos0.into());
         }
-        let id = if self.packet_id.is_some() { 2 } else { 0 };
-        let properties = self.properties.len_in(PropertyContext::Publish, v5)?;
-        Ok(2 + self.topic.len() + id + properties + self.payload.len())
+        Ok(())
     }
 
     /// Appends the packet to `dst`, growing it at most once, and tells how many bytes were added.
     ///
     /// # Errors
     /// Names the rule that the fields break; `dst` is then as it was.
+    #[inline(never)]
     pub fn encode(&self, version: Version, dst: &mut Vec<u8>) -> Result<usize, EncodeError> {
         let v5 = version.is_v5();
+        let body = self.body_len(v5)?;
         let first_byte = 0x30 | u8::from(self.dup) << 3 | self.qos.as_u8() << 1 | u8::from(self.retain);
-        let total = write_header(first_byte, self.body_len(v5)?, dst)?;
-        super::write_binary(self.topic.as_bytes(), dst);
+        let [.., high, low] = self.topic.len().to_be_bytes();
+        let total = write_header(first_byte, body, [high, low], dst)?;
+        dst.extend_from_slice(self.topic.as_bytes());
         if let Some(id) = self.packet_id {
             dst.extend_from_slice(&id.get().to_be_bytes());
         }

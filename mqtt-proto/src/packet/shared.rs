@@ -83,9 +83,25 @@ impl SharedPublish<'_> {
     /// is left out: false.
     #[inline]
     pub fn encode(&self, version: Version, head: &PublishHead<'_>, dst: &mut Vec<u8>) -> bool {
+        let written = self.write_head(version, head, self.payload.len(), dst);
+        if written {
+            dst.extend_from_slice(self.payload);
+        }
+        written
+    }
+
+    /// As [`SharedPublish::encode`], but leaves the payload out: the packet is complete once the
+    /// caller has sent the payload behind it.
+    pub fn encode_head(&self, version: Version, head: &PublishHead<'_>, dst: &mut Vec<u8>) -> bool {
+        self.write_head(version, head, 0, dst)
+    }
+
+    /// Appends all but the payload, and makes room for `room` bytes more.
+    #[inline]
+    fn write_head(&self, version: Version, head: &PublishHead<'_>, room: usize, dst: &mut Vec<u8>) -> bool {
         let (body, properties) = self.lens(version, head);
         let Some(remaining) = u32::try_from(body).ok().filter(|&len| len <= MAX_VARINT) else { return false };
-        dst.reserve(5 + body);
+        dst.reserve(5 + body - self.payload.len() + room);
         dst.push(0x30 | u8::from(head.dup) << 3 | head.qos.as_u8() << 1 | u8::from(head.retain));
         varint::write(remaining, dst);
         super::write_binary(if head.topic_known { &[] } else { self.topic }, dst);
@@ -108,7 +124,6 @@ impl SharedPublish<'_> {
                 varint::write(id, dst);
             }
         }
-        dst.extend_from_slice(self.payload);
         true
     }
 }

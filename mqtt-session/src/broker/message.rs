@@ -133,8 +133,13 @@ pub(super) struct Messages {
 }
 
 /// Properties that belong to one hop and are not forwarded as they came.
-const OF_ONE_HOP: [PropertyId; 3] =
-    [PropertyId::MessageExpiryInterval, PropertyId::TopicAlias, PropertyId::SubscriptionIdentifier];
+const OF_ONE_HOP: [PropertyId; 4] = [
+    PropertyId::MessageExpiryInterval,
+    PropertyId::TopicAlias,
+    PropertyId::SubscriptionIdentifier,
+    // A will's own; it must not stand in PUBLISH.
+    PropertyId::WillDelayInterval,
+];
 
 impl Messages {
     pub(super) fn len(&self) -> usize {

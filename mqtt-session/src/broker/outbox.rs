@@ -79,7 +79,8 @@ struct Drained {
 
 impl Broker {
     /// Builds about `max` bytes for the connection (one packet may go over) and offers them. Counts
-    /// as an input: what is built has bound its identifiers.
+    /// as an input: what is built has bound its identifiers. With `max` of 0 nothing is built; call
+    /// again when there is room.
     pub fn outbox(&mut self, now: Timestamp, conn: ConnectionId, max: usize) -> Outbox<'_> {
         self.begin(now);
         let index = self.index_of(conn).filter(|&index| self.fill(index, max));
@@ -102,7 +103,8 @@ impl Broker {
             c.out = spare;
         }
         let key = c.session.filter(|_| c.phase == Phase::Live);
-        if let Some(key) = key {
+        // Who has no room comes back by itself once there is some.
+        if let Some(key) = key.filter(|_| max > 0) {
             self.drain_session(index, key, max);
         }
         true

@@ -7,4 +7,5 @@ pub(crate) mod keep_alive;
 pub(crate) mod ledger;
 pub(crate) mod received;
 pub(crate) mod rules;
+pub(crate) mod segments;
 pub(crate) mod window;

@@ -24,6 +24,12 @@ pub(crate) struct Rules {
     /// A CONNACK that refuses may be followed by nothing, and what the version has no code for is
     /// not said at all [MQTT-3.2.2-6].
     pub(crate) all_refusals_have_codes: bool,
+    /// CONNACK tells whether the server has the session.
+    pub(crate) tells_session_present: bool,
+    /// A client closes if the server has a session that it does not know [MQTT-3.2.2-4].
+    pub(crate) unknown_session_closes: bool,
+    /// Both sides announce how many QoS 1 and 2 messages they take at once (section 4.9).
+    pub(crate) flow_control: bool,
 }
 
 impl Rules {
@@ -39,6 +45,9 @@ impl Rules {
                 empty_client_id: false,
                 empty_client_id_without_clean: false,
                 all_refusals_have_codes: false,
+                tells_session_present: false,
+                unknown_session_closes: false,
+                flow_control: false,
             },
             Version::V311 => &Self {
                 server_disconnect: false,
@@ -50,6 +59,9 @@ impl Rules {
                 empty_client_id: true,
                 empty_client_id_without_clean: false,
                 all_refusals_have_codes: false,
+                tells_session_present: true,
+                unknown_session_closes: false,
+                flow_control: false,
             },
             Version::V5 => &Self {
                 server_disconnect: true,
@@ -61,6 +73,9 @@ impl Rules {
                 empty_client_id: true,
                 empty_client_id_without_clean: true,
                 all_refusals_have_codes: true,
+                tells_session_present: true,
+                unknown_session_closes: true,
+                flow_control: true,
             },
         }
     }
