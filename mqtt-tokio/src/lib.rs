@@ -1,0 +1,12 @@
+//! MQTT 3.1, 3.1.1 and 5.0 on Tokio.
+//!
+//! A thin adapter: it opens sockets, moves bytes, keeps timers and obeys. Everything that is MQTT is
+//! in `mqtt-session`.
+//!
+//! * `client` (feature `client`, on by default): a client with a handle, streams and a driver task.
+
+#[cfg(feature = "client")]
+pub mod client;
+
+#[cfg(feature = "client")]
+pub use client::Client;
