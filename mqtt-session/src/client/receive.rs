@@ -25,29 +25,36 @@ impl Client {
         let now = self.advance(now);
         let Some(link) = self.link.as_mut().filter(|link| link.stage != Stage::Farewell) else { return };
         link.received.touch(now);
-        let kept = link.framer.take(data);
-        let bytes = kept.as_deref().unwrap_or(data);
-        let mut used = 0;
-        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            // The size limit is judged from the header, before the body is there.
-            match Framer::split(rest, self.config.max_packet_size) {
-                Ok(Some(packet)) => {
-                    used += packet.len();
-                    if let Err(fault) = self.handle_packet(now, packet) {
-                        self.close(now, fault);
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => self.close(now, malformed(error)),
-            }
-            if self.link.as_ref().is_none_or(|link| link.stage == Stage::Farewell) {
-                return;
-            }
-        }
-        if let Some(link) = &mut self.link {
-            link.framer.put_back(kept, data, used);
+        if let Err(fault) = self.read_packets(now, data) {
+            self.close(now, fault);
         }
         self.finish_closing(now);
+    }
+
+    /// Takes packets from `data`, until an answer of the server's or a command ends the link.
+    fn read_packets(&mut self, now: Timestamp, mut data: &[u8]) -> Result<(), Fault> {
+        // Sizes are judged from the header, before the body is there.
+        let max = self.config.max_packet_size;
+        if let Some(link) = self.link.as_mut().filter(|link| !link.framer.is_empty()) {
+            let Some(packet) = link.framer.complete(&mut data, max).map_err(malformed)? else {
+                return Ok(());
+            };
+            self.handle_packet(now, &packet)?;
+            if let Some(link) = &mut self.link {
+                link.framer.recycle(packet);
+            }
+        }
+        while !data.is_empty() {
+            let Some(packet) = Framer::split(data, max).map_err(malformed)? else {
+                if let Some(link) = &mut self.link {
+                    link.framer.keep(data);
+                }
+                break;
+            };
+            self.handle_packet(now, packet)?;
+            data = data.get(packet.len()..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     fn handle_packet(&mut self, now: Timestamp, packet: &[u8]) -> Result<(), Fault> {

@@ -41,6 +41,47 @@ impl Framer {
         }
     }
 
+    /// Whether no packet is cut: [`Framer::complete`] has nothing to complete.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Completes the packet that was cut with the head of `data`, which is taken off it. The packet,
+    /// once it is complete; give its buffer to [`Framer::recycle`]. Copies nothing that is behind it.
+    pub(crate) fn complete(&mut self, data: &mut &[u8], max: u32) -> Result<Option<Vec<u8>>, DecodeError> {
+        loop {
+            let wanted = match frame_header(&self.kept, max)? {
+                Frame::Header { total, .. } if total == self.kept.len() => {
+                    return Ok(Some(core::mem::take(&mut self.kept)));
+                }
+                Frame::Header { total, .. } => total,
+                Frame::Incomplete { at_least } => at_least,
+            };
+            // What is kept is never more than the packet.
+            let missing = wanted.saturating_sub(self.kept.len()).min(data.len());
+            let Some((head, tail)) = data.split_at_checked(missing) else { return Ok(None) };
+            if head.is_empty() {
+                return Ok(None);
+            }
+            self.kept.extend_from_slice(head);
+            *data = tail;
+        }
+    }
+
+    /// Takes the buffer of a packet back.
+    pub(crate) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.kept.capacity() == 0 && buffer.capacity() <= KEEP {
+            buffer.clear();
+            self.kept = buffer;
+        }
+    }
+
+    /// Keeps the head of a packet that is cut. Nothing may be kept already.
+    pub(crate) fn keep(&mut self, head: &[u8]) {
+        self.kept.extend_from_slice(head);
+    }
+
     /// How many bytes are kept.
     pub(crate) fn len(&self) -> usize {
         self.kept.len()
