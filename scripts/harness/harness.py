@@ -15,6 +15,8 @@ import tempfile
 import time
 import unittest
 
+import wire
+
 MQTT = os.environ.get("MQTT_BIN", "mqtt")
 HOST = "127.0.0.1"
 LIMIT = 20.0  # seconds that anything may take, unless a test says otherwise
@@ -192,6 +194,12 @@ class TestCase(unittest.TestCase):
         """Ends the program when the test ends."""
         self.addCleanup(program.close)
         return program
+
+    def peer(self, port, *args, **more):
+        """A connection that speaks MQTT by hand, closed when the test ends."""
+        peer = wire.Peer(port, *args, **more)
+        self.addCleanup(peer.close)
+        return peer
 
     def spawn(self, *args, **more):
         return self.start(Program(args, **more))
