@@ -12,7 +12,7 @@ mod signal;
 
 pub use bind::{AddressError, Bind};
 pub use mqtt_tokio::broker::BrokerConfig;
-pub use signal::Stopped;
+pub use signal::{Signal, Stopped};
 
 use mqtt_tokio::broker::{BindError, Broker, Config, ServeError};
 use std::io;
@@ -136,8 +136,8 @@ mod tests {
     async fn a_taken_port_is_told_with_the_remedy() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let mut settings = Settings::default();
-        settings.bind = vec![address.to_string().parse().unwrap()];
+        let bind = vec![address.to_string().parse().unwrap()];
+        let settings = Settings { bind, ..Settings::default() };
         let text = run(settings).await.unwrap_err().to_string();
         assert_eq!(
             text,
@@ -148,8 +148,8 @@ mod tests {
     #[tokio::test]
     async fn a_foreign_address_is_told() {
         // An address for documentation, which no machine has [RFC 5737].
-        let mut settings = Settings::default();
-        settings.bind = vec!["192.0.2.1:0".parse().unwrap()];
+        let bind = vec!["192.0.2.1:0".parse().unwrap()];
+        let settings = Settings { bind, ..Settings::default() };
         let text = run(settings).await.unwrap_err().to_string();
         assert_eq!(text, "address 192.0.2.1:0 is not one of this machine's: choose another --bind");
     }

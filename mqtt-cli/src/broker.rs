@@ -2,8 +2,8 @@
 
 use clap::Args;
 use mqtt_broker::{Bind, Settings};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Options of `mqtt broker`.
@@ -29,8 +29,12 @@ pub(crate) fn run(options: Options) -> ExitCode {
         (_, true) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
     };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_max_level(level)
+        .init();
     let mut settings = Settings::default();
     settings.bind = options.bind;
     settings.port = options.port;

@@ -193,43 +193,47 @@ impl<W: Wire> Shard<W> {
         self.obey(now);
     }
 
-    /// Somebody wants something.
+    /// Somebody wants something. The reply comes after everything that the command caused.
     pub fn command(&mut self, now: Timestamp, command: Command) {
-        match command {
+        let reply: Box<dyn FnOnce() + Send> = match command {
             Command::Publish(message, reply) => {
                 let result = self.broker.publish(now, message);
-                self.effects.push(Effect::Call(Box::new(move || reply(result))));
+                Box::new(move || reply(result))
             }
             Command::Subscribe { filter, options, sink, reply } => {
                 let result = self.broker.subscribe(now, &filter, options);
                 if let Ok(id) = result {
                     self.sinks.insert(id, sink);
                 }
-                self.effects.push(Effect::Call(Box::new(move || reply(result))));
+                Box::new(move || reply(result))
+            }
+            Command::Disconnect(client_id, reason, reply) => {
+                let found = self.broker.disconnect(now, &client_id, reason);
+                Box::new(move || reply(found))
+            }
+            Command::Stats(reply) => {
+                let stats = self.stats();
+                Box::new(move || reply(stats))
             }
             Command::Unsubscribe(id) => {
                 if self.sinks.remove(&id).is_some() {
                     self.broker.unsubscribe(now, id);
                 }
+                return self.obey(now);
             }
-            Command::Disconnect(client_id, reason, reply) => {
-                let found = self.broker.disconnect(now, &client_id, reason);
-                self.effects.push(Effect::Call(Box::new(move || reply(found))));
-            }
-            Command::Answer(id, answer) => self.broker.handle_answer(now, id, answer),
-            Command::Stats(reply) => {
-                let stats = self.stats();
-                self.effects.push(Effect::Call(Box::new(move || reply(stats))));
+            Command::Answer(id, answer) => {
+                self.broker.handle_answer(now, id, answer);
+                return self.obey(now);
             }
             Command::Shutdown => {
-                if !self.shut_down {
-                    self.shut_down = true;
-                    self.broker.shutdown(now);
-                }
+                self.shut_down = true;
+                self.broker.shutdown(now);
+                return self.obey(now);
             }
             Command::Panic => panic!("a test asked for this panic"),
-        }
+        };
         self.obey(now);
+        self.effects.push(Effect::Call(reply));
     }
 
     /// The deadline came.

@@ -315,3 +315,29 @@ fn an_administrator_can_close_a_client() {
     assert_eq!(w.got(s), ["DISCONNECT 98"]);
     assert!(!w.broker.disconnect(w.now, "nobody", ReasonCode::AdministrativeAction));
 }
+
+/// [MQTT-4.4.0-1]
+#[test]
+fn below_5_0_a_silent_client_may_be_sent_it_again() {
+    let mut config = BrokerConfig::default();
+    config.resend_after = Some(Duration::from_secs(20));
+    for (version, again) in [(Version::V311, true), (Version::V5, false)] {
+        let mut w = World::new(config.clone());
+        let s = keeper(&mut w, version);
+        let p = w.client(Version::V5, "p");
+        w.send(p, &publish("t", 1, 1, "a"));
+        w.send(p, &publish("t", 2, 2, "b"));
+        assert_eq!(w.got(s).len(), 2);
+        w.advance(Duration::from_secs(10));
+        w.send(s, &pubrec(2));
+        assert_eq!(w.got(s), ["PUBREL #2"]);
+        w.advance(Duration::from_secs(19));
+        let due: &[&str] = if again { &["PUBLISH t q1 #1 dup \"a\"", "PUBREL #2"] } else { &[] };
+        assert_eq!(w.got(s), due);
+        w.send(s, &puback(1));
+        w.send(s, &pubcomp(2));
+        w.advance(Duration::from_secs(100));
+        assert!(w.got(s).is_empty());
+        assert_eq!(w.broker.stats().messages, 0);
+    }
+}

@@ -42,11 +42,10 @@ impl Broker {
         if c.phase == Phase::Closing {
             return;
         }
-        if farewell && !c.gone && Rules::of(c.version).server_disconnect {
-            if c.phase == Phase::Live {
-                // [MQTT-3.14.0-1]: never before a CONNACK.
-                super::outbox::put(c, &PacketRef::Disconnect(DisconnectRef { reason, ..Default::default() }));
-            }
+        // [MQTT-3.14.0-1]: never before a CONNACK.
+        let may_tell = c.phase == Phase::Live && !c.gone && Rules::of(c.version).server_disconnect;
+        if farewell && may_tell {
+            super::outbox::put(c, &PacketRef::Disconnect(DisconnectRef { reason, ..Default::default() }));
         }
         self.close_link(index, reason);
         if self.connections.get(index).is_some_and(|c| c.gone) {
@@ -245,6 +244,10 @@ impl Broker {
     pub(super) fn connection_due(&mut self, index: u32, generation: u32) {
         let now = self.now;
         let Some(c) = self.connections.get_mut(index).filter(|c| c.generation == generation) else { return };
+        if c.phase == Phase::Live && c.resend <= now {
+            self.resend(index);
+        }
+        let Some(c) = self.connections.get_mut(index) else { return };
         let due = c.next_deadline();
         if due > now {
             c.deadline = due;

@@ -114,6 +114,9 @@ pub struct BrokerConfig {
     pub max_outbox_bytes: usize,
     /// Deliveries that one call makes at most before it leaves the rest to the next. Default 65,536.
     pub work_budget: u32,
+    /// Below 5.0: messages without an answer for this long are sent again on a live link (5.0 forbids
+    /// it, [MQTT-4.4.0-1]). Default: only when the client comes back.
+    pub resend_after: Option<Duration>,
     /// What a refused filter means in 3.1.
     pub refused_filter_31: RefusedFilter31,
     /// What response topics are to be made of, told to clients that ask (5.0). Default none.
@@ -156,6 +159,7 @@ impl Default for BrokerConfig {
             max_retained: 1_000_000,
             max_outbox_bytes: 1 << 20,
             work_budget: 65_536,
+            resend_after: None,
             refused_filter_31: RefusedFilter31::Hangup,
             response_information: None,
         }

@@ -213,7 +213,6 @@ impl Broker {
             qos: will.qos,
             // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
             retain: will.retain,
-            publisher: Some(key),
         };
         // Its lifetime is kept as if it began at the epoch, until it fires.
         let message = self.messages.insert(Timestamp::ZERO, &incoming);

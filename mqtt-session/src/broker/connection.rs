@@ -73,6 +73,8 @@ pub(super) struct Connection {
     /// CONNECT, a closing link or a stalled write has to be done by then.
     pub(super) limit: Timestamp,
     pub(super) stalled: Timestamp,
+    /// When what is not answered is sent again, if that is switched on.
+    pub(super) resend: Timestamp,
     /// The largest packet that the client takes.
     pub(super) max_packet: u32,
     /// QoS 1 and 2 messages that the client has under way on this link.
@@ -112,6 +114,7 @@ impl Connection {
             deadline: limit,
             limit,
             stalled: Timestamp::MAX,
+            resend: Timestamp::MAX,
             max_packet: MAX_PACKET_SIZE,
             inbound: 0,
             flush_queued: false,
@@ -138,7 +141,7 @@ impl Connection {
             Phase::Live if !self.paused && !self.backlogged => self.keep_alive.peer_deadline(),
             _ => None,
         };
-        self.limit.min(self.stalled).min(keep_alive.unwrap_or(Timestamp::MAX))
+        self.limit.min(self.stalled).min(self.resend).min(keep_alive.unwrap_or(Timestamp::MAX))
     }
 }
 

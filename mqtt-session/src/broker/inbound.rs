@@ -137,7 +137,6 @@ impl Broker {
             payload: packet.payload,
             qos: packet.qos,
             retain: packet.retain,
-            publisher: Some(key),
         };
         let message = self.messages.insert(self.now, &incoming);
         let twice = packet.qos == QoS::ExactlyOnce;
@@ -385,6 +384,7 @@ impl Broker {
                 if let Some(delivery) = message {
                     self.discard(key, delivery, false);
                 }
+                self.arm_resend(index);
                 // The window has room again.
                 if self.sessions.get_mut(key as usize).is_some_and(super::session::Session::has_work) {
                     self.queue_flush(index);

@@ -24,8 +24,6 @@ pub(super) struct Held {
     /// It is the present retained message of its topic.
     pub(super) is_retained: bool,
     pub(super) expires: Timestamp,
-    /// The session that published it.
-    pub(super) publisher: Option<u32>,
     /// Its number in the store, once it has one.
     pub(super) stored: Option<MessageId>,
 }
@@ -121,7 +119,6 @@ pub(super) struct Incoming<'a> {
     pub(super) payload: &'a [u8],
     pub(super) qos: QoS,
     pub(super) retain: bool,
-    pub(super) publisher: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +181,6 @@ impl Messages {
             retain: message.retain,
             is_retained: false,
             expires,
-            publisher: message.publisher,
             stored: None,
         };
         self.bytes += held.size();

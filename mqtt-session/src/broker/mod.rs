@@ -296,7 +296,6 @@ impl Broker {
             payload: &message.payload,
             qos: message.qos,
             retain: message.retain,
-            publisher: None,
         };
         let key = self.messages.insert(self.now, &incoming);
         let routed = self.route(key, None, false);

@@ -9,11 +9,13 @@ use super::timers::Timer;
 use super::{Broker, delivery_qos};
 use crate::shared::alias::Alias;
 use crate::shared::ledger::Stage;
+use crate::shared::rules::Rules;
+use crate::shared::window::Window;
 use crate::store::StoredStage;
 use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::vec::Vec;
 use core::marker::PhantomData;
-use mqtt_proto::{AckRef, PacketId, PacketRef, PublishHead, QoS, Version};
+use mqtt_proto::{AckRef, PacketId, PacketRef, PacketType, PublishHead, QoS, Version};
 
 /// Buffers of at most this size are kept for other connections.
 const SPARE_CAPACITY: usize = 256 << 10;
@@ -75,6 +77,8 @@ struct Drained {
     dropped: Vec<(Delivery, DropReason)>,
     /// Identifiers were bound that have to be stored first.
     bound: bool,
+    /// Exchanges were sent.
+    began: bool,
 }
 
 impl Broker {
@@ -123,6 +127,9 @@ impl Broker {
         };
         c.more = drain.run(c, session, max);
         let unstored = drained.bound;
+        if drained.began {
+            self.arm_resend(index);
+        }
         for delivery in drained.finished {
             self.discard(key, delivery, true);
         }
@@ -138,6 +145,37 @@ impl Broker {
         if !self.router.groups_of(key).is_empty() {
             self.pump_groups_of(key);
         }
+    }
+
+    /// Something above QoS 0 was sent or answered: the time without an answer begins anew.
+    pub(super) fn arm_resend(&mut self, index: u32) {
+        let Some(after) = self.config.resend_after else { return };
+        let at = self.now + after;
+        let Some(c) = self.connections.get_mut(index) else { return };
+        // [MQTT-4.4.0-1] of 5.0: only on a new link.
+        if !Rules::of(c.version).may_resend_live {
+            return;
+        }
+        c.resend = at;
+        let generation = c.generation;
+        if at < c.deadline {
+            c.deadline = at;
+            self.timers.at(at, Timer::Connection { index, generation });
+        }
+    }
+
+    /// No answer for too long: everything that is not finished is sent again, in its order.
+    pub(super) fn resend(&mut self, index: u32) {
+        let Some(c) = self.connections.get_mut(index) else { return };
+        c.resend = Timestamp::MAX;
+        let Some(session) = c.session.and_then(|key| self.sessions.get_mut(key as usize)) else { return };
+        if session.ledger.is_empty() {
+            return;
+        }
+        session.ledger.rewind();
+        c.window = Window::new(c.window.max());
+        c.acks.retain(|ack| ack.kind != PacketType::Pubrel);
+        self.queue_flush(index);
     }
 
     /// Lets the session's groups hand it what it has room for.
@@ -293,6 +331,7 @@ impl Drain<'_> {
             self.write(c, delivery, Some(id), dup);
         }
         session.ledger.sent();
+        self.drained.began = true;
     }
 
     fn send_once(&mut self, c: &mut Connection, delivery: Delivery) {

@@ -127,7 +127,7 @@ impl Client {
                 }
                 None => self.session.received.set(id, Receipt::Taken),
                 Some(Receipt::Taken) => reason = None,
-                Some(Receipt::Acknowledged | Receipt::Released) => {
+                Some(Receipt::Acknowledged) => {
                     reason = Some(ReasonCode::Success);
                     after = self.store.last();
                 }
@@ -226,7 +226,7 @@ impl Client {
                 let what = "PUBREL before PUBREC [MQTT-4.3.3-4]";
                 return Err(Fault::violation(ReasonCode::ProtocolError, what));
             }
-            Some(Receipt::Acknowledged | Receipt::Released) => {
+            Some(Receipt::Acknowledged) => {
                 // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
                 self.session.received.remove(id);
                 let session = self.store.session;

@@ -8,8 +8,6 @@ pub(crate) enum Receipt {
     Taken,
     /// PUBREC left; PUBREL is awaited.
     Acknowledged,
-    /// PUBREL arrived and waits to be answered by PUBCOMP.
-    Released,
 }
 
 /// The identifiers of QoS 2 messages that arrived and were not released. They outlive links; while
@@ -31,9 +29,5 @@ impl Received {
     /// After PUBCOMP the identifier is new again [MQTT-4.3.3-12].
     pub(crate) fn remove(&mut self, id: PacketId) -> bool {
         self.ids.remove(&id.get()).is_some()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.ids.len()
     }
 }

@@ -168,11 +168,12 @@ impl Node {
                     office.ask(*ask);
                 }
             }
-            Effect::Deliver { id, sink, message } => {
-                if sink(message) == Taken::Gone {
+            Effect::Deliver { id, sink, message } => match sink(message) {
+                Taken::Yes => {}
+                Taken::Gone => {
                     self.turn(|shard, now| shard.command(now, Command::Unsubscribe(id)));
                 }
-            }
+            },
             Effect::Call(call) => call(),
             _ => {}
         }
