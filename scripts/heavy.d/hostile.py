@@ -96,6 +96,25 @@ class Hostile(BrokerCase):
         self.refused("PROXY", V311, b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n", hello=False, limit=15)
         self.others_live()
 
+    def test_refusals(self):
+        """A CONNECT that is well formed and not granted is told why."""
+        unknown = {
+            V31: wire.connect(V31, "x").replace(b"MQIsdp\x03", b"MQIsdp\x02"),
+            V311: wire.connect(V311, "x").replace(b"MQTT\x04", b"MQTT\x09"),
+        }
+        for name, version, data, expected in [
+            ("no name and a session to keep", V311, wire.connect(V311, "", clean=False), b"\0\2"),
+            ("no name", V31, wire.connect(V31, ""), b"\0\2"),
+            # What is newer than 5.0 is told in the words of 5.0.
+            ("unknown level", V311, unknown[V311], b"\0\x84\0"),
+            ("unknown level", V31, unknown[V31], b"\0\1"),
+        ]:
+            with self.subTest(name=name, version=version):
+                peer = self.peer(self.port, version, hello=False)
+                peer.send(data)
+                self.assertEqual(peer.rest(), [(wire.CONNACK, 0, expected)])
+        self.others_live()
+
     def test_second_connect(self):
         for version in (V31, V311, V5):
             self.refused("second CONNECT", version, wire.connect(version, "hostile"))
