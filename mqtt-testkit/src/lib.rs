@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod brief;
+mod pair;
 mod world;
 
 pub use brief::{brief, brief_all};
+pub use pair::Pair;
 pub use world::{PeerId, World, packets};
