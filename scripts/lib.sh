@@ -1,0 +1,68 @@
+# Shared by the scripts beside it: `source` it, do not run it.
+# shellcheck shell=bash
+
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+exec </dev/null
+
+# Everything that the scripts build or install for themselves lands below the target directory.
+target=${CARGO_TARGET_DIR:-$root/target}
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
+tools=$target/tools
+
+say() { printf '==> %s\n' "$*"; }
+
+die() {
+    printf 'Error: %s\n' "$*" >&2
+    exit 1
+}
+
+# need_packages COMMAND=PACKAGE...: installs the Debian packages of the commands that are missing.
+need_packages() {
+    local pair missing=() names=()
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || [ -x "/usr/sbin/${pair%%=*}" ] || {
+            missing+=("${pair%%=*}")
+            names+=("${pair#*=}")
+        }
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "${missing[*]} missing, and there is no apt-get to install ${names[*]} with"
+    [ "$(id -u)" = 0 ] || die "${missing[*]} missing: as root, run: apt-get install ${names[*]}"
+    say "installing ${names[*]}"
+    # A package may start its service when it is installed; nothing here wants one on the usual port.
+    local policy=/usr/sbin/policy-rc.d ours=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        ours=yes
+    fi
+    local done=yes
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${names[@]}"; } \
+        >"$target/apt.log" 2>&1 || done=
+    [ -z "$ours" ] || rm -f "$policy"
+    [ -n "$done" ] || {
+        tail -n 20 "$target/apt.log" >&2
+        die "apt-get could not install ${names[*]}"
+    }
+}
+
+# Python 3.9 or later for the scripts that speak MQTT themselves.
+need_python() {
+    need_packages python3=python3
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "Python 3.9 or later is needed"
+    export PYTHONPATH=$root/scripts/harness PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+}
+
+# The program under test: that of the environment, or one built from this tree.
+need_mqtt() {
+    if [ -z "${MQTT_BIN:-}" ]; then
+        say "building the mqtt program"
+        CARGO_TARGET_DIR=$target cargo build --locked -p mqtt-cli
+        MQTT_BIN=$target/debug/mqtt
+    fi
+    [ -x "$MQTT_BIN" ] || die "MQTT_BIN=$MQTT_BIN is no program"
+    export MQTT_BIN
+}
