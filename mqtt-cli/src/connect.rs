@@ -18,8 +18,8 @@ pub(crate) struct Connection {
     /// Its port
     #[arg(short, long, default_value_t = 1883)]
     port: u16,
-    /// Server, user, password and topic at once: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC
-    #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    /// Server, user, password and topic at once
+    #[arg(short = 'L', long, value_name = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC", conflicts_with_all = ["host", "port"])]
     url: Option<String>,
     /// User name
     #[arg(short, long = "username", value_name = "NAME")]
@@ -138,6 +138,9 @@ impl Connection {
 
     fn client_id(&self, version: Version) -> Result<String, Stop> {
         if let Some(id) = &self.id {
+            if id.is_empty() && self.keep_session {
+                return Err(Stop::new("-c keeps the session of a client identifier: give one with --id"));
+            }
             return Ok(id.clone());
         }
         if let Some(prefix) = &self.id_prefix {
