@@ -1,8 +1,15 @@
 //! One program for MQTT.
 
 mod broker;
+mod connect;
+mod format;
+mod properties;
+mod publish;
+mod stop;
+mod subscribe;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// MQTT broker and clients in one program
@@ -17,10 +24,29 @@ struct Cli {
 enum Command {
     /// Run a broker
     Broker(broker::Options),
+    /// Publish messages, with the options of mosquitto_pub
+    Pub(publish::Options),
+    /// Subscribe and print what comes, with the options of mosquitto_sub
+    Sub(subscribe::Options),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let parsed = Cli::command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // If nobody can be told, nobody can be told so.
+            let _ = error.print();
+            let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+    };
+    let own = matches.subcommand().map(|(_, own)| own.clone()).unwrap_or_default();
+    match cli.command {
         Command::Broker(options) => broker::run(options),
+        Command::Pub(options) => publish::run(options, &own),
+        Command::Sub(options) => subscribe::run(options, &own),
     }
 }

@@ -51,9 +51,9 @@ impl Pair {
                         self.link = Some(self.world.open(self.client.version()));
                         self.client.handle_link_up(self.world.now);
                     }
-                    Output::Flush => self.to_broker(),
+                    Output::Flush => self.carry_to_broker(),
                     Output::HangUp => {
-                        self.to_broker();
+                        self.carry_to_broker();
                         self.cut();
                     }
                     Output::Event(event) => self.events.push(event),
@@ -62,7 +62,7 @@ impl Pair {
                 }
             }
             self.world.settle();
-            busy |= self.to_client();
+            busy |= self.carry_to_client();
             if !busy {
                 return;
             }
@@ -107,7 +107,7 @@ impl Pair {
         whole
     }
 
-    fn to_broker(&mut self) {
+    fn carry_to_broker(&mut self) {
         let Some(peer) = self.link else { return };
         let mut outbox = self.client.outbox(self.world.now, 1 << 16);
         let mut slices = [&[][..]; 64];
@@ -121,7 +121,7 @@ impl Pair {
         }
     }
 
-    fn to_client(&mut self) -> bool {
+    fn carry_to_client(&mut self) -> bool {
         let Some(peer) = self.link else { return false };
         let mut bytes = self.world.got_raw(peer);
         let hung_up = self.world.is_hung_up(peer);

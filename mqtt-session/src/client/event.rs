@@ -128,12 +128,15 @@ pub struct Received {
     pub delivery: Option<Delivery>,
 }
 
+// Small enough for the allocators' fast paths: there is one for each message.
+const _: () = assert!(size_of::<usize>() < 8 || size_of::<Received>() <= 120);
+
 /// The right to acknowledge one message, once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a message whose delivery is dropped stays unacknowledged"]
 pub struct Delivery {
     /// QoS 1 ends with the link, QoS 2 with the session.
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
     pub(super) id: PacketId,
     pub(super) qos: QoS,
     /// Place among the acknowledgements of its link.

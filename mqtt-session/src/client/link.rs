@@ -116,7 +116,7 @@ impl Acks {
 pub(super) struct Link {
     pub(super) stage: Stage,
     /// Counts links, so that acknowledgements of an old one are told apart.
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
     pub(super) framer: Framer,
     pub(super) out: Segments,
     /// QoS 0 messages in `out`: where each ends.
@@ -147,7 +147,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(epoch: u64, clean_start: bool, now: Timestamp) -> Self {
+    pub(super) fn new(epoch: u32, clean_start: bool, now: Timestamp) -> Self {
         Self {
             stage: Stage::Connecting,
             epoch,

@@ -87,7 +87,7 @@ pub struct Client {
     was_online: bool,
     session: Session,
     link: Option<Link>,
-    links: u64,
+    links: u32,
     last_token: u64,
     store: StoreLog,
     /// `disconnect` was called and is not carried out.
@@ -208,7 +208,7 @@ impl Client {
         self.session.ledger.len()
     }
 
-    /// Whether the queue has room for a message of `size` bytes ([`Message::size`]).
+    /// Whether the queue has room for a message of `size` bytes ([`Message::size`](crate::Message::size)).
     #[must_use]
     pub fn has_room(&self, size: usize) -> bool {
         let session = &self.session;

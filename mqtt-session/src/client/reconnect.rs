@@ -81,7 +81,8 @@ impl Client {
             CleanStart::FirstOnly => !self.was_online && !self.session.established,
             CleanStart::Never => false,
         };
-        self.links += 1;
+        // Wraps after connecting each second for 136 years.
+        self.links = self.links.wrapping_add(1);
         let mut link = Link::new(self.links, clean, now);
         // [MQTT-3.1.0-1]. The settings were checked, except credentials that were set since.
         if let Err(error) = self.config.encode_connect(&self.session.client_id, clean, link.out.tail()) {

@@ -50,7 +50,7 @@ pub(super) struct Subscription {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// Counts sessions, so that what belongs to an old one is told apart.
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
     /// The server may still have it.
     pub(super) established: bool,
     /// The identifier in force; differs from the setting if the server assigned one.
@@ -142,7 +142,7 @@ impl Session {
     /// The server has lost the session [MQTT-3.2.2-5]. What it had not acknowledged is put in front of
     /// the queue again if `republish`; the rest is over.
     pub(super) fn lost(&mut self, republish: bool) -> Vec<(Token, bool, Outcome)> {
-        self.epoch += 1;
+        self.epoch = self.epoch.wrapping_add(1);
         self.received = Received::default();
         let mut over = Vec::new();
         let mut again = Vec::new();

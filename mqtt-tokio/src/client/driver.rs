@@ -18,9 +18,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes read and written at once.
-const CHUNK: usize = 64 * 1024;
-const SLICES: usize = 16;
+/// Bytes read at once: so many that a system call costs little for each message, so few that they
+/// are still in the cache when the application gets them.
+const READ: usize = 16 * 1024;
+/// Bytes written at once.
+const WRITE: usize = 64 * 1024;
+const SLICES: usize = 32;
 /// Turns before other tasks get theirs.
 const TURNS: usize = 8;
 
@@ -65,7 +68,7 @@ impl<C: Connector> Driver<C> {
             stream: None,
             closing: None,
             blocked: false,
-            buffer: vec![0; CHUNK].into(),
+            buffer: vec![0; READ].into(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             io: None,
             steps: Vec::new(),
@@ -84,6 +87,7 @@ impl<C: Connector> Driver<C> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         for _ in 0..TURNS {
             let busy = self.poll_dial(cx) | self.poll_read(cx) | self.answer_auth() | self.turn(cx);
+            let woken = !self.wakers.is_empty();
             self.wakers.drain(..).for_each(Waker::wake);
             if let (Some(cause), None, None) = (self.stopped, &self.stream, &self.dial) {
                 return Poll::Ready(cause);
@@ -91,6 +95,10 @@ impl<C: Connector> Driver<C> {
             // The deadline is that after the turn.
             if !busy && !self.poll_timer(cx) {
                 return Poll::Pending;
+            }
+            if woken {
+                // Whoever waits for messages gets them while they are in the cache.
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -194,7 +202,7 @@ impl<C: Connector> Driver<C> {
         let Some(stream) = &mut self.stream else { return };
         let mut stream = Pin::new(stream);
         let result = loop {
-            let mut outbox = inner.machine.outbox(now, CHUNK);
+            let mut outbox = inner.machine.outbox(now, WRITE);
             let mut slices = [&[][..]; SLICES];
             let filled = outbox.fill_slices(&mut slices);
             let result = match slices.get(..filled) {
@@ -244,7 +252,7 @@ impl<C: Connector> Driver<C> {
     fn event(&mut self, inner: &mut Inner, now: Timestamp, event: Event) -> bool {
         match event {
             Event::Message(received) => {
-                inner.route(now, *received, self.shared.inbox.get(), &mut self.wakers);
+                inner.route(now, received, self.shared.inbox.get(), &mut self.wakers);
             }
             Event::Done { token, outcome } => inner.done(token, outcome, &mut self.wakers),
             Event::Connected(connected) => {

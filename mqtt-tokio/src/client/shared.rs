@@ -299,35 +299,36 @@ impl Inner {
     pub(super) fn route(
         &mut self,
         now: Timestamp,
-        received: Received,
+        mut received: Box<Received>,
         inbox: Option<&String>,
         wakers: &mut Vec<Waker>,
     ) {
-        let Received { message, dup, delivery } = received;
-        if inbox.is_some_and(|inbox| *inbox == message.topic) {
-            self.respond(message);
-            if let Some(right) = delivery {
+        if inbox.is_some_and(|inbox| *inbox == received.message.topic) {
+            if let Some(right) = received.delivery.take() {
                 let _ = self.machine.ack(now, right, ReasonCode::Success);
             }
+            self.respond(received.message);
             return;
         }
-        if self.cached.0 != message.topic {
-            self.find_routes(&message.topic);
+        if self.cached.0 != received.message.topic {
+            self.find_routes(&received.message.topic);
         }
         match self.cached.1[..] {
-            [] => self.unclaimed(now, Held { message, dup, ack: delivery.map(Ack::One) }, wakers),
+            [] => self.unclaimed(now, Held { received, several: None }, wakers),
             [index] => {
                 if let Some(route) = self.routes.get(index) {
-                    route.queue.push(Held { message, dup, ack: delivery.map(Ack::One) }, wakers);
+                    route.queue.push(Held { received, several: None }, wakers);
                 }
             }
-            ref several => {
-                let (left, reason) = (several.len(), ReasonCode::Success);
-                let right =
-                    delivery.map(|right| Arc::new(Mutex::new(Several { left, reason, right: Some(right) })));
-                for route in several.iter().filter_map(|&index| self.routes.get(index)) {
-                    let ack = right.clone().map(Ack::Several);
-                    route.queue.push(Held { message: message.clone(), dup, ack }, wakers);
+            ref indexes => {
+                let (left, reason) = (indexes.len(), ReasonCode::Success);
+                let right = received.delivery.take();
+                let several =
+                    right.map(|right| Arc::new(Mutex::new(Several { left, reason, right: Some(right) })));
+                for route in indexes.iter().filter_map(|&index| self.routes.get(index)) {
+                    let (message, dup) = (received.message.clone(), received.dup);
+                    let received = Box::new(Received { message, dup, delivery: None });
+                    route.queue.push(Held { received, several: several.clone() }, wakers);
                 }
             }
         }

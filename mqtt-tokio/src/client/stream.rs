@@ -1,9 +1,10 @@
 //! Streams of messages.
 
-use super::shared::{Ack, Shared, lock};
+use super::shared::{Ack, Several, Shared, lock};
 use super::{Client, Error};
 use mqtt_proto::ReasonCode;
 use mqtt_session::Message;
+use mqtt_session::client::Received;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::ops::Deref;
@@ -31,8 +32,7 @@ pub enum Item {
 /// A message that arrived. It dereferences to the [`Message`].
 #[derive(Debug)]
 pub struct Delivery {
-    message: Message,
-    dup: bool,
+    received: Box<Received>,
     ack: Option<(Arc<Shared>, Ack)>,
 }
 
@@ -40,13 +40,13 @@ impl Delivery {
     /// Whether the server may have sent it before.
     #[must_use]
     pub fn is_dup(&self) -> bool {
-        self.dup
+        self.received.dup
     }
 
     /// The message, without acknowledging it.
     #[must_use]
     pub fn into_message(self) -> Message {
-        self.message
+        self.received.message
     }
 
     /// Acknowledges the message, if that is up to the application ([`Options::manual_ack`]) and its
@@ -67,7 +67,7 @@ impl Delivery {
         if let Some((shared, ack)) = self.ack.take() {
             shared.ack(ack, reason);
         }
-        self.message
+        self.received.message
     }
 }
 
@@ -75,16 +75,31 @@ impl Deref for Delivery {
     type Target = Message;
 
     fn deref(&self) -> &Message {
-        &self.message
+        &self.received.message
     }
 }
 
 /// A message that waits in a stream, with the right to acknowledge it.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) message: Message,
-    pub(super) dup: bool,
-    pub(super) ack: Option<Ack>,
+    /// The right to acknowledge it is in here if this is the only stream that got it ...
+    pub(super) received: Box<Received>,
+    /// ... and here if there are several.
+    pub(super) several: Option<Arc<Mutex<Several>>>,
+}
+
+impl Held {
+    fn has_ack(&self) -> bool {
+        self.received.delivery.is_some() || self.several.is_some()
+    }
+
+    /// Takes the right to acknowledge the message.
+    pub(super) fn take_ack(&mut self) -> Option<Ack> {
+        match self.several.take() {
+            Some(several) => Some(Ack::Several(several)),
+            None => self.received.delivery.take().map(Ack::One),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,7 +131,7 @@ impl Queue {
     /// Appends. A full stream drops what need not be acknowledged, and counts it.
     pub(super) fn push(&self, held: Held, wakers: &mut Vec<Waker>) {
         let mut inner = lock(&self.inner);
-        if held.ack.is_none() && inner.entries.len() >= self.capacity {
+        if !held.has_ack() && inner.entries.len() >= self.capacity {
             inner.lag();
             return;
         }
@@ -125,11 +140,11 @@ impl Queue {
     }
 
     /// Appends to a backlog that nobody takes. Gives back the right to acknowledge what it drops.
-    pub(super) fn push_unheard(&self, held: Held) -> Option<Ack> {
+    pub(super) fn push_unheard(&self, mut held: Held) -> Option<Ack> {
         let mut inner = lock(&self.inner);
         if inner.entries.len() >= self.capacity {
             inner.lag();
-            return held.ack;
+            return held.take_ack();
         }
         inner.entries.push_back(Entry::Message(held));
         None
@@ -229,9 +244,9 @@ impl Subscription {
 
     fn hand_out(&self, entry: Entry) -> Item {
         match entry {
-            Entry::Message(Held { message, dup, ack }) => {
+            Entry::Message(mut held) => {
                 let shared = self.client.shared();
-                let ack = match ack {
+                let ack = match held.take_ack() {
                     Some(ack) if self.manual => Some((shared.clone(), ack)),
                     Some(ack) => {
                         shared.ack(ack, ReasonCode::Success);
@@ -239,7 +254,7 @@ impl Subscription {
                     }
                     None => None,
                 };
-                Item::Message(Delivery { message, dup, ack })
+                Item::Message(Delivery { received: held.received, ack })
             }
             Entry::Lagged(n) => Item::Lagged(n),
             Entry::Refused(filter, reason) => Item::Refused { filter, reason },
@@ -276,7 +291,9 @@ impl Subscription {
             }
         };
         for entry in self.close() {
-            if let Entry::Message(Held { ack: Some(ack), .. }) = entry {
+            if let Entry::Message(mut held) = entry
+                && let Some(ack) = held.take_ack()
+            {
                 shared.ack(ack, ReasonCode::Success);
             }
         }

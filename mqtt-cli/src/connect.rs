@@ -1,0 +1,243 @@
+//! What `pub` and `sub` share: where to connect, as whom, and how.
+
+use crate::properties::Properties;
+use crate::stop::Stop;
+use clap::{Args, ValueEnum};
+use mqtt_proto::{QoS, Version};
+use mqtt_session::Message;
+use mqtt_session::client::{CleanStart, DisconnectOptions, Will};
+use mqtt_tokio::client::{Client, Error, Options};
+use std::time::Duration;
+
+/// Options of every client.
+#[derive(Args, Debug)]
+pub(crate) struct Connection {
+    /// The server
+    #[arg(short = 'h', long, default_value = "localhost", value_name = "HOST")]
+    host: String,
+    /// Its port
+    #[arg(short, long, default_value_t = 1883)]
+    port: u16,
+    /// Server, user, password and topic at once: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC
+    #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    url: Option<String>,
+    /// User name
+    #[arg(short, long = "username", value_name = "NAME")]
+    user_name: Option<String>,
+    /// Password
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD")]
+    password: Option<String>,
+    /// Client identifier; a random one by default
+    #[arg(short, long)]
+    id: Option<String>,
+    /// Client identifier: this and the number of the process
+    #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id")]
+    id_prefix: Option<String>,
+    /// Longest silence in seconds; 0 switches keep alive off
+    #[arg(short, long, default_value_t = 60, value_name = "SECS")]
+    keepalive: u16,
+    /// Keep the session after disconnecting (needs --id)
+    #[arg(short = 'c', long = "disable-clean-session", requires = "id")]
+    keep_session: bool,
+    /// Seconds that the session outlives the connection (5.0)
+    #[arg(short = 'x', long, value_name = "SECS")]
+    session_expiry_interval: Option<u32>,
+    /// Protocol version: 31, 311 or 5. Default 311, or 5 if another option needs it
+    #[arg(short = 'V', long, value_name = "VERSION", value_parser = version)]
+    protocol_version: Option<Version>,
+    /// QoS of messages or subscriptions: 0, 1 or 2
+    #[arg(short, long, default_value = "0", value_parser = qos)]
+    pub(crate) qos: QoS,
+    /// A property of a packet (5.0): PACKET NAME VALUE, or PACKET user-property NAME VALUE
+    #[arg(short = 'D', long, num_args = 3..=4, value_names = ["PACKET", "NAME", "VALUE"], action = clap::ArgAction::Append)]
+    property: Vec<String>,
+    /// Topic of the will
+    #[arg(long, value_name = "TOPIC")]
+    will_topic: Option<String>,
+    /// Payload of the will
+    #[arg(long, value_name = "PAYLOAD", requires = "will_topic")]
+    will_payload: Option<String>,
+    /// QoS of the will
+    #[arg(long, value_name = "QOS", value_parser = qos, requires = "will_topic")]
+    will_qos: Option<QoS>,
+    /// Retain the will
+    #[arg(long, requires = "will_topic")]
+    will_retain: bool,
+    /// Messages that may be unacknowledged at once
+    #[arg(short = 'M', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    max_inflight: Option<u16>,
+    /// Tell what happens on the connection
+    #[arg(short, long)]
+    pub(crate) debug: bool,
+    /// Print no errors, except mistakes in the options
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// When retained messages are wanted on subscribing.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RetainHandling {
+    Always,
+    New,
+    Never,
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    match text {
+        "31" | "3.1" | "mqttv31" => Ok(Version::V31),
+        "311" | "3.1.1" | "mqttv311" => Ok(Version::V311),
+        "5" | "5.0" | "mqttv5" => Ok(Version::V5),
+        _ => Err("write 31, 311 or 5".to_owned()),
+    }
+}
+
+pub(crate) fn qos(text: &str) -> Result<QoS, String> {
+    text.parse().ok().and_then(QoS::from_u8).ok_or_else(|| "write 0, 1 or 2".to_owned())
+}
+
+/// A client that is connected, and what it needs to end.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) version: Version,
+    disconnect: DisconnectOptions,
+}
+
+impl Connection {
+    /// The topic behind the server in `--url`.
+    pub(crate) fn topic_of_url(&self) -> Option<&str> {
+        let (_, rest) = self.url.as_deref()?.split_once("://")?;
+        rest.split_once('/').map(|(_, topic)| topic).filter(|topic| !topic.is_empty())
+    }
+
+    /// The version asked for, or the one that the options need.
+    pub(crate) fn version(&self, needs_v5: bool) -> Result<Version, Stop> {
+        let needs_v5 = needs_v5 || self.session_expiry_interval.is_some();
+        match self.protocol_version {
+            None if needs_v5 => Ok(Version::V5),
+            Some(version) if needs_v5 && !version.is_v5() => {
+                Err(Stop::new(format!("an option needs MQTT 5.0, and -V asks for {version}")))
+            }
+            version => Ok(version.unwrap_or(Version::V311)),
+        }
+    }
+
+    fn will(&self, properties: &Properties) -> Option<Will> {
+        let topic = self.will_topic.clone()?;
+        let payload = self.will_payload.clone().unwrap_or_default();
+        let mut message = Message::new(topic, payload).with_qos(self.will_qos.unwrap_or_default());
+        message.retain = self.will_retain;
+        let given = properties.will.as_properties();
+        let delay_secs = given.will_delay_interval().unwrap_or(0);
+        message.properties.extend_except(given, &[mqtt_proto::PropertyId::WillDelayInterval]);
+        Some(Will { message, delay_secs })
+    }
+
+    fn client_id(&self, version: Version) -> Result<String, Stop> {
+        if let Some(id) = &self.id {
+            return Ok(id.clone());
+        }
+        if let Some(prefix) = &self.id_prefix {
+            return Ok(format!("{prefix}{}", std::process::id()));
+        }
+        if version.is_v5() {
+            return Ok(String::new());
+        }
+        let mut random = [0; 9];
+        getrandom::fill(&mut random).map_err(|e| Stop::new(format!("no random bytes: {e}")))?;
+        // At most 23 characters, which is what 3.1 allows.
+        Ok(random.iter().fold("mqtt-".to_owned(), |id, byte| format!("{id}{byte:02x}")))
+    }
+
+    /// Connects.
+    pub(crate) async fn connect(&self, version: Version, properties: &Properties) -> Result<Session, Stop> {
+        let fail = |error: &Error| Stop::client(error, version);
+        let mut options = match &self.url {
+            Some(url) => {
+                let server = match url.split_once("://") {
+                    Some((scheme, rest)) => format!("{scheme}://{}", rest.split('/').next().unwrap_or(rest)),
+                    None => url.clone(),
+                };
+                Options::from_url(&server).map_err(|e| fail(&e))?
+            }
+            None => Options::new(&self.host, self.port),
+        };
+        let mut wrong = Ok(());
+        let client_id = self.client_id(version)?;
+        options = options.version(version).configure(|config| {
+            config.client_id = client_id;
+            config.keep_alive_secs = self.keepalive;
+            if self.user_name.is_some() {
+                config.user_name.clone_from(&self.user_name);
+            }
+            if let Some(password) = &self.password {
+                config.password = Some(password.clone().into());
+            }
+            config.will = self.will(properties);
+            config.session_expiry_secs = self.session_expiry_interval.unwrap_or(0);
+            config.clean_start = CleanStart::Always;
+            if self.keep_session {
+                // What the server has is taken up, though this process knows nothing of it.
+                config.clean_start = CleanStart::Never;
+                config.adopt_session = true;
+                config.session_expiry_secs = self.session_expiry_interval.unwrap_or(u32::MAX);
+            }
+            if let Some(n) = self.max_inflight {
+                config.max_in_flight = n;
+            }
+            wrong = properties.configure(config);
+        });
+        wrong?;
+        let mut disconnect = DisconnectOptions::default();
+        disconnect.properties.extend_except(properties.disconnect.as_properties(), &[]);
+        if self.debug {
+            eprintln!("Connecting to {} with MQTT {version}", self.url.as_deref().unwrap_or(&self.host));
+        }
+        let client = options.connect().await.map_err(|e| fail(&e))?;
+        if self.debug {
+            eprintln!("Connected");
+        }
+        Ok(Session { client, version, disconnect })
+    }
+}
+
+impl Session {
+    /// Says goodbye.
+    pub(crate) async fn close(self) -> Result<(), Stop> {
+        self.client.disconnect_with(self.disconnect).await.map_err(|e| Stop::client(&e, self.version))
+    }
+
+    /// Waits until the client ends for good, and tells why.
+    pub(crate) async fn ended(&self) -> Stop {
+        let mut state = self.client.state();
+        loop {
+            if let mqtt_tokio::client::State::Closed { cause, .. } = &*state.borrow_and_update() {
+                return Stop::new(format!("the connection has ended: {cause}"));
+            }
+            if state.changed().await.is_err() {
+                return Stop::new("the connection has ended");
+            }
+        }
+    }
+}
+
+/// Runs a client program.
+pub(crate) fn block_on(
+    quiet: bool,
+    program: impl Future<Output = Result<(), Stop>>,
+) -> std::process::ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Stop::new(format!("cannot start: {e}")).exit(quiet),
+    };
+    let result = runtime.block_on(program);
+    // A thread that reads standard input may still wait for it.
+    runtime.shutdown_timeout(Duration::ZERO);
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(stop) => stop.exit(quiet),
+    }
+}
