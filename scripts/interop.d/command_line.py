@@ -4,6 +4,7 @@ Who knows those should be at home in ours: the same options, output and exit cod
 """
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -113,7 +114,9 @@ class Commands(BrokerCase):
             own = f"{topic}/{qos}"
             options = ["-t", own, "-q", qos, "-F", "%p", "-C", str(len(lines))]
             sub = self.sub(subscriber, *options, version=version)
-            self.pub(publisher, "-t", own, "-q", qos, "-l", input="\n".join(lines).encode(), version=version)
+            # mosquitto 2.0 ends its own 5.0 subscribers when QoS 2 messages come in a burst.
+            few = ["-M", "1"] if version == "mqttv5" and subscriber == THEIRS else []
+            self.pub(publisher, "-t", own, "-q", qos, "-l", *few, input="\n".join(lines).encode(), version=version)
             self.assertEqual(sub.output(self).decode().splitlines(), lines)
 
     @pairs
@@ -216,9 +219,8 @@ class Commands(BrokerCase):
                 self.assertEqual(sub.output(self), b"text/plain|abc|1|answers/here|b:1 a:2 b:3|7|x\n")
 
     FORMATS = [
-        "%p", "%m %p", "%t", "%q", "%r", "%l", "%x", "%X", "%%", "%A", "%C", "%D", "%E", "%F", "%P", "%R", "%S",
+        "%p", "%t", "%q", "%r", "%l", "%x", "%X", "%%", "%A", "%C", "%D", "%E", "%F", "%P", "%R", "%S",
         "%t %q %r %l %p", "\\t%p\\n\\\\", "plain", "", "a%pb%tc", "\\0\\a\\e\\r", "@@ %p", "%I", "@Y-@m-@d", "@j",
-        "%j", "%J",
     ]  # fmt: skip
 
     PAYLOADS = [b"text", b"", b"\x00\xff\x80binary\n", '{"a": [1, "\u00fc"]}'.encode()]
@@ -258,23 +260,42 @@ class Commands(BrokerCase):
         subs = [self.sub(whose, *options, version=version) for whose in (OURS, THEIRS)]
         self.publish_by_hand(version, topic, payloads)
         # The second may turn between them.
-        ours, theirs = (re.sub(rb"\d\d:\d\d:\d\d(\.\d+)?", b"TIME", s.output(self)) for s in subs)
-        self.assertEqual(ours, theirs)
+        return [re.sub(rb"\d\d:\d\d:\d\d(\.\d+)?", b"TIME", s.output(self)) for s in subs]
 
     def test_formats(self):
-        """-F: byte for byte what mosquitto_sub writes for the same messages."""
+        """-F: byte for byte what mosquitto_sub writes for the same messages.
+
+        %m is not among them: the packet id is not shown to users of our client.
+        """
         for version in VERSIONS:
             for format in self.FORMATS:
                 with self.subTest(version=version, format=format):
-                    # %J wants JSON.
-                    payloads = self.PAYLOADS if format != "%J" else self.PAYLOADS[3:]
-                    self.compare(version, self.topic(f"{version}/\u00fc "), payloads, "-F", format)
+                    ours, theirs = self.compare(
+                        version, self.topic(f"{version}/\u00fc "), self.PAYLOADS, "-F", format
+                    )
+                    self.assertEqual(ours, theirs)
+
+    def test_json(self):
+        """%j and %J: the same values, but for the packet id; theirs loses payloads that are no text."""
+        for version in VERSIONS:
+            for format, payloads in [
+                ("%j", [self.PAYLOADS[0], self.PAYLOADS[1], self.PAYLOADS[3]]),
+                ("%J", [self.PAYLOADS[3], b"[1, 2.5, null, true]", b"17"]),
+            ]:
+                with self.subTest(version=version, format=format):
+                    written = self.compare(version, self.topic(version), payloads, "-F", format)
+                    ours, theirs = ([json.loads(line) for line in out.splitlines()] for out in written)
+                    for message in ours + theirs:
+                        self.assertRegex(message.pop("tst"), r"^\d{4}-\d\d-\d\dTTIMEZ?[+-]\d{4}$")
+                        message.pop("mid", None)
+                    self.assertEqual(ours, theirs)
 
     def test_plain_output(self):
         """What is written without -F, with -v, with -N."""
         for options in [[], ["-v"], ["-N"], ["-v", "-N"]]:
             with self.subTest(options=options):
-                self.compare("mqttv311", self.topic(), self.PAYLOADS, *options)
+                ours, theirs = self.compare("mqttv311", self.topic(), self.PAYLOADS, *options)
+                self.assertEqual(ours, theirs)
 
     def test_count_acknowledges(self):
         """What -C counted is done: it does not come again, and what follows waits."""
@@ -332,8 +353,9 @@ class ExitCodes(TestCase):
                 for kind, options in [("pub", ["-m", "x"]), ("sub", [])]:
                     for login in [[], ["-u", "nobody", "-P", "wrong"]]:
                         with self.subTest(version=version, kind=kind, login=login):
-                            options = ["-h", HOST, "-p", broker.port, "-V", version, "-t", "a", *options, *login]
-                            ours, theirs = self.both(kind, *options)
+                            ours, theirs = self.both(
+                                kind, "-h", HOST, "-p", broker.port, "-V", version, "-t", "a", *options, *login
+                            )
                             self.assertEqual(theirs.code, code, str(theirs))
                             self.assertEqual(ours.code, code, str(ours))
                             self.assertNotEqual(ours.err, b"")
@@ -381,7 +403,8 @@ class ExitCodes(TestCase):
         command = f"{MQTT} sub -h {HOST} -p {relay.port} -t a -q 1 | head -n 1"
         pipe = self.spawn("sh", "-c", command)
         relay.subscribed(1, pipe)
-        for _ in range(3):
+        # It notices with the first message that nobody reads any more.
+        while pipe.running():
             self.succeed("mosquitto_pub", "-h", HOST, "-p", broker.port, "-t", "a", "-q", "1", "-m", "x")
         result = pipe.wait()
         self.assertEqual((result.out, result.err), (b"x\n", b""), str(result))
