@@ -116,6 +116,8 @@ impl Broker {
             self.end_session(key);
             existing = None;
         }
+        // Before the new CONNACK.
+        self.publish_wills();
         let key = match existing {
             Some(key) => {
                 // [MQTT-3.1.3-9]: a will that waited is not published.

@@ -9,7 +9,7 @@ use crate::store::{SessionId, StoredDelivery};
 use crate::{StoreOp, StoreSeq};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use mqtt_proto::{QoS, ReasonCode, RetainHandling, SubscriptionOptions, TopicFilter};
+use mqtt_proto::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug)]
@@ -279,7 +279,8 @@ impl Broker {
             Overflow::Disconnect => {
                 let link = self.sessions.get(key as usize).and_then(|session| session.link);
                 if let Some(link) = link {
-                    self.hang_up(link, ReasonCode::QuotaExceeded, true);
+                    // Not here: ending a link may route further messages.
+                    self.condemned.push_back(self.id_of(link));
                 }
             }
         }
@@ -504,7 +505,8 @@ impl Broker {
         if !wanted || filter.shared().is_some() || self.router.retained() == 0 {
             return;
         }
-        let found = self.router.retained_matching(filter.as_str());
+        let mut found = self.router.retained_matching(filter.as_str());
+        self.forget_expired(&mut found);
         if found.is_empty() {
             return;
         }
@@ -520,6 +522,24 @@ impl Broker {
         session.replays.push_back(replay);
         if let Some(link) = session.link {
             self.queue_flush(link);
+        }
+    }
+
+    /// Takes expired messages out of those found, and out of the retained ones.
+    fn forget_expired(&mut self, found: &mut Vec<MessageKey>) {
+        let (now, messages) = (self.now, &self.messages);
+        let is_expired = |key: &MessageKey| messages.get(*key).is_none_or(|held| held.is_expired(now));
+        let (gone, kept): (Vec<_>, Vec<_>) = core::mem::take(found).into_iter().partition(is_expired);
+        *found = kept;
+        for key in gone {
+            let Some(held) = self.messages.get_mut(key) else { continue };
+            held.is_retained = false;
+            let topic = held.topic_str();
+            self.router.retain(topic, None);
+            if self.journal.is_on() {
+                self.journal.op(StoreOp::DeleteRetained(topic.into()));
+            }
+            self.release_message(key);
         }
     }
 

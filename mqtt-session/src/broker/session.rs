@@ -58,6 +58,8 @@ pub(super) struct Session {
     pub(super) expires: Timestamp,
     pub(super) will: Option<Box<Will>>,
     pub(super) will_due: Timestamp,
+    /// The timer that is armed.
+    pub(super) armed: Timestamp,
     pub(super) ledger: Ledger<Delivery>,
     pub(super) received: Received,
     /// Stored entries of exchanges that wait for PUBCOMP.
@@ -84,6 +86,7 @@ impl Session {
             expires: Timestamp::MAX,
             will: None,
             will_due: Timestamp::MAX,
+            armed: Timestamp::MAX,
             ledger: Ledger::default(),
             received: Received::default(),
             releasing: IdMap::default(),
