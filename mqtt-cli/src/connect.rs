@@ -22,16 +22,16 @@ pub(crate) struct Connection {
     #[arg(short = 'L', long, value_name = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC", conflicts_with_all = ["host", "port"])]
     url: Option<String>,
     /// User name
-    #[arg(short, long = "username", value_name = "NAME")]
+    #[arg(short, long = "username", value_name = "NAME", allow_hyphen_values = true)]
     user_name: Option<String>,
     /// Password
-    #[arg(short = 'P', long = "pw", value_name = "PASSWORD")]
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", allow_hyphen_values = true)]
     password: Option<String>,
     /// Client identifier; a random one by default
-    #[arg(short, long)]
+    #[arg(short, long, allow_hyphen_values = true)]
     id: Option<String>,
     /// Client identifier: this and the number of the process
-    #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id")]
+    #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id", allow_hyphen_values = true)]
     id_prefix: Option<String>,
     /// Longest silence in seconds; 0 switches keep alive off
     #[arg(short, long, default_value_t = 60, value_name = "SECS")]
@@ -39,8 +39,8 @@ pub(crate) struct Connection {
     /// Keep the session after disconnecting (needs --id)
     #[arg(short = 'c', long = "disable-clean-session", requires = "id")]
     keep_session: bool,
-    /// Seconds that the session outlives the connection (5.0)
-    #[arg(short = 'x', long, value_name = "SECS")]
+    /// Seconds that the session outlives the connection; -1 for ever (5.0)
+    #[arg(short = 'x', long, value_name = "SECS", value_parser = expiry, allow_hyphen_values = true)]
     session_expiry_interval: Option<u32>,
     /// Protocol version: 31, 311 or 5. Default 311, or 5 if another option needs it
     #[arg(short = 'V', long, value_name = "VERSION", value_parser = version)]
@@ -49,13 +49,13 @@ pub(crate) struct Connection {
     #[arg(short, long, default_value = "0", value_parser = qos)]
     pub(crate) qos: QoS,
     /// A property of a packet (5.0): PACKET NAME VALUE, or PACKET user-property NAME VALUE
-    #[arg(short = 'D', long, num_args = 3..=4, value_names = ["PACKET", "NAME", "VALUE"], action = clap::ArgAction::Append)]
+    #[arg(short = 'D', long, num_args = 3..=4, allow_negative_numbers = true, value_names = ["PACKET", "NAME", "VALUE"], action = clap::ArgAction::Append)]
     property: Vec<String>,
     /// Topic of the will
     #[arg(long, value_name = "TOPIC")]
     will_topic: Option<String>,
     /// Payload of the will
-    #[arg(long, value_name = "PAYLOAD", requires = "will_topic")]
+    #[arg(long, value_name = "PAYLOAD", requires = "will_topic", allow_hyphen_values = true)]
     will_payload: Option<String>,
     /// QoS of the will
     #[arg(long, value_name = "QOS", value_parser = qos, requires = "will_topic")]
@@ -66,6 +66,9 @@ pub(crate) struct Connection {
     /// Messages that may be unacknowledged at once
     #[arg(short = 'M', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     max_inflight: Option<u16>,
+    /// Accepted for compatibility: packets are never held back
+    #[arg(long, hide = true)]
+    nodelay: bool,
     /// Tell what happens on the connection
     #[arg(short, long)]
     pub(crate) debug: bool,
@@ -91,6 +94,13 @@ fn version(text: &str) -> Result<Version, String> {
         "311" | "3.1.1" | "mqttv311" => Ok(Version::V311),
         "5" | "5.0" | "mqttv5" => Ok(Version::V5),
         _ => Err("write 31, 311 or 5".to_owned()),
+    }
+}
+
+fn expiry(text: &str) -> Result<u32, String> {
+    match text {
+        "-1" | "∞" => Ok(u32::MAX),
+        _ => text.parse().map_err(|_| "write a number of seconds, or -1".to_owned()),
     }
 }
 
@@ -218,7 +228,7 @@ impl Session {
         let mut state = self.client.state();
         loop {
             if let mqtt_tokio::client::State::Closed { cause, .. } = &*state.borrow_and_update() {
-                return Stop::new(format!("the connection has ended: {cause}"));
+                return Stop::cause(cause, self.version);
             }
             if state.changed().await.is_err() {
                 return Stop::new("the connection has ended");

@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     connection: Connection,
     /// Topic
-    #[arg(short, long, required_unless_present = "url")]
+    #[arg(short, long, required_unless_present = "url", allow_hyphen_values = true)]
     topic: Option<String>,
     /// Payload
     #[arg(short, long, allow_hyphen_values = true)]
