@@ -77,7 +77,7 @@ impl Journal {
     /// before anything that depends on what was emitted so far.
     pub(super) fn commit(&mut self, outputs: &mut VecDeque<Output>) -> StoreSeq {
         if !self.open.ops.is_empty() {
-            self.last.0 += 1;
+            self.last = self.last.next();
             let group = core::mem::take(&mut self.open);
             let size = group.size();
             self.unconfirmed_bytes += size;
@@ -91,7 +91,7 @@ impl Journal {
 
     /// The number that the open group will have.
     pub(super) const fn next_seq(&self) -> StoreSeq {
-        StoreSeq(self.last.0 + 1)
+        self.last.next()
     }
 
     pub(super) const fn stored(&self) -> StoreSeq {

@@ -118,6 +118,8 @@ pub struct Broker {
     /// Bytes kept for connections without an accepted CONNECT.
     unauthenticated: usize,
     shutting_down: bool,
+    /// Retained messages that were set.
+    retained_writes: u64,
     matches: Matches,
     spare_buffers: Vec<Vec<u8>>,
     received: u64,
@@ -159,6 +161,7 @@ impl Broker {
             budget: 0,
             unauthenticated: 0,
             shutting_down: false,
+            retained_writes: 0,
             matches: Matches::default(),
             spare_buffers: Vec::new(),
             received: 0,

@@ -132,7 +132,7 @@ impl Broker {
                 c.paused = true;
                 let conn = self.id_of(index);
                 // Whatever is confirmed next may make room.
-                self.waiting.push_front((self.journal.stored(), conn));
+                self.waiting.push_front((self.journal.stored().next(), conn));
                 return used;
             }
             if self.budget == 0 {
