@@ -111,12 +111,14 @@ class Commands(BrokerCase):
             return
         lines = [f"line {n}" for n in range(500)] + ["", "ünïcödé", "last without a line feed"]
         for qos in "12":
+            if qos == "2" and version == "mqttv5" and subscriber == THEIRS and isinstance(self.broker, Mosquitto):
+                # mosquitto_sub 2.0 ends with a protocol error when QoS 2 messages come in a burst from
+                # mosquitto 2.0, whoever publishes them.
+                continue
             own = f"{topic}/{qos}"
             options = ["-t", own, "-q", qos, "-F", "%p", "-C", str(len(lines))]
             sub = self.sub(subscriber, *options, version=version)
-            # mosquitto 2.0 ends its own 5.0 subscribers when QoS 2 messages come in a burst.
-            few = ["-M", "1"] if version == "mqttv5" and subscriber == THEIRS else []
-            self.pub(publisher, "-t", own, "-q", qos, "-l", *few, input="\n".join(lines).encode(), version=version)
+            self.pub(publisher, "-t", own, "-q", qos, "-l", input="\n".join(lines).encode(), version=version)
             self.assertEqual(sub.output(self).decode().splitlines(), lines)
 
     @pairs
