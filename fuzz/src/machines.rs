@@ -344,6 +344,7 @@ fn client_history(u: &mut Unstructured<'_>) -> Result<()> {
     config.max_queued_messages = u.int_in_range(1..=8)?;
     config.max_queued_bytes = 10_000;
     config.max_in_flight = 4;
+    config.max_in_flight_3x = 4;
     config.receive_maximum = u.int_in_range(1..=4)?;
     config.max_unacknowledged = usize::from(config.receive_maximum);
     config.keep_alive_secs = u.int_in_range(0..=5)?;

@@ -140,6 +140,14 @@ impl Broker {
                 self.backlog.push_back(index);
                 return used;
             }
+            if c.phase == Phase::Connecting
+                && c.extras.as_ref().is_none_or(|e| e.handshake.is_none())
+                && rest.first().is_some_and(|byte| *byte != (PacketType::Connect as u8) << 4)
+            {
+                // [MQTT-3.1.0-1]: HTTP, TLS and the like are known by their first byte.
+                self.hang_up(index, ReasonCode::ProtocolError, false);
+                return input.len();
+            }
             match Framer::split(rest, max) {
                 Ok(Some(packet)) => {
                     used += packet.len();
@@ -156,14 +164,6 @@ impl Broker {
 
     fn packet(&mut self, index: u32, bytes: &[u8]) {
         let Some(c) = self.connections.get(index) else { return };
-        if c.phase == Phase::Connecting && c.extras.as_ref().is_none_or(|e| e.handshake.is_none()) {
-            // [MQTT-3.1.0-1]
-            let first = bytes.first().copied().unwrap_or_default();
-            if PacketType::from_first_byte(first) != Some(PacketType::Connect) {
-                self.hang_up(index, ReasonCode::ProtocolError, false);
-                return;
-            }
-        }
         let version = c.version;
         match PacketRef::decode(bytes, version) {
             Ok(packet) => self.dispatch(index, packet, bytes),

@@ -141,7 +141,11 @@ impl Client {
             (false, _) => properties.session_expiry_interval().unwrap_or(config.session_expiry_secs),
         };
         Limits {
-            in_flight: receive_maximum.min(config.max_in_flight),
+            in_flight: if self.rules().flow_control {
+                receive_maximum.min(config.max_in_flight)
+            } else {
+                config.max_in_flight_3x
+            },
             max_packet_size: properties.maximum_packet_size().unwrap_or(MAX_PACKET_SIZE),
             max_qos: properties.maximum_qos().unwrap_or(QoS::ExactlyOnce),
             retain: flag(properties.retain_available()),
