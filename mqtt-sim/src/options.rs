@@ -204,7 +204,8 @@ impl NodeOptions {
         config.max_in_flight = random.pick(&[1, 2, 8, 256]);
         config.topic_alias_maximum = random.pick(&[0, 1, 2, 16]);
         config.outbound_topic_aliases = random.pick(&[0, 1, 2, 16]);
-        config.max_packet_size = random.pick(&[100, 1_000, 1 << 20, 1 << 20]);
+        // Below 5.0 the broker cannot be told.
+        config.max_packet_size = if v5 { random.pick(&[100, 1_000, 1 << 20, 1 << 20]) } else { 1 << 20 };
         config.connect_timeout = Duration::from_secs(random.pick(&[2, 15]));
         config.ping_timeout = Duration::from_secs(random.pick(&[1, 10]));
         config.reconnect = Some(Backoff {

@@ -25,6 +25,8 @@ pub struct Message {
     pub expiry: Option<u32>,
     /// When it reached the broker first.
     pub arrived: Option<u64>,
+    /// When it expires, by what it said of its lifetime when it arrived; the earliest if it came again.
+    ends: u64,
     /// How often the broker took it.
     pub routed: u32,
     /// Its publisher lost its session while the message was under way: it may come twice.
@@ -82,6 +84,8 @@ pub struct Oracle {
     owed_groups: BTreeMap<(String, MessageId), ()>,
     takers: BTreeMap<(String, MessageId), BTreeSet<String>>,
     dues: Vec<Due>,
+    /// Wills that came before their time: right only if their session ended at this moment.
+    early: Vec<Due>,
     retained: BTreeMap<String, Option<MessageId>>,
     /// Wills are asked about, and may be refused.
     pub wills_may_fail: bool,
@@ -149,6 +153,7 @@ impl Oracle {
             retain,
             expiry,
             arrived: None,
+            ends: u64::MAX,
             routed: 0,
             may_repeat: twin,
             done: false,
@@ -191,12 +196,15 @@ impl Oracle {
     /// PUBLISH reached the broker.
     pub fn arrived(&mut self, now: u64, publisher: &str, seen: &Seen) {
         let Some(id) = seen.message else { return };
-        let Some(message) = self.messages.get(&id) else { return };
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let ends = seen.expiry.map_or(u64::MAX, |left| now + u64::from(left) * 1_000_000);
+        message.ends = message.ends.min(ends);
         // What came first is what a QoS 2 message was routed by.
         if message.settled || message.qos == QoS::ExactlyOnce && message.arrived.is_some() {
             return;
         }
         let (mut candidates, mut groups): (Vec<_>, BTreeSet<String>) = Default::default();
+        let message = message.clone();
         if message.qos > QoS::AtMostOnce {
             for (client, session) in self.sessions.iter().filter(|(_, session)| session.judged) {
                 let wanted = session.granted.iter().filter(|(_, subscription)| {
@@ -272,7 +280,7 @@ impl Oracle {
             let Some(found) = found else { return Err(format!("the will of c{node} is not due")) };
             let due = self.dues.remove(found);
             if due.at > now {
-                return Err(format!("the will of c{node} came {} us early", due.at - now));
+                self.early.push(due);
             }
             return Ok(());
         }
@@ -345,6 +353,7 @@ impl Oracle {
             let asked = std::mem::take(&mut session.asked);
             self.owed_groups.retain(|(group, _), ()| !asked.contains(group));
             // The old session is gone: its will fires at the latest now.
+            self.early.retain(|due| due.client != client);
             for due in self.dues.iter_mut().filter(|due| due.client == client) {
                 due.at = due.at.min(now);
             }
@@ -439,9 +448,7 @@ impl Oracle {
         if left > given {
             return Err(format!("a lifetime of {given} s grew to {left} s"));
         }
-        let arrived = message.arrived.unwrap_or(now);
-        let ends = arrived + u64::from(given) * 1_000_000;
-        if u64::from(left) * 1_000_000 + SLACK < ends.saturating_sub(now) {
+        if u64::from(left) * 1_000_000 + SLACK < message.ends.saturating_sub(now) {
             return Err(format!("of a lifetime of {given} s only {left} s are left too early"));
         }
         Ok(())
@@ -527,6 +534,9 @@ impl Oracle {
     /// # Errors
     /// If a will did not come.
     pub fn check(&mut self, now: u64) -> Result<(), String> {
+        if let Some(due) = self.early.first() {
+            return Err(format!("the will of {} came {} us early", due.client, due.at.saturating_sub(now)));
+        }
         if self.wills_may_fail {
             return Ok(());
         }

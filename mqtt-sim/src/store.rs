@@ -20,7 +20,7 @@ pub struct Store {
     appended: BTreeMap<MessageId, u64>,
     exchanges: BTreeMap<(String, u16, bool), u64>,
     received: BTreeMap<(String, u16), u64>,
-    subscribed: BTreeMap<(String, String), u64>,
+    subscribed: BTreeMap<(String, String), VecDeque<u64>>,
 }
 
 impl Store {
@@ -104,7 +104,8 @@ impl Store {
                 }
                 StoreOp::PutSubscription { session, filter, .. } => {
                     if let Some(client) = self.sessions.get(session) {
-                        self.subscribed.insert((client.clone(), filter.clone()), seq);
+                        let key = (client.clone(), filter.clone());
+                        self.subscribed.entry(key).or_default().push_back(seq);
                     }
                 }
                 _ => {}
@@ -142,8 +143,15 @@ impl Store {
     ///
     /// # Errors
     /// If the subscription is not safe.
-    pub fn grants(&self, client: &str, filter: &str) -> Result<(), String> {
-        self.check("SUBACK", self.subscribed.get(&(client.into(), filter.into())))
+    pub fn grants(&mut self, client: &str, filter: &str) -> Result<(), String> {
+        let list = self.subscribed.get_mut(&(client.into(), filter.into()));
+        let seq = list.and_then(VecDeque::pop_front);
+        self.check("SUBACK", seq.as_ref())
+    }
+
+    /// A new link: what was asked on the old one is not answered any more.
+    pub fn new_link(&mut self, client: &str) {
+        self.subscribed.retain(|(name, _), _| name != client);
     }
 
     /// A session begins anew: what was known about the identifiers of the old one is void.

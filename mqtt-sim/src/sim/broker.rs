@@ -343,6 +343,7 @@ impl Sim {
         }
         let result = self.oracle.connected(self.now, &client, &connect, present, node);
         self.check(result);
+        self.store.new_link(&client);
         if !present {
             self.store.forget(&client);
         }
