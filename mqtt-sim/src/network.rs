@@ -108,6 +108,12 @@ impl Pipe {
         self.held = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
     }
 
+    /// Pieces under way.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Bytes under way.
     #[must_use]
     pub const fn held(&self) -> usize {

@@ -144,7 +144,10 @@ impl Sim {
                     {
                         self.wires[link].link.paused = false;
                         self.broker_reads(link, &[]);
-                        self.schedule(self.now, Event::Arrive { link, up: true });
+                        // What arrived meanwhile was left where it was.
+                        for _ in 0..self.wires[link].link.up.pieces() {
+                            self.schedule(self.now, Event::Arrive { link, up: true });
+                        }
                     }
                 }
                 Output::Hangup { conn, after_flush } => self.hang_up(conn, after_flush),
