@@ -216,10 +216,11 @@ impl Broker {
         }
     }
 
-    /// Puts a packet into the outbox. A peer that sends without reading is cut off.
+    /// Puts a packet into the outbox, unless the link has ended ([MQTT-3.14.4-1]): routing a client's
+    /// message may have closed its own link. A peer that sends without reading is cut off.
     pub(super) fn put(&mut self, index: u32, packet: &PacketRef<'_>) {
         let Some(c) = self.connections.get_mut(index) else { return };
-        if c.gone {
+        if c.gone || c.phase == Phase::Closing {
             return;
         }
         outbox::put(c, packet);
