@@ -51,7 +51,13 @@ impl Pipe {
     }
 
     /// Takes bytes and gives the times at which they arrive. What is sent into a broken pipe is lost.
-    pub fn send(&mut self, now: u64, bytes: &[u8], options: &NetworkOptions, random: &mut Random) -> Vec<u64> {
+    pub fn send(
+        &mut self,
+        now: u64,
+        bytes: &[u8],
+        options: &NetworkOptions,
+        random: &mut Random,
+    ) -> Vec<u64> {
         let mut times = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() && !self.broken {

@@ -146,7 +146,15 @@ impl Oracle {
     }
 
     /// A node published.
-    pub fn published(&mut self, id: MessageId, topic: &str, qos: QoS, retain: bool, expiry: Option<u32>, twin: bool) {
+    pub fn published(
+        &mut self,
+        id: MessageId,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+        expiry: Option<u32>,
+        twin: bool,
+    ) {
         let message = Message {
             topic: topic.into(),
             qos,
@@ -358,9 +366,10 @@ impl Oracle {
                 due.at = due.at.min(now);
             }
             if judged {
-                for (_, message) in self.messages.range_mut(
-                    MessageId { node, number: 0 }..MessageId { node: node + 1, number: 0 },
-                ) {
+                for (_, message) in self
+                    .messages
+                    .range_mut(MessageId { node, number: 0 }..MessageId { node: node + 1, number: 0 })
+                {
                     message.may_repeat |= !message.done;
                 }
             }
@@ -468,15 +477,14 @@ impl Oracle {
     ) -> Result<(), String> {
         self.counts.delivered += 1;
         let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
-        let wanted = session
-            .asked
-            .iter()
-            .any(|filter| matches(shared(filter).unwrap_or(filter), topic));
+        let wanted = session.asked.iter().any(|filter| matches(shared(filter).unwrap_or(filter), topic));
         if !wanted {
             return Err(format!("{client} got {topic}, which it never asked for"));
         }
         let Some(id) = MessageId::of(payload) else { return Ok(()) };
-        let Some(message) = self.messages.get(&id) else { return Err(format!("{client} got {id} from nowhere")) };
+        let Some(message) = self.messages.get(&id) else {
+            return Err(format!("{client} got {id} from nowhere"));
+        };
         if message.topic != topic {
             return Err(format!("{client} got {id} under {topic} instead of {}", message.topic));
         }

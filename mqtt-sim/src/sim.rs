@@ -98,7 +98,8 @@ impl Sim {
         let options = Options::draw(&mut random);
         let now = 10_000_000;
         let start = Timestamp::from_micros(now);
-        let mut broker = Broker::new(options.broker.clone(), start).expect("settings that were drawn are valid");
+        let mut broker =
+            Broker::new(options.broker.clone(), start).expect("settings that were drawn are valid");
         let everything =
             SubscriptionOptions { retain_as_published: true, ..SubscriptionOptions::from(QoS::ExactlyOnce) };
         broker.subscribe(start, "#", everything).expect("a filter");
@@ -146,7 +147,8 @@ impl Sim {
 
     /// The time that an input is given: now and then an older one.
     fn given_time(&mut self) -> Timestamp {
-        let back = if self.random.chance(self.options.stale_clocks) { self.random.range(0..2_000_000) } else { 0 };
+        let back =
+            if self.random.chance(self.options.stale_clocks) { self.random.range(0..2_000_000) } else { 0 };
         Timestamp::from_micros(self.now - back)
     }
 
@@ -236,7 +238,8 @@ impl Sim {
         self.check(result);
         let stats = self.broker.stats();
         let wills = 400 * self.nodes.len();
-        if stats.message_bytes > self.options.broker.max_message_bytes.saturating_add(self.options.payload + 1_000 + wills)
+        if stats.message_bytes
+            > self.options.broker.max_message_bytes.saturating_add(self.options.payload + 1_000 + wills)
         {
             self.fail(format!("{} bytes of messages are held", stats.message_bytes));
         }

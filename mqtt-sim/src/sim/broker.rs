@@ -204,7 +204,8 @@ impl Sim {
             self.hash.add(new);
             let tell = self.trace.is_on();
             let heard = wire.taps[2].hear(new, tell);
-            let times = wire.link.down.send(self.now, &bytes[..taken], &self.options.network, &mut self.random);
+            let times =
+                wire.link.down.send(self.now, &bytes[..taken], &self.options.network, &mut self.random);
             for at in times {
                 self.schedule(at, Event::Arrive { link, up: false });
             }
@@ -302,7 +303,8 @@ impl Sim {
         match event {
             Told::Message { message, .. } => {
                 self.trace.line(self.now, || {
-                    let payload = String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)]).into_owned();
+                    let payload = String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)])
+                        .into_owned();
                     format!("routed {} {payload}", message.topic)
                 });
                 let result = self.oracle.routed(self.now, &message.topic, &message.payload, message.retain);
@@ -417,9 +419,8 @@ impl Sim {
             }
         }
         for (topic, last) in self.oracle.retained().clone() {
-            let expired = last
-                .and_then(|id| self.oracle.message(id))
-                .is_some_and(|message| message.expiry.is_some());
+            let expired =
+                last.and_then(|id| self.oracle.message(id)).is_some_and(|message| message.expiry.is_some());
             let have = found.get(&topic).copied().flatten();
             if have != last && !expired {
                 self.fail(format!("the retained message of {topic} is {have:?} instead of {last:?}"));

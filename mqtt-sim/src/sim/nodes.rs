@@ -116,7 +116,9 @@ impl Sim {
     /// Obeys a node's machine. Whether it wanted anything.
     pub(super) fn obey_node(&mut self, number: usize) -> bool {
         let mut busy = false;
-        while let Some(output) = self.nodes[number].client.as_mut().and_then(mqtt_session::Client::poll_output) {
+        while let Some(output) =
+            self.nodes[number].client.as_mut().and_then(mqtt_session::Client::poll_output)
+        {
             busy = true;
             match output {
                 Output::Dial { .. } => {
@@ -164,7 +166,8 @@ impl Sim {
             Told::Message(received) => {
                 let message = received.message;
                 self.trace.line(self.now, || {
-                    let payload = String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)]).into_owned();
+                    let payload = String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)])
+                        .into_owned();
                     format!("n{number} gets {} {payload} q{}", message.topic, message.qos.as_u8())
                 });
                 let node = &mut self.nodes[number];
