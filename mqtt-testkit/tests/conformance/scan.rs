@@ -88,7 +88,7 @@ fn list(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// All tests of the workspace that run: those that the module tree of a target reaches, that are not
-/// ignored, and that no `cfg` but `test` guards.
+/// ignored, and that nothing guards but `cfg(test)` and features that are on by default.
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for member in members() {
@@ -102,93 +102,117 @@ pub(crate) fn tests() -> Vec<Test> {
             let file = if path.is_dir() { path.join("main.rs") } else { path };
             targets.push((format!("{member}/{stem}"), file));
         }
+        let mut walk = Walk { features: default_features(&dir), tests: Vec::new() };
         for (name, path) in targets {
             if path.is_file() && path.extension().is_some_and(|extension| extension == "rs") {
                 let modules = path.parent().expect("a directory").to_owned();
-                walk_file(&path, &modules, &name, &mut tests);
+                walk.file(&path, &modules, &name);
             }
         }
+        tests.append(&mut walk.tests);
     }
     tests
 }
 
-fn walk_file(path: &Path, modules: &Path, name: &str, tests: &mut Vec<Test>) {
-    let file = syn::parse_file(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    if runs(&file.attrs) {
-        walk(&file.items, modules, name, tests);
-    }
+fn default_features(package: &Path) -> Vec<String> {
+    let manifest = read(&package.join("Cargo.toml"));
+    let line = manifest.lines().find(|line| line.starts_with("default = ")).unwrap_or_default();
+    line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-fn walk(items: &[Item], modules: &Path, name: &str, tests: &mut Vec<Test>) {
-    for item in items {
-        match item {
-            Item::Fn(item) if runs(&item.attrs) && item.attrs.iter().any(is_test) => {
-                let name = format!("{name}::{}", item.sig.ident);
-                tests.push(Test { name, doc: doc(&item.attrs) });
-            }
-            Item::Mod(item) if runs(&item.attrs) => {
-                let ident = item.ident.to_string();
-                let (name, inner) = (format!("{name}::{ident}"), modules.join(&ident));
-                match &item.content {
-                    Some((_, items)) => walk(items, &inner, &name, tests),
-                    None => {
-                        let files = [modules.join(format!("{ident}.rs")), inner.join("mod.rs")];
-                        // Modules with a path of their own are data of a test, not tests.
-                        if let Some(file) = files.iter().find(|file| file.is_file()) {
-                            walk_file(file, &inner, &name, tests);
+/// A walk over the modules of one package.
+struct Walk {
+    features: Vec<String>,
+    tests: Vec<Test>,
+}
+
+impl Walk {
+    fn file(&mut self, path: &Path, modules: &Path, name: &str) {
+        let file = syn::parse_file(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if self.runs(&file.attrs) {
+            self.items(&file.items, modules, name);
+        }
+    }
+
+    fn items(&mut self, items: &[Item], modules: &Path, name: &str) {
+        for item in items {
+            match item {
+                Item::Fn(item) if self.runs(&item.attrs) && item.attrs.iter().any(is_test) => {
+                    let name = format!("{name}::{}", item.sig.ident);
+                    self.tests.push(Test { name, doc: doc(&item.attrs) });
+                }
+                Item::Mod(item) if self.runs(&item.attrs) => {
+                    let ident = item.ident.to_string();
+                    let (name, inner) = (format!("{name}::{ident}"), modules.join(&ident));
+                    match &item.content {
+                        Some((_, items)) => self.items(items, &inner, &name),
+                        None => {
+                            let files = [modules.join(format!("{ident}.rs")), inner.join("mod.rs")];
+                            // A module elsewhere, with a path of its own, is not looked at.
+                            if let Some(file) = files.iter().find(|file| file.is_file()) {
+                                self.file(file, &inner, &name);
+                            }
                         }
                     }
                 }
+                Item::Macro(item) if item.mac.path.is_ident("proptest") && self.runs(&item.attrs) => {
+                    self.tokens(item.mac.tokens.clone(), name);
+                }
+                _ => {}
             }
-            Item::Macro(item) if item.mac.path.is_ident("proptest") && runs(&item.attrs) => {
-                walk_tokens(item.mac.tokens.clone(), name, tests);
-            }
-            _ => {}
         }
     }
-}
 
-/// The functions in the body of a macro that takes functions with attributes.
-fn walk_tokens(tokens: TokenStream, name: &str, tests: &mut Vec<Test>) {
-    let mut attrs: Vec<Attribute> = Vec::new();
-    let mut tokens = tokens.into_iter().peekable();
-    while let Some(token) = tokens.next() {
-        match token {
-            TokenTree::Punct(punct) if punct.as_char() == '#' => {
-                if let Some(TokenTree::Group(group)) = tokens.peek()
-                    && group.delimiter() == Delimiter::Bracket
-                {
-                    let group = tokens.next().expect("it was peeked");
-                    let one: TokenStream = [TokenTree::Punct(punct), group].into_iter().collect();
-                    let parsed = syn::parse::Parser::parse2(Attribute::parse_outer, one);
-                    attrs.extend(parsed.expect("an attribute"));
+    /// The functions in the body of a macro that takes functions with attributes.
+    fn tokens(&mut self, tokens: TokenStream, name: &str) {
+        let mut attrs: Vec<Attribute> = Vec::new();
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            match token {
+                TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                    if let Some(TokenTree::Group(group)) = tokens.peek()
+                        && group.delimiter() == Delimiter::Bracket
+                    {
+                        let group = tokens.next().expect("it was peeked");
+                        let one: TokenStream = [TokenTree::Punct(punct), group].into_iter().collect();
+                        let parsed = syn::parse::Parser::parse2(Attribute::parse_outer, one);
+                        attrs.extend(parsed.expect("an attribute"));
+                    }
                 }
-            }
-            TokenTree::Ident(ident) if ident == "fn" => {
-                if let Some(TokenTree::Ident(function)) = tokens.next()
-                    && runs(&attrs)
-                    && attrs.iter().any(is_test)
-                {
-                    tests.push(Test { name: format!("{name}::{function}"), doc: doc(&attrs) });
+                TokenTree::Ident(ident) if ident == "fn" => {
+                    if let Some(TokenTree::Ident(function)) = tokens.next()
+                        && self.runs(&attrs)
+                        && attrs.iter().any(is_test)
+                    {
+                        self.tests.push(Test { name: format!("{name}::{function}"), doc: doc(&attrs) });
+                    }
+                    attrs.clear();
                 }
-                attrs.clear();
+                _ => {}
             }
-            _ => {}
         }
+    }
+
+    /// Whether nothing keeps what has these attributes from running.
+    fn runs(&self, attrs: &[Attribute]) -> bool {
+        let is_on = |attr: &Attribute| match &attr.meta {
+            Meta::List(list) => {
+                let condition = list.tokens.to_string();
+                condition == "test"
+                    || self.features.iter().any(|feature| condition == format!("feature = {feature:?}"))
+            }
+            _ => false,
+        };
+        !attrs.iter().any(|attr| {
+            attr.path().is_ident("ignore")
+                || attr.path().is_ident("cfg_attr")
+                || attr.path().is_ident("cfg") && !is_on(attr)
+        })
     }
 }
 
 fn is_test(attr: &Attribute) -> bool {
     attr.path().segments.last().is_some_and(|segment| segment.ident == "test")
-}
-
-/// Whether nothing keeps what has these attributes from running.
-fn runs(attrs: &[Attribute]) -> bool {
-    !attrs.iter().any(|attr| {
-        let guarded = attr.path().is_ident("cfg")
-            && !matches!(&attr.meta, Meta::List(list) if list.tokens.to_string() == "test");
-        guarded || attr.path().is_ident("ignore") || attr.path().is_ident("cfg_attr")
-    })
 }
 
 fn doc(attrs: &[Attribute]) -> String {
@@ -230,7 +254,7 @@ pub(crate) fn citations(statements: &Statements) -> (BTreeSet<Citation>, Vec<Str
                 let text = read(&path);
                 // Unit tests enforce nothing.
                 let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-                let file = path.strip_prefix(root()).expect("inside").display().to_string();
+                let file = path.strip_prefix(root()).expect("inside").display().to_string().replace('\\', "/");
                 let text = joined(text);
                 let mut ids: Vec<Id> = mentions(&text).iter().flat_map(Mention::ids).collect();
                 ids.extend(rules(&text));
@@ -294,6 +318,8 @@ fn only_tests_that_run_are_found() {
         fn helper() {}
         #[test] #[ignore] fn ignored() {}
         #[cfg(some_flag)] #[test] fn guarded() {}
+        #[cfg(feature = "off")] #[test] fn without() {}
+        #[cfg(feature = "on")] #[test] fn with() {}
         #[cfg(test)] mod inner { #[tokio::test] async fn two() {} }
         proptest! {
             #![proptest_config(x)]
@@ -303,8 +329,8 @@ fn only_tests_that_run_are_found() {
             fn not_a_test(a in 0..1) {}
         }
     "#;
-    let mut tests = Vec::new();
-    walk(&syn::parse_file(text).unwrap().items, Path::new("."), "t", &mut tests);
-    let names: Vec<_> = tests.iter().map(|test| (test.name.as_str(), test.doc.trim())).collect();
-    assert_eq!(names, [("t::one", "one"), ("t::inner::two", ""), ("t::three", "three")]);
+    let mut walk = Walk { features: vec!["on".to_owned()], tests: Vec::new() };
+    walk.items(&syn::parse_file(text).unwrap().items, Path::new("."), "t");
+    let names: Vec<_> = walk.tests.iter().map(|test| (test.name.as_str(), test.doc.trim())).collect();
+    assert_eq!(names, [("t::one", "one"), ("t::with", ""), ("t::inner::two", ""), ("t::three", "three")]);
 }
