@@ -288,7 +288,7 @@ impl Broker {
                 self.hang_up(index, ReasonCode::UnspecifiedError, false);
                 self.outputs.push_back(Output::Hangup { conn, after_flush: false });
             }
-            // [MQTT-3.1.2-22] (3.1.1: [MQTT-3.1.2-24])
+            // [MQTT-3.1.2-22] ([MQTT-3.1.2-24] of 3.1.1)
             Phase::Live => self.hang_up(index, ReasonCode::KeepAliveTimeout, true),
         }
     }

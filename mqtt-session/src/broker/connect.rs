@@ -106,13 +106,13 @@ impl Broker {
         let client_id = assigned.as_deref().unwrap_or(packet.client_id);
         let existing = self.clients.get(client_id).copied();
         if let Some(old) = existing.and_then(|key| self.sessions.get(key as usize)).and_then(|s| s.link) {
-            // [MQTT-3.1.4-3] (3.1.1: [MQTT-3.1.4-2])
+            // [MQTT-3.1.4-3] ([MQTT-3.1.4-2] of 3.1.1)
             self.hang_up(old, ReasonCode::SessionTakenOver, true);
         }
         // The take-over may have ended the session.
         let mut existing = self.clients.get(client_id).copied();
         if let Some(key) = existing.filter(|_| packet.clean_start) {
-            // [MQTT-3.1.2-4] (3.1.1: [MQTT-3.1.2-6])
+            // [MQTT-3.1.2-4] ([MQTT-3.1.2-6] of 3.1.1)
             self.end_session(key);
             existing = None;
         }
@@ -330,8 +330,7 @@ impl Broker {
         };
         let packet = PacketRef::Connack(connack);
         let Some(c) = self.connections.get_mut(index) else { return };
-        let fits = packet.encoded_len(c.version).is_ok_and(|len| len <= c.max_packet as usize);
-        if fits && super::outbox::put(c, &packet) {
+        if super::outbox::put(c, &packet) {
             return;
         }
         // A client whose limit has no room for CONNACK cannot be served ([MQTT-3.1.2-24]).

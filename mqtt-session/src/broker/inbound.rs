@@ -174,7 +174,7 @@ impl Broker {
     }
 
     /// A PUBLISH that is not taken. QoS 0 is dropped; above, 5.0 is told why, and below it is
-    /// acknowledged and dropped (3.1.1: [MQTT-3.3.5-2]), except where the broker itself cannot take it
+    /// acknowledged and dropped ([MQTT-3.3.5-2] of 3.1.1), except where the broker itself cannot take it
     /// and saying so is the only way not to lose it.
     fn refuse_publish(&mut self, index: u32, packet: &PublishRef<'_>, reason: ReasonCode) {
         let Some(id) = packet.packet_id else { return };
@@ -186,6 +186,9 @@ impl Broker {
                 return;
             }
             reason = ReasonCode::Success;
+        } else if !reason.is_allowed_in(PacketType::Puback) {
+            // [MQTT-3.4.2-1] [MQTT-3.5.2-1]: an answer may name any code.
+            reason = ReasonCode::UnspecifiedError;
         }
         let Some(key) = c.session else { return };
         let after = self.sessions.get(key as usize).map_or(StoreSeq(0), |session| session.barrier);

@@ -447,7 +447,7 @@ impl Broker {
     }
 }
 
-/// Delivery QoS: the lesser of published and granted ([MQTT-3.8.4-8]; 3.1.1: [MQTT-3.8.4-6]).
+/// Delivery QoS: the lesser of published and granted ([MQTT-3.8.4-8]; [MQTT-3.8.4-6] of 3.1.1).
 fn delivery_qos(published: QoS, granted: QoS) -> QoS {
     published.min(granted)
 }

@@ -16,7 +16,7 @@ use crate::store::StoredStage;
 use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::vec::Vec;
 use core::marker::PhantomData;
-use mqtt_proto::{AckRef, PacketId, PacketRef, PacketType, PublishHead, QoS, Version};
+use mqtt_proto::{AckRef, MAX_PACKET_SIZE, PacketId, PacketRef, PacketType, PublishHead, QoS, Version};
 
 /// Buffers of at most this size are kept for other connections.
 const SPARE_CAPACITY: usize = 256 << 10;
@@ -455,8 +455,14 @@ impl Delivery {
     }
 }
 
-/// Writes a packet whose fields are ours; what cannot be encoded is a fault of ours and is left out.
+/// Writes a packet whose fields are ours. One that is larger than the client takes is left out
+/// ([MQTT-3.1.2-24]), as is what cannot be encoded, which would be a fault of ours.
 pub(super) fn put(c: &mut Connection, packet: &PacketRef<'_>) -> bool {
     let version: Version = c.version;
+    if c.max_packet < MAX_PACKET_SIZE
+        && packet.encoded_len(version).is_ok_and(|len| len > c.max_packet as usize)
+    {
+        return false;
+    }
     packet.encode(version, &mut c.out).is_ok()
 }

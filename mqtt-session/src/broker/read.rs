@@ -217,13 +217,17 @@ impl Broker {
     }
 
     /// Puts a packet into the outbox, unless the link has ended ([MQTT-3.14.4-1]): routing a client's
-    /// message may have closed its own link. A peer that sends without reading is cut off.
+    /// message may have closed its own link. A peer that sends without reading is cut off, and so is
+    /// one that asked for an answer that it does not take.
     pub(super) fn put(&mut self, index: u32, packet: &PacketRef<'_>) {
         let Some(c) = self.connections.get_mut(index) else { return };
         if c.gone || c.phase == Phase::Closing {
             return;
         }
-        outbox::put(c, packet);
+        if !outbox::put(c, packet) {
+            self.hang_up(index, ReasonCode::PacketTooLarge, true);
+            return;
+        }
         if c.out_len() > self.config.max_outbox_bytes && c.stalled != Timestamp::MAX {
             self.hang_up(index, ReasonCode::QuotaExceeded, false);
             return;
@@ -232,7 +236,7 @@ impl Broker {
     }
 
     /// A packet that broke a rule closes its connection, with the code that says why
-    /// ([MQTT-4.13.1-1]; 3.1.1: [MQTT-4.8.0-1]).
+    /// ([MQTT-4.13.1-1]; [MQTT-4.8.0-1] of 3.1.1).
     fn malformed(&mut self, index: u32, error: DecodeError) {
         let conn = self.id_of(index);
         let Some(c) = self.connections.get_mut(index) else { return };

@@ -195,8 +195,8 @@ impl Broker {
         }
     }
 
-    /// Keeps or removes the topic's retained message ([MQTT-3.3.1-5] to [MQTT-3.3.1-8]; 3.1.1:
-    /// [MQTT-3.3.1-5], [MQTT-3.3.1-10] to [MQTT-3.3.1-12]).
+    /// Keeps or removes the topic's retained message ([MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7],
+    /// [MQTT-3.3.1-8]; also [MQTT-3.3.1-7] of 3.1.1).
     fn retain_if_asked(&mut self, key: MessageKey) {
         let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return };
         let topic = held.topic_str();
@@ -509,8 +509,8 @@ impl Broker {
         }
     }
 
-    /// Has a new subscription get the retained messages ([MQTT-3.3.1-9] to [MQTT-3.3.1-11]; 3.1.1:
-    /// [MQTT-3.3.1-6]). Shared subscriptions get none.
+    /// Has a new subscription get the retained messages ([MQTT-3.3.1-9], [MQTT-3.3.1-10],
+    /// [MQTT-3.3.1-11]; [MQTT-3.3.1-6] of 3.1.1). Shared subscriptions get none.
     pub(super) fn replay_retained(
         &mut self,
         key: SessionKey,

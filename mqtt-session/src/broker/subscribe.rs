@@ -7,8 +7,8 @@ use crate::shared::rules::Rules;
 use crate::{StoreOp, StoreSeq};
 use alloc::vec::Vec;
 use mqtt_proto::{
-    PacketRef, Properties, QoS, ReasonCode, SubackRef, SubscribeRef, SubscriptionOptions, TopicFilter,
-    UnsubackRef, UnsubscribeRef,
+    PacketRef, PacketType, Properties, QoS, ReasonCode, SubackRef, SubscribeRef, SubscriptionOptions,
+    TopicFilter, UnsubackRef, UnsubscribeRef,
 };
 
 impl Broker {
@@ -25,7 +25,7 @@ impl Broker {
     }
 
     /// Carries out a SUBSCRIBE for whose filters `verdict` tells, by their number, whether they are
-    /// allowed. Several filters act like several SUBSCRIBEs ([MQTT-3.8.4-5]; 3.1.1: [MQTT-3.8.4-4]).
+    /// allowed. Several filters act like several SUBSCRIBEs ([MQTT-3.8.4-5]; [MQTT-3.8.4-4] of 3.1.1).
     pub(super) fn subscribe_answered(
         &mut self,
         index: u32,
@@ -51,8 +51,13 @@ impl Broker {
                     }
                     codes.push(0);
                 }
-                Err(reason) if rules.acks_refuse => codes.push(reason.as_u8()),
-                Err(_) => codes.push(0x80),
+                // [MQTT-3.9.3-2]: an answer may name any code.
+                Err(reason)
+                    if rules.acks_refuse && reason.is_error() && reason.is_allowed_in(PacketType::Suback) =>
+                {
+                    codes.push(reason.as_u8());
+                }
+                Err(_) => codes.push(ReasonCode::UnspecifiedError.as_u8()),
             }
         }
         let suback = SubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
@@ -69,7 +74,14 @@ impl Broker {
             self.put(index, packet);
             return;
         }
-        let Some(version) = self.connections.get(index).map(|c| c.version) else { return };
+        let Some((version, max)) = self.connections.get(index).map(|c| (c.version, c.max_packet)) else {
+            return;
+        };
+        // [MQTT-3.1.2-24]
+        if packet.encoded_len(version).is_ok_and(|len| len > max as usize) {
+            self.hang_up(index, ReasonCode::PacketTooLarge, true);
+            return;
+        }
         let mut bytes = Vec::new();
         if packet.encode(version, &mut bytes).is_ok()
             && let Some(extras) = self.extras(index)
@@ -115,7 +127,7 @@ impl Broker {
             };
             self.event(event);
         }
-        // [MQTT-3.8.4-4] (3.1.1: [MQTT-3.8.4-3])
+        // [MQTT-3.8.4-4] ([MQTT-3.8.4-3] of 3.1.1)
         self.replay_retained(key, filter, options, id, added);
         Ok(options.qos)
     }

@@ -262,7 +262,7 @@ impl ClientConfig {
         let rules = self.rules();
         let v5 = self.version.is_v5();
         if self.client_id.is_empty() {
-            // 3.1.1: [MQTT-3.1.3-7]
+            // [MQTT-3.1.3-7] of 3.1.1
             let clean = self.clean_start == CleanStart::Always;
             if !rules.empty_client_id || !(rules.empty_client_id_without_clean || clean) {
                 return Err(ConfigError::ClientId);

@@ -66,7 +66,7 @@ impl SubscriptionIds {
 #[derive(Clone, Debug)]
 pub(super) struct Receiver {
     pub(super) session: SessionKey,
-    /// The highest granted QoS among them ([MQTT-3.3.4-2]; 3.1.1: [MQTT-3.3.5-1]).
+    /// The highest granted QoS among them ([MQTT-3.3.4-2]; [MQTT-3.3.5-1] of 3.1.1).
     pub(super) qos: QoS,
     /// Whether one of them wants the retain flag as published.
     pub(super) retain_as_published: bool,
