@@ -105,7 +105,8 @@ impl End {
             PacketType::Pubrel => self.pubrels.push_back(seen.id),
             PacketType::Puback | PacketType::Pubcomp => self.ended(seen, sure),
             PacketType::Pubrec if seen.reason >= 0x80 => {
-                if self.exchanges.get(&seen.id).is_some_and(|exchange| !exchange.received) {
+                let received = self.exchanges.get(&seen.id).is_none_or(|exchange| exchange.received);
+                if !received {
                     self.ended(seen, sure);
                 }
             }
