@@ -106,7 +106,9 @@ impl Sim {
             (0..).zip(&options.nodes).map(|(n, node)| Node::new(n, node.clone(), start)).collect();
         let mut oracle = Oracle::default();
         oracle.wills_may_fail = options.broker.ask.will;
-        oracle.tick = options.tick;
+        // What a client's will waits for: its own earlier messages, which wait for the store.
+        let stored = options.broker.durability != mqtt_session::Durability::Off;
+        oracle.tick = options.tick + if stored { 120_000_000 } else { 0 };
         oracle.max_expiry = options.broker.max_session_expiry;
         oracle.refusals = options.broker.ask.publish;
         for (n, node) in nodes.iter().enumerate() {

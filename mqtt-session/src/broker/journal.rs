@@ -81,9 +81,8 @@ impl Journal {
             let group = core::mem::take(&mut self.open);
             let size = group.size();
             self.unconfirmed_bytes += size;
-            if !self.failed {
-                outputs.push_back(Output::Store(self.last, group.clone()));
-            }
+            // Also after a failure: it comes behind what was emitted again.
+            outputs.push_back(Output::Store(self.last, group.clone()));
             self.unconfirmed.push_back((self.last, size, group));
         }
         self.last
