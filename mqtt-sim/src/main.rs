@@ -49,7 +49,8 @@ fn main() -> ExitCode {
                 steps += report.steps;
                 time += report.time;
                 sums += report.counts;
-                if arguments.twice && run(seed, arguments.steps).is_ok_and(|again| again.hash == report.hash) {
+                if arguments.twice && run(seed, arguments.steps).is_ok_and(|again| again.hash == report.hash)
+                {
                     continue;
                 }
                 if arguments.twice {
@@ -67,7 +68,10 @@ fn main() -> ExitCode {
                         Err(failure) => println!("{failure}"),
                         Ok(_) => println!("{failure}\n(a second run did not fail: it is not deterministic)"),
                     }
-                    println!("again: cargo run --release -p mqtt-sim -- --seed {seed} --steps {}", arguments.steps);
+                    println!(
+                        "again: cargo run --release -p mqtt-sim -- --seed {seed} --steps {}",
+                        arguments.steps
+                    );
                     break;
                 }
             }

@@ -95,7 +95,13 @@ impl Node {
     }
 
     /// The application does something. Tells what it published.
-    pub fn act(&mut self, number: usize, now: Timestamp, run: &Options, random: &mut Random) -> Option<Published> {
+    pub fn act(
+        &mut self,
+        number: usize,
+        now: Timestamp,
+        run: &Options,
+        random: &mut Random,
+    ) -> Option<Published> {
         let stopped = self.client.as_ref()?.is_stopped();
         if stopped {
             if random.chance(30) {
@@ -120,12 +126,19 @@ impl Node {
         None
     }
 
-    fn publish(&mut self, number: usize, now: Timestamp, run: &Options, random: &mut Random) -> Option<Published> {
+    fn publish(
+        &mut self,
+        number: usize,
+        now: Timestamp,
+        run: &Options,
+        random: &mut Random,
+    ) -> Option<Published> {
         let id = MessageId { node: number, number: self.published + 1 };
         let topic = random.pick(&TOPICS);
         let qos = random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce]);
         let retain = random.chance(run.retained);
-        let expiry = (self.version().is_v5() && random.chance(run.expiring)).then(|| random.pick(&[1, 5, 60]));
+        let expiry =
+            (self.version().is_v5() && random.chance(run.expiring)).then(|| random.pick(&[1, 5, 60]));
         let mut properties = PropertiesBuf::new();
         if let Some(expiry) = expiry {
             properties.push(Property::MessageExpiryInterval(expiry)).ok()?;

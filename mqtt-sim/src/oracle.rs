@@ -9,8 +9,9 @@ use crate::wire::{MessageId, Seen};
 use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How far the clocks of the model and the machine may be apart, beyond the timers' tick.
-const SLACK: u64 = 1_000_000;
+/// How far the clocks of the model and the machine may be apart, beyond the timers' tick: inputs are
+/// given times that are up to two seconds old.
+const SLACK: u64 = 3_000_000;
 
 /// A message.
 #[derive(Clone, Debug)]
@@ -146,7 +147,15 @@ impl Oracle {
     }
 
     /// A node published.
-    pub fn published(&mut self, id: MessageId, topic: &str, qos: QoS, retain: bool, expiry: Option<u32>, twin: bool) {
+    pub fn published(
+        &mut self,
+        id: MessageId,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+        expiry: Option<u32>,
+        twin: bool,
+    ) {
         let message = Message {
             topic: topic.into(),
             qos,
@@ -279,7 +288,7 @@ impl Oracle {
             let found = self.dues.iter().position(|due| due.node == node);
             let Some(found) = found else { return Err(format!("the will of c{node} is not due")) };
             let due = self.dues.remove(found);
-            if due.at > now {
+            if due.at > now + SLACK {
                 self.early.push(due);
             }
             return Ok(());
@@ -358,9 +367,10 @@ impl Oracle {
                 due.at = due.at.min(now);
             }
             if judged {
-                for (_, message) in self.messages.range_mut(
-                    MessageId { node, number: 0 }..MessageId { node: node + 1, number: 0 },
-                ) {
+                for (_, message) in self
+                    .messages
+                    .range_mut(MessageId { node, number: 0 }..MessageId { node: node + 1, number: 0 })
+                {
                     message.may_repeat |= !message.done;
                 }
             }
@@ -468,15 +478,14 @@ impl Oracle {
     ) -> Result<(), String> {
         self.counts.delivered += 1;
         let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
-        let wanted = session
-            .asked
-            .iter()
-            .any(|filter| matches(shared(filter).unwrap_or(filter), topic));
+        let wanted = session.asked.iter().any(|filter| matches(shared(filter).unwrap_or(filter), topic));
         if !wanted {
             return Err(format!("{client} got {topic}, which it never asked for"));
         }
         let Some(id) = MessageId::of(payload) else { return Ok(()) };
-        let Some(message) = self.messages.get(&id) else { return Err(format!("{client} got {id} from nowhere")) };
+        let Some(message) = self.messages.get(&id) else {
+            return Err(format!("{client} got {id} from nowhere"));
+        };
         if message.topic != topic {
             return Err(format!("{client} got {id} under {topic} instead of {}", message.topic));
         }

@@ -1,7 +1,7 @@
 //! One run, from a seed to a verdict.
 
-use crate::sim::Sim;
 use crate::oracle::Counts;
+use crate::sim::Sim;
 
 /// How long everything may take to settle once the faults are off, in microseconds.
 const SETTLING: u64 = 400_000_000;
@@ -80,7 +80,12 @@ fn run_with(seed: u64, steps: u64, lines: usize) -> Result<Report, Box<Failure>>
         sim.check_settled();
     }
     match sim.failure.take() {
-        None => Ok(Report { steps: step, time: sim.now - start, hash: sim.hash.value(), counts: sim.oracle.counts }),
+        None => Ok(Report {
+            steps: step,
+            time: sim.now - start,
+            hash: sim.hash.value(),
+            counts: sim.oracle.counts,
+        }),
         Some(what) => {
             let mut trace = Vec::new();
             if lines > 0 {

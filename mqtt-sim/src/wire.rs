@@ -144,8 +144,11 @@ impl Seen {
             }
             PacketRef::Unsubscribe(p) => {
                 seen.id = p.packet_id.get();
-                seen.filters =
-                    p.filters.into_iter().map(|f| (f.as_str().into(), SubscriptionOptions::default())).collect();
+                seen.filters = p
+                    .filters
+                    .into_iter()
+                    .map(|f| (f.as_str().into(), SubscriptionOptions::default()))
+                    .collect();
             }
             PacketRef::Suback(p) => (seen.id, seen.codes) = (p.packet_id.get(), p.codes.to_vec()),
             PacketRef::Unsuback(p) => (seen.id, seen.codes) = (p.packet_id.get(), p.codes.to_vec()),
