@@ -35,6 +35,8 @@ pub struct End {
     link: u64,
     /// It may send again on a live link (3.x).
     resends: bool,
+    /// The peer shares subscriptions.
+    pub moves: bool,
     /// What the peer takes at once.
     window: u16,
     in_flight: BTreeSet<u16>,
@@ -73,6 +75,11 @@ impl End {
     /// A new link, with this end's session or with a new one.
     pub fn begin_link(&mut self, session_present: bool, resends: bool, limits: PeerLimits) {
         self.resends = resends;
+        // What was not acknowledged may have gone to another member of a group, and its identifier with it.
+        if self.moves {
+            let moved = self.exchanges.extract_if(.., |_, exchange| exchange.qos == QoS::AtLeastOnce);
+            self.unsure.extend(moved);
+        }
         if !session_present {
             self.exchanges.clear();
             self.unsure.clear();

@@ -35,13 +35,22 @@ pub struct Pipe {
     last_at: u64,
     stalled_until: u64,
     broken: bool,
+    armed: bool,
 }
 
 impl Pipe {
     /// An empty one.
     #[must_use]
     pub const fn new(capacity: usize) -> Self {
-        Self { pieces: VecDeque::new(), held: 0, capacity, last_at: 0, stalled_until: 0, broken: false }
+        Self {
+            pieces: VecDeque::new(),
+            held: 0,
+            capacity,
+            last_at: 0,
+            stalled_until: 0,
+            broken: false,
+            armed: false,
+        }
     }
 
     /// How many bytes the sender's socket takes now.
@@ -50,51 +59,51 @@ impl Pipe {
         if self.broken { self.capacity } else { self.capacity.saturating_sub(self.held) }
     }
 
-    /// Takes bytes and gives the times at which they arrive. What is sent into a broken pipe is lost.
-    pub fn send(
-        &mut self,
-        now: u64,
-        bytes: &[u8],
-        options: &NetworkOptions,
-        random: &mut Random,
-    ) -> Vec<u64> {
-        let mut times = Vec::new();
+    /// Takes bytes. What is sent into a broken pipe is lost.
+    pub fn send(&mut self, now: u64, bytes: &[u8], options: &NetworkOptions, random: &mut Random) {
         let mut rest = bytes;
         while !rest.is_empty() && !self.broken {
             let len = 1 + random.below(options.piece.min(rest.len()));
             let (piece, behind) = rest.split_at(len);
             rest = behind;
-            times.push(self.push(now, piece.to_vec(), options, random));
+            self.push(now, piece.to_vec(), options, random);
         }
-        times
     }
 
     /// Ends the stream behind what was sent.
-    pub fn end(&mut self, now: u64, options: &NetworkOptions, random: &mut Random) -> Option<u64> {
-        (!self.broken).then(|| self.push(now, Vec::new(), options, random))
+    pub fn end(&mut self, now: u64, options: &NetworkOptions, random: &mut Random) {
+        if !self.broken {
+            self.push(now, Vec::new(), options, random);
+        }
     }
 
-    fn push(&mut self, now: u64, bytes: Vec<u8>, options: &NetworkOptions, random: &mut Random) -> u64 {
+    fn push(&mut self, now: u64, bytes: Vec<u8>, options: &NetworkOptions, random: &mut Random) {
         let way = random.range(options.latency_min..options.latency_max + 1);
         let at = (now + way).max(self.last_at).max(self.stalled_until);
         self.last_at = at;
         self.held += bytes.len();
         self.pieces.push_back(Piece { at, bytes });
-        at
     }
 
-    /// The piece that has arrived by now, or when to look again.
-    pub fn arrived(&mut self, now: u64) -> Result<Option<Piece>, u64> {
-        let Some(front) = self.pieces.front() else { return Ok(None) };
-        let at = front.at.max(self.stalled_until);
-        if at > now {
-            return Err(at);
-        }
-        let piece = self.pieces.pop_front();
-        if let Some(piece) = &piece {
-            self.held -= piece.bytes.len();
-        }
-        Ok(piece)
+    /// When to look for the next piece, if nobody is going to look yet.
+    pub fn arm(&mut self) -> Option<u64> {
+        let at = self.pieces.front().filter(|_| !self.armed)?.at.max(self.stalled_until);
+        self.armed = true;
+        Some(at)
+    }
+
+    /// Nobody looks until it is armed again.
+    pub const fn disarm(&mut self) {
+        self.armed = false;
+    }
+
+    /// The piece that has arrived by now. Arm again behind it.
+    pub fn arrived(&mut self, now: u64) -> Option<Piece> {
+        self.armed = false;
+        self.pieces.front().filter(|front| front.at.max(self.stalled_until) <= now)?;
+        let piece = self.pieces.pop_front()?;
+        self.held -= piece.bytes.len();
+        Some(piece)
     }
 
     /// Nothing arrives before `until`.
@@ -112,12 +121,6 @@ impl Pipe {
             had && !piece.bytes.is_empty()
         });
         self.held = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
-    }
-
-    /// Pieces under way.
-    #[must_use]
-    pub fn pieces(&self) -> usize {
-        self.pieces.len()
     }
 
     /// Bytes under way.

@@ -9,8 +9,9 @@ use crate::wire::{MessageId, Seen};
 use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How far the clocks of the model and the machine may be apart, beyond the timers' tick.
-const SLACK: u64 = 1_000_000;
+/// How far the clocks of the model and the machine may be apart, beyond the timers' tick: inputs are
+/// given times that are up to two seconds old.
+const SLACK: u64 = 3_000_000;
 
 /// A message.
 #[derive(Clone, Debug)]
@@ -287,7 +288,7 @@ impl Oracle {
             let found = self.dues.iter().position(|due| due.node == node);
             let Some(found) = found else { return Err(format!("the will of c{node} is not due")) };
             let due = self.dues.remove(found);
-            if due.at > now {
+            if due.at > now + SLACK {
                 self.early.push(due);
             }
             return Ok(());

@@ -81,6 +81,7 @@ impl Journal {
             let group = core::mem::take(&mut self.open);
             let size = group.size();
             self.unconfirmed_bytes += size;
+            // Also after a failure: it comes behind what was emitted again.
             outputs.push_back(Output::Store(self.last, group.clone()));
             self.unconfirmed.push_back((self.last, size, group));
         }

@@ -319,13 +319,7 @@ impl Drain<'_> {
         if held.is_expired(self.now) {
             return Some(DropReason::Expired);
         }
-        let head = PublishHead {
-            qos: delivery.qos,
-            packet_id: (delivery.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
-            message_expiry: held.expiry_left(self.now),
-            subscription_ids: delivery.ids.as_slice(),
-            ..PublishHead::default()
-        };
+        let head = delivery.largest_head(held.expiry_left(self.now));
         // An alias that is set makes the packet three bytes longer, and is left out if it does not fit.
         let len = held.shared().encoded_len(c.version, &head);
         (len > c.max_packet as usize).then_some(DropReason::TooLarge)
@@ -448,6 +442,17 @@ enum Replayed {
 }
 
 impl Delivery {
+    /// What stands before the message in a packet without an alias.
+    pub(super) fn largest_head(&self, message_expiry: Option<u32>) -> PublishHead<'_> {
+        PublishHead {
+            qos: self.qos,
+            packet_id: (self.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
+            message_expiry,
+            subscription_ids: self.ids.as_slice(),
+            ..PublishHead::default()
+        }
+    }
+
     /// For a delivery that never was in the queue: makes up for what discarding it will take off.
     fn uncounted(self, session: &mut Session, size: usize) -> Self {
         session.queued_bytes += size;

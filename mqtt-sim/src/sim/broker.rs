@@ -32,26 +32,22 @@ impl Sim {
     pub(super) fn arrive_at_broker(&mut self, link: usize) {
         let wire = &mut self.wires[link];
         if wire.link.paused && wire.link.broker_open {
+            wire.link.up.disarm();
             return;
         }
-        match wire.link.up.arrived(self.now) {
-            Err(at) => self.schedule(at, Event::Arrive { link, up: true }),
-            Ok(None) => {}
-            Ok(Some(piece)) => {
-                if !wire.link.broker_open {
-                    return;
-                }
-                if piece.bytes.is_empty() {
-                    self.broker_closes(link, Closed::Eof);
-                } else {
-                    self.broker_reads(link, &piece.bytes);
-                }
-                let node = self.wires[link].link.node;
-                if self.wires[link].link.node_open {
-                    self.flush_node(node);
-                }
+        let piece = wire.link.up.arrived(self.now).filter(|_| wire.link.broker_open);
+        if let Some(piece) = piece {
+            if piece.bytes.is_empty() {
+                self.broker_closes(link, Closed::Eof);
+            } else {
+                self.broker_reads(link, &piece.bytes);
+            }
+            let node = self.wires[link].link.node;
+            if self.wires[link].link.node_open {
+                self.flush_node(node);
             }
         }
+        self.arm(link, true);
     }
 
     fn broker_reads(&mut self, link: usize, bytes: &[u8]) {
@@ -113,10 +109,8 @@ impl Sim {
         }
         wire.link.broker_open = false;
         let conn = wire.link.conn;
-        let at = wire.link.down.end(self.now, &self.options.network, &mut self.random);
-        if let Some(at) = at {
-            self.schedule(at, Event::Arrive { link, up: false });
-        }
+        wire.link.down.end(self.now, &self.options.network, &mut self.random);
+        self.arm(link, false);
         self.trace.line(self.now, || format!("link {link} closes at the broker: {why:?}"));
         self.broker.handle_close(now, conn, why);
     }
@@ -144,10 +138,7 @@ impl Sim {
                     {
                         self.wires[link].link.paused = false;
                         self.broker_reads(link, &[]);
-                        // What arrived meanwhile was left where it was.
-                        for _ in 0..self.wires[link].link.up.pieces() {
-                            self.schedule(self.now, Event::Arrive { link, up: true });
-                        }
+                        self.arm(link, true);
                     }
                 }
                 Output::Hangup { conn, after_flush } => self.hang_up(conn, after_flush),
@@ -204,11 +195,8 @@ impl Sim {
             self.hash.add(new);
             let tell = self.trace.is_on();
             let heard = wire.taps[2].hear(new, tell);
-            let times =
-                wire.link.down.send(self.now, &bytes[..taken], &self.options.network, &mut self.random);
-            for at in times {
-                self.schedule(at, Event::Arrive { link, up: false });
-            }
+            wire.link.down.send(self.now, &bytes[..taken], &self.options.network, &mut self.random);
+            self.arm(link, false);
             match heard {
                 Err(what) => self.fail(format!("the broker sent no packet: {what}")),
                 Ok(heard) => {
@@ -361,6 +349,7 @@ impl Sim {
         let name = format!("broker to {client}");
         let (end, current) = self.ends.entry(client).or_insert_with(|| (End::new(name, resends), link));
         *current = link;
+        end.moves = self.nodes[node].options.shares;
         end.begin_link(present, resends, limits);
         for seen in early {
             self.broker_got(link, seen, false);

@@ -45,10 +45,8 @@ impl Sim {
             Some(link) => {
                 let Self { nodes, random, wires, options, now, .. } = self;
                 let bytes = nodes[number].raw_bytes(random);
-                let times = wires[link].link.up.send(*now, &bytes, &options.network, random);
-                for at in times {
-                    self.schedule(at, Event::Arrive { link, up: true });
-                }
+                wires[link].link.up.send(*now, &bytes, &options.network, random);
+                self.arm(link, true);
             }
         }
     }
@@ -105,10 +103,8 @@ impl Sim {
                 node.inbox.clear();
                 let bytes = node.raw_connect();
                 let up = &mut self.wires[link].link.up;
-                let times = up.send(self.now, &bytes, &self.options.network, &mut self.random);
-                for at in times {
-                    self.schedule(at, Event::Arrive { link, up: true });
-                }
+                up.send(self.now, &bytes, &self.options.network, &mut self.random);
+                self.arm(link, true);
             }
         }
     }
@@ -228,10 +224,8 @@ impl Sim {
             self.hash.add(new);
             let tell = self.trace.is_on();
             let heard = wire.taps[0].hear(new, tell);
-            let times = wire.link.up.send(self.now, &bytes[..taken], &self.options.network, &mut self.random);
-            for at in times {
-                self.schedule(at, Event::Arrive { link, up: true });
-            }
+            wire.link.up.send(self.now, &bytes[..taken], &self.options.network, &mut self.random);
+            self.arm(link, true);
             match heard {
                 Err(what) => self.fail(format!("n{number} sent no packet: {what}")),
                 Ok(heard) => {
@@ -273,20 +267,17 @@ impl Sim {
     /// A piece arrives from the broker.
     pub(super) fn arrive_at_node(&mut self, link: usize) {
         let wire = &mut self.wires[link];
-        match wire.link.down.arrived(self.now) {
-            Err(at) => self.schedule(at, Event::Arrive { link, up: false }),
-            Ok(None) => {}
-            Ok(Some(piece)) => {
-                if wire.link.node_open {
-                    if piece.bytes.is_empty() {
-                        self.node_lost(link, false);
-                    } else {
-                        self.node_reads(link, &piece.bytes);
-                    }
+        if let Some(piece) = wire.link.down.arrived(self.now) {
+            if wire.link.node_open {
+                if piece.bytes.is_empty() {
+                    self.node_lost(link, false);
+                } else {
+                    self.node_reads(link, &piece.bytes);
                 }
-                self.flush_broker(link);
             }
+            self.flush_broker(link);
         }
+        self.arm(link, false);
     }
 
     fn node_reads(&mut self, link: usize, bytes: &[u8]) {
@@ -341,10 +332,8 @@ impl Sim {
     /// A node closes its link.
     pub(super) fn node_closes(&mut self, link: usize) {
         let wire = &mut self.wires[link];
-        let at = wire.link.up.end(self.now, &self.options.network, &mut self.random);
-        if let Some(at) = at {
-            self.schedule(at, Event::Arrive { link, up: true });
-        }
+        wire.link.up.end(self.now, &self.options.network, &mut self.random);
+        self.arm(link, true);
         self.node_lost(link, false);
     }
 
@@ -356,10 +345,8 @@ impl Sim {
         }
         wire.link.node_open = false;
         let number = wire.link.node;
-        let at = wire.link.up.end(self.now, &self.options.network, &mut self.random);
-        if let Some(at) = at {
-            self.schedule(at, Event::Arrive { link, up: true });
-        }
+        wire.link.up.end(self.now, &self.options.network, &mut self.random);
+        self.arm(link, true);
         let now = self.given_time();
         self.nodes[number].link = None;
         if let Some(client) = &mut self.nodes[number].client {
