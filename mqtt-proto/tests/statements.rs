@@ -241,8 +241,13 @@ fn reserved_bits_of_the_acknowledge_flags_are_zero() {
 fn the_topic_name_comes_first_and_is_text_without_wildcards() {
     for version in BOTH {
         let packet_id = PacketId::new(7);
-        let packet =
-            PublishRef { topic: "a/b", qos: QoS::AtLeastOnce, packet_id, payload: b"x", ..Default::default() };
+        let packet = PublishRef {
+            topic: "a/b",
+            qos: QoS::AtLeastOnce,
+            packet_id,
+            payload: b"x",
+            ..Default::default()
+        };
         assert_eq!(wire(&PacketRef::Publish(packet), version)[2..9], hex("00 03 61 2f 62 00 07"));
         assert_eq!(violation(&publish(b"a\xFF", b""), version), Violation::StringUtf8);
         for topic in ["a/+", "#", "a+"] {

@@ -45,7 +45,8 @@ fn a_valid_connect_is_accepted() {
 #[test]
 fn any_other_first_packet_ends_the_connection() {
     for version in VERSIONS {
-        for first in [PacketRef::Pingreq, publish("a", 0, 0, "x"), PacketRef::Disconnect(Default::default())] {
+        for first in [PacketRef::Pingreq, publish("a", 0, 0, "x"), PacketRef::Disconnect(Default::default())]
+        {
             let mut w = world();
             let p = w.open(version);
             w.send(p, &first);

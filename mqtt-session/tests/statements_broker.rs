@@ -472,7 +472,8 @@ fn only_topics_that_match_arrive_and_they_arrive_as_they_are() {
         let s = w.client(version, "s");
         sub(&mut w, s, "a/+/c", QoS::AtMostOnce);
         let p = w.client(version, "p");
-        for topic in ["a/b/c", "a//c", "A/b/c", "a/b/c/", "/a/b/c", "a/b", "a/ä/c", "a/a\u{308}/c", "a/ /c"] {
+        for topic in ["a/b/c", "a//c", "A/b/c", "a/b/c/", "/a/b/c", "a/b", "a/ä/c", "a/a\u{308}/c", "a/ /c"]
+        {
             w.send(p, &publish(topic, 0, 0, ""));
         }
         let topics: Vec<_> =
@@ -618,7 +619,8 @@ fn acknowledgements_repeat_the_identifier_of_the_publish() {
             w.send(p, &publish("t", 2, n, ""));
             w.send(p, &pubrel(n));
             let none = if version.is_v5() { " 10" } else { "" };
-            let answers = [format!("PUBACK #{n}{none}"), format!("PUBREC #{n}{none}"), format!("PUBCOMP #{n}")];
+            let answers =
+                [format!("PUBACK #{n}{none}"), format!("PUBREC #{n}{none}"), format!("PUBCOMP #{n}")];
             assert_eq!(w.got(p), answers);
         }
         let s = watcher(&mut w, version);

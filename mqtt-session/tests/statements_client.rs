@@ -280,9 +280,10 @@ fn no_acknowledgement_is_larger_than_a_small_server_takes() {
         for wanted in wanted {
             let (packet, len) = PacketRef::decode_next(rest, Version::V5, 12).unwrap().unwrap();
             let properties = match &packet {
-                PacketRef::Puback(p) | PacketRef::Pubrec(p) | PacketRef::Pubrel(p) | PacketRef::Pubcomp(p) => {
-                    p.properties
-                }
+                PacketRef::Puback(p)
+                | PacketRef::Pubrec(p)
+                | PacketRef::Pubrel(p)
+                | PacketRef::Pubcomp(p) => p.properties,
                 PacketRef::Auth(p) => p.properties,
                 other => panic!("{other:?}"),
             };

@@ -327,6 +327,7 @@ impl Drain<'_> {
             // [MQTT-4.4.0-1]
             let _ = PacketRef::Pubrel(AckRef::from(id)).encode(c.version, &mut c.out);
         } else if let Some(delivery) = &exchange.message {
+            // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
             let dup = exchange.published;
             self.write(c, delivery, Some(id), dup);
         }
@@ -371,7 +372,7 @@ impl Drain<'_> {
         }
     }
 
-    /// Sends the next retained message of a new subscription. False if the window has no room.
+    /// Sends the next retained message of a new subscription ([MQTT-3.3.1-8] of 3.1.1). False if the window has no room.
     fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> bool {
         let has_room = session.ledger.len() < usize::from(c.window.max());
         let Some(replay) = session.replays.front_mut() else { return false };

@@ -254,7 +254,8 @@ pub(crate) fn citations(statements: &Statements) -> (BTreeSet<Citation>, Vec<Str
                 let text = read(&path);
                 // Unit tests enforce nothing.
                 let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-                let file = path.strip_prefix(root()).expect("inside").display().to_string().replace('\\', "/");
+                let file =
+                    path.strip_prefix(root()).expect("inside").display().to_string().replace('\\', "/");
                 let text = joined(text);
                 let mut ids: Vec<Id> = mentions(&text).iter().flat_map(Mention::ids).collect();
                 ids.extend(rules(&text));
@@ -302,10 +303,7 @@ fn words_behind_a_number_say_the_version() {
     let id = |n: &str| format!("MQTT-{n}");
     assert_eq!(of("[MQTT-1.2-3]: so"), [(id("1.2-3"), Of::V5)]);
     assert_eq!(of("[MQTT-1.2-3] of 3.1.1: so"), [(id("1.2-3"), Of::V311)]);
-    assert_eq!(
-        of("[MQTT-1.2-3] [MQTT-1.2-4]\nof both"),
-        [(id("1.2-3"), Of::V5), (id("1.2-4"), Of::Both)]
-    );
+    assert_eq!(of("[MQTT-1.2-3] [MQTT-1.2-4]\nof both"), [(id("1.2-3"), Of::V5), (id("1.2-4"), Of::Both)]);
     assert_eq!(of("[MQTT-1.2-3] of bothers"), [(id("1.2-3"), Of::V5)]);
 }
 
