@@ -51,7 +51,8 @@ impl Broker {
         self.wait_for(index, id, bytes);
     }
 
-    /// What the settings and the rules of the version say of it.
+    /// What the settings and the rules of the version say of it ([MQTT-3.1.4-2]). Any text is an
+    /// identifier ([MQTT-3.1.3-5]).
     fn check_connect(&self, packet: &ConnectRef<'_>) -> Result<(), ReasonCode> {
         let rules = Rules::of(packet.version);
         if self.shutting_down {
@@ -87,7 +88,7 @@ impl Broker {
     }
 
     /// Refuses a CONNECT: CONNACK where the version has a code for it ([MQTT-3.2.2-6] of 3.1.1),
-    /// without a session ([MQTT-3.2.2-6] of 5.0), then the end ([MQTT-3.2.2-7]).
+    /// without a session ([MQTT-3.2.2-6] of 5.0), then the end ([MQTT-3.2.2-7], [MQTT-3.1.3-8]).
     pub(super) fn refuse(&mut self, index: u32, reason: ReasonCode) {
         let conn = self.id_of(index);
         let Some(c) = self.connections.get_mut(index) else { return };
@@ -99,7 +100,8 @@ impl Broker {
         self.hang_up(index, reason, false);
     }
 
-    /// Makes the connection live. Of two connections with one client identifier the later accepted
+    /// Makes the connection live, with the session that its identifier names ([MQTT-3.1.3-2]) or a new
+    /// one, as Clean Start says ([MQTT-3.1.4-4]). Of two connections with one client identifier the later accepted
     /// one stays.
     pub(super) fn accept(&mut self, index: u32, packet: &ConnectRef<'_>, grant: Grant) {
         let assigned = packet.client_id.is_empty().then(|| self.new_client_id());
@@ -120,12 +122,13 @@ impl Broker {
         self.publish_wills();
         let key = match existing {
             Some(key) => {
-                // [MQTT-3.1.3-9]: a will that waited is not published.
+                // [MQTT-3.1.2-5] [MQTT-3.1.3-9]: a will that waited is not published.
                 self.drop_will(key);
                 key
             }
             None => self.new_session(client_id),
         };
+        // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let session_present = existing.is_some();
         let user_name = grant.user_name.as_deref().or(packet.user_name);
         let asked = self.asked_expiry(packet);
@@ -302,6 +305,8 @@ impl Broker {
         }))
     }
 
+    /// [MQTT-3.1.4-5] [MQTT-3.2.0-1]. Holds neither a Reason String nor User Properties
+    /// ([MQTT-3.2.2-19], [MQTT-3.2.2-20]).
     #[allow(clippy::too_many_arguments, reason = "each is one field of one packet")]
     fn send_connack(
         &mut self,

@@ -182,6 +182,7 @@ impl Broker {
         let mut reason = reason;
         if !Rules::of(c.version).acks_refuse {
             if reason == ReasonCode::QuotaExceeded {
+                // [MQTT-4.8.0-2] of 3.1.1
                 self.hang_up(index, reason, true);
                 return;
             }
@@ -205,7 +206,8 @@ impl Broker {
         }
     }
 
-    /// Sends an acknowledgement once `after` is stored, in the order of the calls.
+    /// Sends an acknowledgement ([MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8]) once `after` is stored, in
+    /// the order of the calls.
     fn ack(&mut self, index: u32, kind: PacketType, id: PacketId, reason: ReasonCode, after: StoreSeq) {
         let stored = self.journal.stored();
         let Some(c) = self.connections.get_mut(index) else { return };
@@ -249,6 +251,8 @@ impl Broker {
         }
     }
 
+    /// Holds neither a Reason String nor User Properties ([MQTT-3.1.2-29], [MQTT-3.4.2-2], [MQTT-3.4.2-3],
+    /// [MQTT-3.5.2-2], [MQTT-3.5.2-3], [MQTT-3.6.2-2], [MQTT-3.6.2-3], [MQTT-3.7.2-2], [MQTT-3.7.2-3]).
     fn write_ack(&mut self, index: u32, held: HeldAck) {
         let HeldAck { kind, id, reason, .. } = held;
         let Some(c) = self.connections.get_mut(index) else { return };
@@ -278,7 +282,8 @@ impl Broker {
     }
 
     /// PUBREL: the identifier is new again once PUBCOMP left ([MQTT-4.3.3-11], [MQTT-4.3.3-12]). An
-    /// unknown one is answered all the same, and the link stays up.
+    /// unknown one is answered all the same, and the link stays up. What became of the message does not
+    /// matter ([MQTT-4.3.3-13]).
     pub(super) fn pubrel(&mut self, index: u32, packet: &AckRef<'_>) {
         let id = packet.packet_id;
         let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
@@ -311,7 +316,8 @@ impl Broker {
         }
     }
 
-    /// PUBACK for a message of ours. A code of 0x80 or more acknowledges too ([MQTT-4.4.0-2]).
+    /// PUBACK for a message of ours. A code of 0x80 or more acknowledges too ([MQTT-4.4.0-2],
+    /// [MQTT-4.8.2-6]).
     pub(super) fn puback(&mut self, index: u32, packet: &AckRef<'_>) {
         let Some((key, acked)) =
             self.with_ledger(index, |ledger, window| ledger.puback(packet.packet_id, window))

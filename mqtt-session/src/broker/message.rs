@@ -162,7 +162,8 @@ impl Messages {
                 expires = now.plus_secs(secs);
             }
             if OF_ONE_HOP.iter().any(|&id| properties.contains(id)) {
-                // What is forwarded keeps its order ([MQTT-3.3.2-18]).
+                // What is forwarded stays as it is ([MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16],
+                // [MQTT-3.3.2-17], [MQTT-3.3.2-20]) and where it is ([MQTT-3.3.2-18], [MQTT-3.1.3-10]).
                 self.scratch.clear();
                 self.scratch.extend_except(properties, &OF_ONE_HOP);
                 body.extend_from_slice(self.scratch.as_properties().as_bytes());

@@ -332,6 +332,7 @@ impl Drain<'_> {
             // [MQTT-4.4.0-1]
             let _ = PacketRef::Pubrel(AckRef::from(id)).encode(c.version, &mut c.out);
         } else if let Some(delivery) = &exchange.message {
+            // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
             let dup = exchange.published;
             self.write(c, delivery, Some(id), dup);
         }
@@ -376,7 +377,7 @@ impl Drain<'_> {
         }
     }
 
-    /// Sends the next retained message of a new subscription.
+    /// Sends the next retained message of a new subscription ([MQTT-3.3.1-8] of 3.1.1).
     fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> Replayed {
         let has_room = session.ledger.len() < usize::from(c.window.max());
         let Some(replay) = session.replays.front_mut() else { return Replayed::Some };

@@ -67,6 +67,7 @@ impl Broker {
 
     fn read(&mut self, index: u32, data: &[u8]) {
         let Some(c) = self.connections.get_mut(index) else { return };
+        // [MQTT-3.1.4-6]
         if c.phase == Phase::Closing {
             return;
         }
@@ -216,7 +217,7 @@ impl Broker {
         }
     }
 
-    /// Puts a packet into the outbox, unless the link has ended ([MQTT-3.14.4-1]): routing a client's
+    /// Puts a packet into the outbox; no window holds it back ([MQTT-3.3.4-10], [MQTT-4.9.0-3]), unless the link has ended ([MQTT-3.14.4-1]): routing a client's
     /// message may have closed its own link. A peer that sends without reading is cut off, and so is
     /// one that asked for an answer that it does not take.
     pub(super) fn put(&mut self, index: u32, packet: &PacketRef<'_>) {
@@ -236,7 +237,7 @@ impl Broker {
     }
 
     /// A packet that broke a rule closes its connection, with the code that says why
-    /// ([MQTT-4.13.1-1]; [MQTT-4.8.0-1] of 3.1.1).
+    /// ([MQTT-4.13.1-1], [MQTT-3.1.4-1]; [MQTT-4.8.0-1] of 3.1.1).
     fn malformed(&mut self, index: u32, error: DecodeError) {
         let conn = self.id_of(index);
         let Some(c) = self.connections.get_mut(index) else { return };

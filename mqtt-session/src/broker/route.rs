@@ -81,6 +81,7 @@ impl Broker {
                 message: key,
                 group: None,
                 qos: delivery_qos(qos, receiver.qos),
+                // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
                 retain: retain && receiver.retain_as_published,
                 entry: None,
                 ids: core::mem::take(&mut receiver.ids),
@@ -196,7 +197,7 @@ impl Broker {
     }
 
     /// Keeps or removes the topic's retained message ([MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7],
-    /// [MQTT-3.3.1-8]; also [MQTT-3.3.1-7] of 3.1.1).
+    /// [MQTT-3.3.1-8]; also [MQTT-3.3.1-7] of 3.1.1). It belongs to no session ([MQTT-3.1.2-7] of 3.1.1).
     fn retain_if_asked(&mut self, key: MessageKey) {
         let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return };
         let topic = held.topic_str();
@@ -235,7 +236,8 @@ impl Broker {
         }
     }
 
-    /// Puts a delivery into the session's queue.
+    /// Puts a delivery into the session's queue ([MQTT-4.5.0-1]), behind all that came before
+    /// ([MQTT-4.6.0-5], [MQTT-4.6.0-6]).
     pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery, size: usize) -> Fate {
         // A call that used up its budget leaves the packets behind this one to the next call.
         self.budget = self.budget.saturating_sub(1);

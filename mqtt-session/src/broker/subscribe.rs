@@ -24,7 +24,7 @@ impl Broker {
         self.subscribe_answered(index, packet, |_| Ok(()));
     }
 
-    /// Carries out a SUBSCRIBE for whose filters `verdict` tells, by their number, whether they are
+    /// Carries out and answers [MQTT-3.8.4-1] a SUBSCRIBE for whose filters `verdict` tells, by their number, whether they are
     /// allowed. Several filters act like several SUBSCRIBEs ([MQTT-3.8.4-5]; [MQTT-3.8.4-4] of 3.1.1).
     pub(super) fn subscribe_answered(
         &mut self,
@@ -35,7 +35,7 @@ impl Broker {
         let Some(c) = self.connections.get(index) else { return };
         let (Some(key), rules) = (c.session, Rules::of(c.version)) else { return };
         let id = packet.properties.subscription_identifier();
-        // One code for each filter, in their order ([MQTT-3.8.4-6], [MQTT-3.9.3-1]).
+        // One code for each filter, in their order ([MQTT-3.8.4-6], [MQTT-3.8.4-7], [MQTT-3.9.3-1]).
         let mut codes = Vec::new();
         for (number, (filter, options)) in packet.filters.into_iter().enumerate() {
             let granted = match verdict(number) {
@@ -60,6 +60,7 @@ impl Broker {
                 Err(_) => codes.push(ReasonCode::UnspecifiedError.as_u8()),
             }
         }
+        // [MQTT-2.2.1-6] [MQTT-3.9.2-1] [MQTT-3.9.2-2]
         let suback = SubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
         self.put_stored(index, key, &PacketRef::Suback(suback));
     }
@@ -100,6 +101,7 @@ impl Broker {
         id: Option<u32>,
     ) -> Result<QoS, ReasonCode> {
         let config = &self.config;
+        // [MQTT-3.8.3-2] of 3.1.1
         if !config.wildcards_available && filter.has_wildcard() {
             return Err(ReasonCode::WildcardSubscriptionsNotSupported);
         }
@@ -157,6 +159,7 @@ impl Broker {
         for delivery in left {
             self.release_message(delivery.message);
         }
+        // [MQTT-2.2.1-6] [MQTT-3.10.4-6] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.11.3-1]
         let unsuback =
             UnsubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
         self.put_stored(index, key, &PacketRef::Unsuback(unsuback));

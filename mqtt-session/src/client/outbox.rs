@@ -141,7 +141,9 @@ impl Client {
         packet.encode(version, link.out.tail()).is_ok()
     }
 
-    /// PUBACK or PUBREC, in the order of the PUBLISH packets.
+    /// PUBACK or PUBREC, in the order of the PUBLISH packets, whatever the application made of them
+    /// ([MQTT-3.3.4-1], [MQTT-4.5.0-2]). Holds neither a Reason String nor User Properties
+    /// ([MQTT-3.4.2-2], [MQTT-3.4.2-3], [MQTT-3.5.2-2], [MQTT-3.5.2-3]).
     fn build_ack(&mut self) -> bool {
         let version = self.config.version;
         let stored = self.store.stored();

@@ -16,7 +16,7 @@ const ACCEPTS_PER_TURN: usize = 32;
 /// dies nor spins.
 const REST: Duration = Duration::from_millis(100);
 
-/// Accepts for ever.
+/// Accepts for ever [MQTT-4.2-1].
 pub(super) async fn accept(node: Rc<Node>, listener: TcpListener, number: u16) {
     let port = listener.local_addr().map_or(0, |local| local.port());
     let mut resting = false;

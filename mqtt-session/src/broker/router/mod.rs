@@ -47,7 +47,7 @@ impl SubscriptionIds {
         }
     }
 
-    /// [MQTT-3.3.4-4]
+    /// [MQTT-3.3.4-3] [MQTT-3.3.4-4]
     fn add(&mut self, id: Option<u32>) {
         let Some(id) = id else { return };
         *self = match core::mem::take(self) {
@@ -168,7 +168,7 @@ impl Router {
         found
     }
 
-    /// Finds who gets a message to `topic` from `publisher`.
+    /// Finds who gets a message to `topic` from `publisher` ([MQTT-3.3.2-3]).
     pub(super) fn matching(&mut self, topic: &[u8], publisher: Option<SessionKey>, matches: &mut Matches) {
         matches.receivers.clear();
         matches.groups.clear();
