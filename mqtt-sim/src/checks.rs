@@ -31,6 +31,9 @@ pub struct End {
     exchanges: BTreeMap<u16, Exchange>,
     /// Ended by packets that may not have been worked on.
     unsure: BTreeMap<u16, Exchange>,
+    /// Ended by what was handed to it last.
+    recent: BTreeMap<u16, Exchange>,
+    recent_pubrecs: BTreeSet<u16>,
     begun: u64,
     link: u64,
     /// It may send again on a live link (3.x).
@@ -84,6 +87,7 @@ impl End {
             self.exchanges.clear();
             self.unsure.clear();
         }
+        self.begin_read();
         self.link += 1;
         (self.window, self.max_packet) = (limits.window, limits.max_packet);
         self.alias_maximum = limits.alias_maximum;
@@ -119,7 +123,10 @@ impl End {
             PacketType::Pubrec => {
                 self.pubrecs.push_back(seen.id);
                 if let Some(exchange) = self.exchanges.get_mut(&seen.id) {
-                    exchange.received |= sure;
+                    if sure && !exchange.received {
+                        exchange.received = true;
+                        self.recent_pubrecs.insert(seen.id);
+                    }
                 }
             }
             PacketType::Suback | PacketType::Unsuback => {
@@ -139,10 +146,28 @@ impl End {
             return;
         }
         self.in_flight.remove(&seen.id);
-        if let Some(exchange) = self.exchanges.remove(&seen.id)
-            && !sure
-        {
-            self.unsure.insert(seen.id, exchange);
+        if let Some(exchange) = self.exchanges.remove(&seen.id) {
+            if sure {
+                self.recent.insert(seen.id, exchange);
+            } else {
+                self.unsure.insert(seen.id, exchange);
+            }
+        }
+    }
+
+    /// More is handed to this end: what was handed to it before was worked on.
+    pub fn begin_read(&mut self) {
+        self.recent.clear();
+        self.recent_pubrecs.clear();
+    }
+
+    /// The link ended while this end worked on what was handed to it: it may have left the rest.
+    pub fn doubt(&mut self) {
+        self.unsure.append(&mut self.recent);
+        for id in std::mem::take(&mut self.recent_pubrecs) {
+            if let Some(exchange) = self.exchanges.get_mut(&id).filter(|exchange| !exchange.released) {
+                exchange.received = false;
+            }
         }
     }
 
