@@ -21,6 +21,8 @@ struct Exchange {
     received: bool,
     /// PUBREL was sent.
     released: bool,
+    /// PUBREC arrived and may not have been worked on.
+    doubtful: bool,
 }
 
 /// One end of a session, over all of its links.
@@ -166,7 +168,7 @@ impl End {
         self.unsure.append(&mut self.recent);
         for id in std::mem::take(&mut self.recent_pubrecs) {
             if let Some(exchange) = self.exchanges.get_mut(&id).filter(|exchange| !exchange.released) {
-                exchange.received = false;
+                exchange.doubtful = true;
             }
         }
     }
@@ -245,6 +247,9 @@ impl End {
                 if exchange.content != seen.content || exchange.qos != seen.qos {
                     return Err(format!("identifier {id} is bound to two messages [MQTT-2.2.1-3]"));
                 }
+                if exchange.doubtful {
+                    (exchange.received, exchange.doubtful) = (false, false);
+                }
                 if exchange.released || exchange.received {
                     return Err(format!("PUBLISH {id} again after PUBREC [MQTT-4.3.3-6]"));
                 }
@@ -269,7 +274,15 @@ impl End {
                 let (number, link) = (self.begun, self.link);
                 self.unsure.remove(&id);
                 self.position = if self.resends { 0 } else { number };
-                let exchange = Exchange { content, qos, number, link, received: false, released: false };
+                let exchange = Exchange {
+                    content,
+                    qos,
+                    number,
+                    link,
+                    received: false,
+                    released: false,
+                    doubtful: false,
+                };
                 self.exchanges.insert(id, exchange);
             }
         }
@@ -300,7 +313,7 @@ impl End {
         match self.exchanges.get_mut(&id) {
             Some(exchange) if exchange.received || fresh => {
                 exchange.received = true;
-                exchange.released = true;
+                (exchange.released, exchange.doubtful) = (true, false);
                 Ok(())
             }
             Some(_) => Err(format!("PUBREL {id} without PUBREC [MQTT-4.3.3-4]")),

@@ -329,17 +329,20 @@ impl Sim {
         self.trace.line(self.now, || "--- faults are off ---".into());
     }
 
-    /// What must hold when all is calm and enough time has passed.
-    pub fn check_settled(&mut self) {
-        let stats = self.broker.stats();
-        // With so little memory, what is retained may leave no room for what is published; and a
-        // client whose queue is short may be pushed out again and again.
+    /// Whether everything can come to an end with these settings. With very little memory, what is
+    /// retained may leave no room for what is published; and a client whose queue is short may be pushed
+    /// out again and again.
+    #[must_use]
+    pub fn can_settle(&self) -> bool {
         let config = &self.options.broker;
         let pushes_out = config.overflow == mqtt_session::broker::Overflow::Disconnect
             && (config.max_queued_messages < 10_000 || config.max_queued_bytes < 1 << 20);
-        if config.max_message_bytes < 1 << 20 || pushes_out {
-            return;
-        }
+        config.max_message_bytes >= 1 << 20 && !pushes_out
+    }
+
+    /// What must hold when all is calm and enough time has passed.
+    pub fn check_settled(&mut self) {
+        let stats = self.broker.stats();
         let result = self.oracle.settle(stats.dropped);
         self.check(result);
         let mut twins = 0;
