@@ -102,5 +102,5 @@ fn an_outbox_without_room_does_not_ask_to_be_drained_again() {
     assert_eq!(client.poll_output(), Some(Output::Flush));
     client.outbox(now, 0).consume(0);
     assert_eq!(client.poll_output(), None);
-    assert!(client.outbox(Timestamp::ZERO, 100).len() > 0);
+    assert!(!client.outbox(Timestamp::ZERO, 100).is_empty());
 }

@@ -117,18 +117,13 @@ impl End {
             }
             PacketType::Pubrel => self.pubrels.push_back(seen.id),
             PacketType::Puback | PacketType::Pubcomp => self.ended(seen, sure),
-            PacketType::Pubrec if seen.reason >= 0x80 => {
-                if self.exchanges.get(&seen.id).is_some_and(|exchange| !exchange.received) {
-                    self.ended(seen, sure);
-                }
-            }
+            PacketType::Pubrec if seen.reason >= 0x80 && self.is_received(seen.id) => {}
+            PacketType::Pubrec if seen.reason >= 0x80 => self.ended(seen, sure),
             PacketType::Pubrec => {
                 self.pubrecs.push_back(seen.id);
-                if let Some(exchange) = self.exchanges.get_mut(&seen.id) {
-                    if sure && !exchange.received {
-                        exchange.received = true;
-                        self.recent_pubrecs.insert(seen.id);
-                    }
+                if let Some(exchange) = self.exchanges.get_mut(&seen.id).filter(|e| sure && !e.received) {
+                    exchange.received = true;
+                    self.recent_pubrecs.insert(seen.id);
                 }
             }
             PacketType::Suback | PacketType::Unsuback => {
@@ -136,6 +131,10 @@ impl End {
             }
             _ => {}
         }
+    }
+
+    fn is_received(&self, id: u16) -> bool {
+        self.exchanges.get(&id).is_none_or(|exchange| exchange.received)
     }
 
     fn ended(&mut self, seen: &Seen, sure: bool) {
