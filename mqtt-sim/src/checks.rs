@@ -21,6 +21,8 @@ struct Exchange {
     received: bool,
     /// PUBREL was sent.
     released: bool,
+    /// PUBREC arrived and may not have been worked on.
+    doubtful: bool,
 }
 
 /// One end of a session, over all of its links.
@@ -31,6 +33,9 @@ pub struct End {
     exchanges: BTreeMap<u16, Exchange>,
     /// Ended by packets that may not have been worked on.
     unsure: BTreeMap<u16, Exchange>,
+    /// Ended by what was handed to it last.
+    recent: BTreeMap<u16, Exchange>,
+    recent_pubrecs: BTreeSet<u16>,
     begun: u64,
     link: u64,
     /// It may send again on a live link (3.x).
@@ -84,6 +89,7 @@ impl End {
             self.exchanges.clear();
             self.unsure.clear();
         }
+        self.begin_read();
         self.link += 1;
         (self.window, self.max_packet) = (limits.window, limits.max_packet);
         self.alias_maximum = limits.alias_maximum;
@@ -111,16 +117,13 @@ impl End {
             }
             PacketType::Pubrel => self.pubrels.push_back(seen.id),
             PacketType::Puback | PacketType::Pubcomp => self.ended(seen, sure),
-            PacketType::Pubrec if seen.reason >= 0x80 => {
-                let received = self.exchanges.get(&seen.id).is_none_or(|exchange| exchange.received);
-                if !received {
-                    self.ended(seen, sure);
-                }
-            }
+            PacketType::Pubrec if seen.reason >= 0x80 && self.is_received(seen.id) => {}
+            PacketType::Pubrec if seen.reason >= 0x80 => self.ended(seen, sure),
             PacketType::Pubrec => {
                 self.pubrecs.push_back(seen.id);
-                if let Some(exchange) = self.exchanges.get_mut(&seen.id) {
-                    exchange.received |= sure;
+                if let Some(exchange) = self.exchanges.get_mut(&seen.id).filter(|e| sure && !e.received) {
+                    exchange.received = true;
+                    self.recent_pubrecs.insert(seen.id);
                 }
             }
             PacketType::Suback | PacketType::Unsuback => {
@@ -128,6 +131,10 @@ impl End {
             }
             _ => {}
         }
+    }
+
+    fn is_received(&self, id: u16) -> bool {
+        self.exchanges.get(&id).is_none_or(|exchange| exchange.received)
     }
 
     fn ended(&mut self, seen: &Seen, sure: bool) {
@@ -140,10 +147,28 @@ impl End {
             return;
         }
         self.in_flight.remove(&seen.id);
-        if let Some(exchange) = self.exchanges.remove(&seen.id)
-            && !sure
-        {
-            self.unsure.insert(seen.id, exchange);
+        if let Some(exchange) = self.exchanges.remove(&seen.id) {
+            if sure {
+                self.recent.insert(seen.id, exchange);
+            } else {
+                self.unsure.insert(seen.id, exchange);
+            }
+        }
+    }
+
+    /// More is handed to this end: what was handed to it before was worked on.
+    pub fn begin_read(&mut self) {
+        self.recent.clear();
+        self.recent_pubrecs.clear();
+    }
+
+    /// The link ended while this end worked on what was handed to it: it may have left the rest.
+    pub fn doubt(&mut self) {
+        self.unsure.append(&mut self.recent);
+        for id in std::mem::take(&mut self.recent_pubrecs) {
+            if let Some(exchange) = self.exchanges.get_mut(&id).filter(|exchange| !exchange.released) {
+                exchange.doubtful = true;
+            }
         }
     }
 
@@ -221,6 +246,9 @@ impl End {
                 if exchange.content != seen.content || exchange.qos != seen.qos {
                     return Err(format!("identifier {id} is bound to two messages [MQTT-2.2.1-3]"));
                 }
+                if exchange.doubtful {
+                    (exchange.received, exchange.doubtful) = (false, false);
+                }
                 if exchange.released || exchange.received {
                     return Err(format!("PUBLISH {id} again after PUBREC [MQTT-4.3.3-6]"));
                 }
@@ -245,7 +273,15 @@ impl End {
                 let (number, link) = (self.begun, self.link);
                 self.unsure.remove(&id);
                 self.position = if self.resends { 0 } else { number };
-                let exchange = Exchange { content, qos, number, link, received: false, released: false };
+                let exchange = Exchange {
+                    content,
+                    qos,
+                    number,
+                    link,
+                    received: false,
+                    released: false,
+                    doubtful: false,
+                };
                 self.exchanges.insert(id, exchange);
             }
         }
@@ -276,7 +312,7 @@ impl End {
         match self.exchanges.get_mut(&id) {
             Some(exchange) if exchange.received || fresh => {
                 exchange.received = true;
-                exchange.released = true;
+                (exchange.released, exchange.doubtful) = (true, false);
                 Ok(())
             }
             Some(_) => Err(format!("PUBREL {id} without PUBREC [MQTT-4.3.3-4]")),

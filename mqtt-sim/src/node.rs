@@ -39,7 +39,10 @@ pub struct Node {
     pub unacknowledged: Vec<Delivery>,
     /// Raw: what arrived and may be answered.
     pub inbox: VecDeque<(PacketType, u16, QoS)>,
-    /// A 3.1 client whose session ended without its knowing: nothing can be demanded for it.
+    /// The broker began a new session, and the CONNACK that says so has not arrived.
+    pub unaware: bool,
+    /// A client whose session ended without its knowing (3.1 does not tell; otherwise the CONNACK that
+    /// told was lost): it takes new messages for old ones, so nothing can be demanded for it.
     pub lost_track: bool,
 }
 
@@ -78,6 +81,7 @@ impl Node {
             tokens: BTreeMap::new(),
             unacknowledged: Vec::new(),
             inbox: VecDeque::new(),
+            unaware: false,
             lost_track: false,
         }
     }

@@ -202,6 +202,7 @@ impl NodeOptions {
         config.keep_alive_secs = random.pick(&[0, 2, 10, 60]);
         config.receive_maximum = random.pick(&[1, 2, 5, 256, u16::MAX]);
         config.max_in_flight = random.pick(&[1, 2, 8, 256]);
+        config.max_in_flight_3x = config.max_in_flight;
         config.topic_alias_maximum = random.pick(&[0, 1, 2, 16]);
         config.outbound_topic_aliases = random.pick(&[0, 1, 2, 16]);
         // Below 5.0 the broker cannot be told.

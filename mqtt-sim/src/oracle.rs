@@ -336,7 +336,6 @@ impl Oracle {
                 return Err(format!("{client}: session present is {present}, expected {expected}"));
             }
         }
-        let judged = session.judged;
         session.connected = true;
         session.exists = true;
         session.ends_at = u64::MAX;
@@ -366,7 +365,7 @@ impl Oracle {
             for due in self.dues.iter_mut().filter(|due| due.client == client) {
                 due.at = due.at.min(now);
             }
-            if judged {
+            {
                 for (_, message) in self
                     .messages
                     .range_mut(MessageId { node, number: 0 }..MessageId { node: node + 1, number: 0 })

@@ -66,7 +66,8 @@ fn run_with(seed: u64, steps: u64, lines: usize) -> Result<Report, Box<Failure>>
     while step < steps && sim.failure.is_none() && sim.step() {
         step += 1;
     }
-    if sim.failure.is_none() {
+    let settles = sim.can_settle();
+    if settles && sim.failure.is_none() {
         sim.calm_down();
         let end = sim.now + SETTLING;
         while sim.now < end && sim.failure.is_none() && sim.step() {
@@ -76,7 +77,7 @@ fn run_with(seed: u64, steps: u64, lines: usize) -> Result<Report, Box<Failure>>
             }
         }
     }
-    if sim.failure.is_none() {
+    if settles && sim.failure.is_none() {
         sim.check_settled();
     }
     match sim.failure.take() {

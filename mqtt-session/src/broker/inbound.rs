@@ -357,6 +357,13 @@ impl Broker {
                 }
                 if passed {
                     self.ack(index, PacketType::Pubrel, id, ReasonCode::Success, after);
+                } else if after > self.journal.stored() {
+                    // PUBREL leaves with the repetitions, and waits for its stage all the same.
+                    if let Some(session) = self.sessions.get_mut(key as usize) {
+                        session.ledger.wait_for(id, after);
+                    }
+                    let conn = self.id_of(index);
+                    self.waiting.push_back((after, conn));
                 }
             }
             // Answered so that the client can forget it; the link stays up.

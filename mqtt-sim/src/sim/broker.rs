@@ -59,6 +59,9 @@ impl Sim {
         wire.link.paused = paused;
         // Raw peers send what is no packet; nothing behind it counts.
         let heard = wire.taps[1].hear(bytes, tell).unwrap_or_default();
+        if let Some((end, _)) = wire.client.as_ref().and_then(|client| self.ends.get_mut(client)) {
+            end.begin_read();
+        }
         for seen in heard {
             self.trace.line(self.now, || format!("link {link} -> {}", seen.text));
             self.broker_got(link, seen, !paused);
@@ -269,7 +272,8 @@ impl Sim {
             }
             PacketType::Suback => {
                 let request = self.wires[link].requests.remove(&seen.id);
-                let request = request.ok_or_else(|| format!("SUBACK {} for nothing", seen.id))?;
+                // Raw peers use an identifier twice.
+                let Some(request) = request else { return Ok(()) };
                 for ((filter, _), code) in request.filters.iter().zip(&seen.codes) {
                     if *code < 0x80 {
                         self.store.grants(&client, filter)?;
@@ -279,7 +283,7 @@ impl Sim {
             }
             PacketType::Unsuback => {
                 let request = self.wires[link].requests.remove(&seen.id);
-                let request = request.ok_or_else(|| format!("UNSUBACK {} for nothing", seen.id))?;
+                let Some(request) = request else { return Ok(()) };
                 self.oracle.ungranted(&client, &request);
             }
             _ => {}
@@ -304,6 +308,9 @@ impl Sim {
             Told::Disconnected { conn, client_id: Some(client), reason } => {
                 let Some(&link) = self.by_conn.get(&conn) else { return };
                 self.wires[link].live = false;
+                if let Some((end, _)) = self.ends.get_mut(&client).filter(|(_, current)| *current == link) {
+                    end.doubt();
+                }
                 let by_client = reason == ReasonCode::Success;
                 let taken_over = reason == ReasonCode::SessionTakenOver;
                 self.trace.line(self.now, || format!("broker: {client} is gone: {reason:?}"));
@@ -334,6 +341,7 @@ impl Sim {
             self.nodes[node].lost_track = true;
             self.oracle.unjudge(&client);
         }
+        self.nodes[node].unaware |= !present;
         let result = self.oracle.connected(self.now, &client, &connect, present, node);
         self.check(result);
         self.store.new_link(&client);

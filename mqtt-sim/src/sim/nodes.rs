@@ -168,8 +168,10 @@ impl Sim {
                 });
                 let node = &mut self.nodes[number];
                 node.unacknowledged.extend(received.delivery);
-                if node.options.kind == Kind::Machine && !node.lost_track {
-                    let name = node.name().to_owned();
+                let name = node.name().to_owned();
+                // What still comes from a link that was taken over belongs to the session before.
+                let current = self.ends.get(&name).map(|(_, link)| *link);
+                if node.options.kind == Kind::Machine && !node.lost_track && current == node.link {
                     let flags = (received.dup, message.retain);
                     let result =
                         self.oracle.delivered(&name, &message.topic, &message.payload, message.qos, flags);
@@ -316,6 +318,11 @@ impl Sim {
             Version::V31 => config.clean_start != CleanStart::Always,
             _ => seen.flag,
         };
+        if present && node.unaware && !node.lost_track {
+            node.lost_track = true;
+            self.oracle.unjudge(&node.options.config.client_id);
+        }
+        node.unaware = false;
         let limits = PeerLimits {
             window: seen.receive_maximum.min(config.max_in_flight),
             max_packet: seen.max_packet,
