@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use mqtt_proto::{QoS, Version};
 use mqtt_session::Message;
 use mqtt_session::client::{CleanStart, DisconnectOptions, Will};
-use mqtt_tokio::client::{Client, Error, Options};
+use mqtt_tokio::client::{Client, Error, Options, State};
 use std::time::Duration;
 
 /// Options of every client.
@@ -18,8 +18,8 @@ pub(crate) struct Connection {
     /// Its port
     #[arg(short, long, default_value_t = 1883)]
     port: u16,
-    /// Server, user, password and topic at once: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC
-    #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    /// Server, user, password and topic at once
+    #[arg(short = 'L', long, value_name = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC", conflicts_with_all = ["host", "port"])]
     url: Option<String>,
     /// User name
     #[arg(short, long = "username", value_name = "NAME", allow_hyphen_values = true)]
@@ -113,6 +113,7 @@ pub(crate) fn qos(text: &str) -> Result<QoS, String> {
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) version: Version,
+    quiet: bool,
     disconnect: DisconnectOptions,
 }
 
@@ -148,6 +149,9 @@ impl Connection {
 
     fn client_id(&self, version: Version) -> Result<String, Stop> {
         if let Some(id) = &self.id {
+            if id.is_empty() && self.keep_session {
+                return Err(Stop::new("-c keeps the session of a client identifier: give one with --id"));
+            }
             return Ok(id.clone());
         }
         if let Some(prefix) = &self.id_prefix {
@@ -195,8 +199,11 @@ impl Connection {
                 config.adopt_session = true;
                 config.session_expiry_secs = self.session_expiry_interval.unwrap_or(u32::MAX);
             }
+            // People expect to see whatever the server sends.
+            config.max_packet_size = mqtt_proto::MAX_PACKET_SIZE;
             if let Some(n) = self.max_inflight {
                 config.max_in_flight = n;
+                config.max_in_flight_3x = n;
             }
             wrong = properties.configure(config);
         });
@@ -210,7 +217,7 @@ impl Connection {
         if self.debug {
             eprintln!("Connected");
         }
-        Ok(Session { client, version, disconnect })
+        Ok(Session { client, version, quiet: self.quiet, disconnect })
     }
 }
 
@@ -224,8 +231,13 @@ impl Session {
     pub(crate) async fn ended(&self) -> Stop {
         let mut state = self.client.state();
         loop {
-            if let mqtt_tokio::client::State::Closed { cause, .. } = &*state.borrow_and_update() {
-                return Stop::cause(cause, self.version);
+            match &*state.borrow_and_update() {
+                State::Closed { cause, .. } => return Stop::cause(cause, self.version),
+                // Not the end, but nothing to keep from whoever waits for messages.
+                State::Disconnected { cause, retry_in, .. } if !self.quiet => {
+                    eprintln!("Warning: {cause}; connecting again in {:.1} s", retry_in.as_secs_f32());
+                }
+                _ => {}
             }
             if state.changed().await.is_err() {
                 return Stop::new("the connection has ended");

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Options of `mqtt sub`.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 pub(crate) struct Options {
     #[command(flatten)]
     connection: Connection,

@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// A packet identifier, which is never zero [MQTT-2.2.1-3] [MQTT-2.3.1-1].
+    /// A packet identifier, which is never zero [MQTT-2.2.1-3] ([MQTT-2.3.1-1] of 3.1.1).
     #[inline(always)]
     pub(crate) fn packet_id(&mut self) -> Result<PacketId> {
         let at = *self;

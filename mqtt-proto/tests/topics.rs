@@ -16,7 +16,7 @@ fn matches(filter: &str, topic: &str) -> bool {
     TopicFilter::new(filter).unwrap().matches(TopicName::new(topic).unwrap())
 }
 
-/// [MQTT-4.7.1-1] [MQTT-4.7.0-1] [MQTT-4.7.3-1]
+/// [MQTT-4.7.0-1] [MQTT-4.7.1-1] of 3.1.1 [MQTT-4.7.3-1] of both
 #[test]
 fn names_have_no_wildcards_and_are_not_empty() {
     for good in ["a", "/", "//", " ", "a b/c", "$SYS/x", "$share/g/a", "\u{feff}", "ä/ö"] {
@@ -28,7 +28,7 @@ fn names_have_no_wildcards_and_are_not_empty() {
     assert_eq!(name_error(""), Some(Violation::TopicEmpty));
 }
 
-/// [MQTT-4.7.3-2]
+/// [MQTT-4.7.3-2] of both
 #[test]
 fn neither_holds_nul() {
     for at in [0, 1, 15, 16, 17, 31, 32, 33, 63] {
@@ -41,7 +41,7 @@ fn neither_holds_nul() {
     assert_eq!(filter_error("$share/g/a\0"), Some(Violation::StringNul));
 }
 
-/// [MQTT-4.7.3-3]
+/// [MQTT-4.7.3-3] of both
 #[test]
 fn both_have_at_most_65535_bytes() {
     let longest = "ä".repeat(MAX_LEN / 2) + "x";
@@ -53,7 +53,7 @@ fn both_have_at_most_65535_bytes() {
     assert_eq!(filter_error(&longer), Some(Violation::StringTooLong));
 }
 
-/// [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.1-3]
+/// [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.1-2] of 3.1.1 [MQTT-4.7.1-3] of 3.1.1
 #[test]
 fn wildcards_fill_their_level() {
     for good in ["#", "+", "+/+", "/+", "+/", "a/#", "+/#", "/#", "a/+/b", "a//#", "$SYS/#", "a b/+"] {
@@ -100,7 +100,8 @@ fn wildcards_are_looked_for_behind_the_share_name() {
     assert!(!has("a/b") && !has("$share/g/a"));
 }
 
-/// The examples of the standard. [MQTT-4.7.1-2] [MQTT-4.7.3-4]
+/// The examples of the standard.
+/// [MQTT-4.7.3-4] of both
 #[test]
 fn filters_match_as_the_standard_says() {
     for topic in
@@ -121,7 +122,7 @@ fn filters_match_as_the_standard_says() {
     assert!(!matches("\u{e4}", "a\u{308}"));
 }
 
-/// [MQTT-4.7.2-1]
+/// [MQTT-4.7.2-1] of both
 #[test]
 fn filters_with_a_wildcard_in_front_do_not_match_dollar_topics() {
     assert!(

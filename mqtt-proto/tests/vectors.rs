@@ -99,7 +99,7 @@ fn shortest_form(packet: &PacketRef<'_>, wire: &[u8]) -> Vec<u8> {
     short
 }
 
-/// [MQTT-2.1.3-1] [MQTT-4.13.1-1] [MQTT-4.8.0-1]
+/// [MQTT-2.1.3-1] [MQTT-4.13.1-1] [MQTT-4.8.0-1] of 3.1.1
 #[test]
 fn invalid_packets_are_refused() {
     let rows = rows(include_str!("vectors/invalid.json"));

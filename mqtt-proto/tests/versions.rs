@@ -23,7 +23,7 @@ fn wire(packet: &PacketRef<'_>, version: Version) -> Vec<u8> {
     dst
 }
 
-/// [MQTT-3.1.2-1] [MQTT-3.1.2-2]
+/// [MQTT-3.1.2-1] of both [MQTT-3.1.2-2] of both
 #[test]
 fn connect_names_its_own_version() {
     for (bytes, version) in [
@@ -70,7 +70,7 @@ fn in_3_1_the_packet_may_end_before_flagged_strings() {
     assert_eq!(violation("10 0d 00 04 4d 51 54 54 04 82 00 00 00 01 63", V311), Violation::Truncated);
 }
 
-/// [MQTT-2.2.2-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1]
+/// [MQTT-2.2.2-1] of 3.1.1 [MQTT-3.6.1-1] of both [MQTT-3.8.1-1] of both
 #[test]
 fn only_3_1_allows_dup_on_pubrel_subscribe_and_unsubscribe() {
     for packet in ["6a 02 00 01", "8a 06 00 01 00 01 61 00", "aa 05 00 01 00 01 61"] {
@@ -95,7 +95,7 @@ fn in_3_1_connack_does_not_say_whether_there_is_a_session() {
     assert_eq!(PacketRef::decode(&reserved, V31), Ok(PacketRef::Connack(ConnackRef::default())));
 }
 
-/// [MQTT-3.2.2-6]
+/// [MQTT-3.2.2-6] of 3.1.1
 #[test]
 fn refusals_have_return_codes_below_5_0_where_one_fits() {
     for code in 0..=5 {
@@ -157,7 +157,6 @@ fn lists_of_filters_are_equal_however_they_were_made() {
     }
 }
 
-/// [MQTT-3.4.2-1] [MQTT-3.14.2-1] [MQTT-3.15.2-1]
 #[test]
 fn in_5_0_packets_may_end_early() {
     let reason = |packet: &str| match PacketRef::decode(&hex(packet), V5).unwrap() {
@@ -185,7 +184,7 @@ fn padded_lengths_are_taken_below_5_0() {
     assert_eq!(violation("c0 80 80 00", V5), Violation::VarintNotMinimal);
 }
 
-/// [MQTT-3.3.2-7] [MQTT-3.3.2-18]
+/// [MQTT-3.3.2-18]
 #[test]
 fn owned_publish_gives_what_the_borrowed_view_gives() {
     let list = PropertiesBuf::new()

@@ -119,7 +119,7 @@ fn encoded() -> Vec<Violation> {
     ]
 }
 
-/// [MQTT-2.2.2-2] [MQTT-4.8.0-1] [MQTT-4.13.1-1]
+/// [MQTT-2.2.2-2] of 3.1.1 [MQTT-4.8.0-1] of 3.1.1 [MQTT-4.13.1-1]
 #[test]
 fn each_violation_is_found_and_named() {
     for &(violation, version, packet, offset, v311, v5, reason) in DECODED {
@@ -147,7 +147,7 @@ fn every_violation_has_a_case() {
     assert_eq!(covered, all);
 }
 
-/// [MQTT-2.3.1-5] [MQTT-2.2.1-2]
+/// [MQTT-2.3.1-5] of 3.1.1 [MQTT-2.2.1-2]
 #[test]
 fn what_only_an_encoder_can_break() {
     assert_eq!(encoded(), [V::PacketIdPresence, V::StringTooLong, V::VersionHasNoPacket, V::PacketTooLarge]);

@@ -25,8 +25,7 @@ fn properties(list: &[Property<'_>]) -> PropertiesBuf {
     properties
 }
 
-/// [MQTT-3.1.4-5]
-/// [MQTT-3.2.0-1]
+/// [MQTT-3.1.4-5] [MQTT-3.1.4-4] of 3.1.1 [MQTT-3.2.0-1] of both
 #[test]
 fn a_valid_connect_is_accepted() {
     let mut w = world();
@@ -42,20 +41,23 @@ fn a_valid_connect_is_accepted() {
     assert_eq!(w.broker.stats().sessions, 3);
 }
 
-/// [MQTT-3.1.0-1]
+/// [MQTT-3.1.0-1] of both
 #[test]
 fn any_other_first_packet_ends_the_connection() {
-    for first in [PacketRef::Pingreq, publish("a", 0, 0, "x"), PacketRef::Disconnect(Default::default())] {
-        let mut w = world();
-        let p = w.open(Version::V311);
-        w.send(p, &first);
-        assert!(w.is_hung_up(p));
-        assert!(w.got(p).is_empty());
-        assert_eq!(w.broker.stats().connections, 0);
+    for version in VERSIONS {
+        for first in [PacketRef::Pingreq, publish("a", 0, 0, "x"), PacketRef::Disconnect(Default::default())]
+        {
+            let mut w = world();
+            let p = w.open(version);
+            w.send(p, &first);
+            assert!(w.is_hung_up(p));
+            assert!(w.got(p).is_empty());
+            assert_eq!(w.broker.stats().connections, 0);
+        }
     }
 }
 
-/// [MQTT-3.1.0-2]
+/// [MQTT-3.1.0-2] of both [MQTT-3.2.0-2]
 #[test]
 fn a_second_connect_is_a_protocol_error() {
     for version in VERSIONS {
@@ -65,6 +67,16 @@ fn a_second_connect_is_a_protocol_error() {
         assert!(w.is_hung_up(p));
         let farewell: &[&str] = if version.is_v5() { &["DISCONNECT 82"] } else { &[] };
         assert_eq!(w.got(p), farewell);
+    }
+}
+
+#[test]
+fn other_protocols_are_known_by_their_first_byte() {
+    for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PROXY TCP4 1.2.3.4", &[0x16, 3, 1, 2, 0], &[0], &[0xF0]] {
+        let mut w = world();
+        let p = w.open(Version::V5);
+        w.send_raw(p, &bytes[..1]);
+        assert!(w.is_hung_up(p) && w.got_raw(p).is_empty(), "{bytes:?}");
     }
 }
 
@@ -82,7 +94,7 @@ fn without_a_connect_in_time_the_connection_is_cut() {
     assert!(w.is_hung_up(slow), "a byte now and then buys no time");
 }
 
-/// [MQTT-3.1.2-2]
+/// [MQTT-3.1.2-2] of both
 #[test]
 fn unknown_levels_are_answered_in_a_form_that_is_understood() {
     let body = |level| [&[0x10, 13, 0, 4][..], b"MQTT", &[level, 2, 0, 60, 0, 1, b'c']].concat();
@@ -99,7 +111,7 @@ fn unknown_levels_are_answered_in_a_form_that_is_understood() {
     }
 }
 
-/// [MQTT-3.1.4-1]
+/// [MQTT-3.1.4-1] of both [MQTT-3.1.2-3] of both
 #[test]
 fn a_malformed_connect_is_closed_and_in_5_0_told_why() {
     let mut w = world();
@@ -118,7 +130,7 @@ fn a_malformed_connect_is_closed_and_in_5_0_told_why() {
     assert_eq!((error.rule().id(), error.offset()), ("MQTT-3.1.2-3", 9));
 }
 
-/// [MQTT-3.1.3-8]
+/// [MQTT-3.1.3-8] of 3.1.1
 #[test]
 fn empty_identifiers_are_refused_where_the_version_says_so() {
     let mut w = world();
@@ -129,9 +141,7 @@ fn empty_identifiers_are_refused_where_the_version_says_so() {
     assert!(w.is_hung_up(p));
 }
 
-/// [MQTT-3.1.3-6]
-/// [MQTT-3.1.3-7]
-/// [MQTT-3.2.2-16]
+/// [MQTT-3.1.3-6] of both [MQTT-3.1.3-7] [MQTT-3.2.2-16]
 #[test]
 fn empty_identifiers_get_one_that_nobody_else_has() {
     let mut w = world();
@@ -190,9 +200,11 @@ fn a_will_beyond_what_the_server_can_is_refused() {
     let will = WillRef { topic: "w", qos: QoS::AtLeastOnce, ..WillRef::default() };
     let p = w.connect(&ConnectRef { will: Some(will), ..connect(Version::V5, "c") });
     assert_eq!(w.got(p), ["CONNACK 9B"]);
+    assert!(w.is_hung_up(p));
     let will = WillRef { topic: "w", retain: true, ..WillRef::default() };
     let p = w.connect(&ConnectRef { will: Some(will), ..connect(Version::V5, "c") });
     assert_eq!(w.got(p), ["CONNACK 9A"]);
+    assert!(w.is_hung_up(p));
     let p = w.connect(&connect(Version::V5, "c"));
     let got = w.got(p);
     assert!(got[0].contains("MaximumQos(AtMostOnce), RetainAvailable(false)"), "{got:?}");
@@ -200,9 +212,7 @@ fn a_will_beyond_what_the_server_can_is_refused() {
     assert_eq!(w.got(p), ["DISCONNECT 9B"]);
 }
 
-/// [MQTT-3.1.4-2]
-/// [MQTT-3.2.2-7]
-/// [MQTT-3.2.2-6]
+/// [MQTT-3.1.4-2] [MQTT-3.2.2-7] [MQTT-3.2.2-5] of 3.1.1 [MQTT-3.2.2-6] of 3.1.1
 #[test]
 fn credentials_are_asked_about_and_refusals_speak_the_version() {
     let mut config = BrokerConfig::default();
@@ -274,7 +284,6 @@ fn no_answer_in_time_is_a_no() {
     assert_eq!(w.broker.stats().sessions, 0, "a late answer changes nothing");
 }
 
-/// [MQTT-3.1.2-21]
 #[test]
 fn a_grant_overrides_user_name_expiry_and_keep_alive() {
     let mut config = BrokerConfig::default();
@@ -352,7 +361,6 @@ fn an_authentication_exchange_runs_and_can_run_again() {
 }
 
 /// [MQTT-4.12.0-7]
-/// [MQTT-4.12.0-6]
 #[test]
 fn auth_without_a_method_in_connect_is_a_protocol_error() {
     let mut w = world();
@@ -377,6 +385,7 @@ fn response_information_is_given_only_when_asked_for() {
     }
 }
 
+/// [MQTT-4.13.2-1]
 #[test]
 fn shutdown_tells_each_client_and_takes_no_more() {
     let mut w = world();
@@ -390,8 +399,7 @@ fn shutdown_tells_each_client_and_takes_no_more() {
     assert_eq!(w.got(late), ["CONNACK 88"]);
 }
 
-/// [MQTT-3.1.2-22]
-/// [MQTT-3.12.4-1]
+/// [MQTT-3.1.2-22] [MQTT-3.2.2-22] [MQTT-3.1.2-24] of 3.1.1 [MQTT-3.12.4-1] of both
 #[test]
 fn silence_of_one_and_a_half_keep_alives_ends_the_connection() {
     for version in VERSIONS {
@@ -414,7 +422,6 @@ fn silence_of_one_and_a_half_keep_alives_ends_the_connection() {
     assert!(!w.is_hung_up(p), "keep alive 0 switches it off");
 }
 
-/// [MQTT-3.2.2-21]
 #[test]
 fn a_longest_keep_alive_is_told_and_kept() {
     let mut config = BrokerConfig::default();

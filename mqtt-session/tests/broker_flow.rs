@@ -34,9 +34,7 @@ fn with<'a>(topic: &'a str, properties: &'a PropertiesBuf) -> PacketRef<'a> {
     PacketRef::Publish(PublishRef { topic, properties: properties.as_properties(), ..PublishRef::default() })
 }
 
-/// [MQTT-3.3.4-9]
-/// [MQTT-4.9.0-2]
-/// [MQTT-4.9.0-3]
+/// [MQTT-3.3.4-9] [MQTT-3.3.4-10] [MQTT-4.9.0-2]
 #[test]
 fn no_more_is_under_way_than_the_client_takes() {
     let mut w = world();
@@ -89,7 +87,7 @@ fn the_window_is_what_each_connect_says_and_resends_count() {
     assert_eq!(w.broker.stats().messages, 0);
 }
 
-/// [MQTT-4.3.3-9]
+/// [MQTT-4.4.0-2]
 #[test]
 fn a_refusing_pubrec_frees_its_place() {
     let mut w = world();
@@ -107,28 +105,28 @@ fn a_refusing_pubrec_frees_its_place() {
     assert_eq!(w.broker.stats().messages, 0);
 }
 
-/// [MQTT-2.2.1-4]
-/// [MQTT-4.3.2-1]
+/// [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-2.3.1-4] of 3.1.1
 #[test]
 fn identifiers_wrap_around_those_in_use() {
-    let mut w = world();
-    let s = v5(&mut w, "s", &[]);
-    subscribe_all(&mut w, s);
-    let p = w.client(Version::V5, "p");
-    w.send(p, &publish("t", 1, 1, "stuck"));
-    w.got(s);
-    for n in 2..=65_535u16 {
-        w.send(p, &publish("t", 1, 1, "x"));
-        w.got_raw(s);
-        w.got_raw(p);
-        w.send(s, &puback(n));
+    for version in [Version::V311, Version::V5] {
+        let mut w = world();
+        let s = w.client(version, "s");
+        subscribe_all(&mut w, s);
+        let p = w.client(Version::V5, "p");
+        w.send(p, &publish("t", 1, 1, "stuck"));
+        w.got(s);
+        for n in 2..=65_535u16 {
+            w.send(p, &publish("t", 1, 1, "x"));
+            w.got_raw(s);
+            w.got_raw(p);
+            w.send(s, &puback(n));
+        }
+        w.send(p, &publish("t", 1, 1, "wrapped"));
+        assert_eq!(w.got(s), ["PUBLISH t q1 #2 \"wrapped\""]);
     }
-    w.send(p, &publish("t", 1, 1, "wrapped"));
-    assert_eq!(w.got(s), ["PUBLISH t q1 #2 \"wrapped\""]);
 }
 
-/// [MQTT-4.3.2-4]
-/// [MQTT-4.3.3-8]
+/// [MQTT-4.3.3-8] [MQTT-4.3.3-11]
 #[test]
 fn both_directions_may_use_one_identifier_at_once() {
     let mut w = world();
@@ -254,9 +252,9 @@ fn aliases_to_a_client_stay_within_what_it_takes() {
     assert!(w.got(none).iter().all(|line| !line.contains("Alias")));
 }
 
-/// [MQTT-3.3.2-4]
-/// [MQTT-3.3.2-17]
-/// [MQTT-3.3.2-18]
+/// [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
+///
+/// More than three: each property has a number.
 #[test]
 fn properties_of_a_message_are_passed_on_in_their_order() {
     let mut w = world();
@@ -369,6 +367,7 @@ fn a_call_works_on_no_more_than_its_budget_and_loses_nothing() {
     assert!(got.iter().enumerate().all(|(n, line)| *line == format!("PUBLISH t q0 \"{n}\"")));
 }
 
+/// [MQTT-4.8.0-2] of 3.1.1
 #[test]
 fn when_the_message_memory_is_full_publishers_are_told() {
     let mut config = BrokerConfig::default();

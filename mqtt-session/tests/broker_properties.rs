@@ -32,6 +32,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// The tree delivers exactly what a look at each filter would, live and retained.
+    /// [MQTT-3.3.2-3]
     #[test]
     fn the_tree_agrees_with_a_naive_matcher(
         filters in prop::collection::vec(filter(), 1..12),

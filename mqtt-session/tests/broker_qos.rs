@@ -18,9 +18,7 @@ fn subscriber(w: &mut World, version: Version, id: &str, topic: &str, qos: QoS) 
 
 const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
-/// [MQTT-4.3.1-1]
-/// [MQTT-4.3.2-2]
-/// [MQTT-4.3.3-2]
+/// [MQTT-4.3.1-1] of both [MQTT-4.3.2-2] [MQTT-4.3.3-2]
 #[test]
 fn each_qos_is_delivered_between_all_versions() {
     for from in VERSIONS {
@@ -51,8 +49,7 @@ fn each_qos_is_delivered_between_all_versions() {
     }
 }
 
-/// [MQTT-4.3.3-10]
-/// [MQTT-4.3.3-12]
+/// [MQTT-4.3.3-10] [MQTT-4.3.3-12] [MQTT-4.3.3-2] of 3.1.1
 #[test]
 fn a_qos_2_publish_is_delivered_once_however_often_it_comes() {
     let mut w = world();
@@ -69,9 +66,7 @@ fn a_qos_2_publish_is_delivered_once_however_often_it_comes() {
     assert_eq!(w.got(s), ["PUBLISH t q0 \"y\""]);
 }
 
-/// [MQTT-4.4.0-1]
-/// [MQTT-4.6.0-1]
-/// [MQTT-3.3.1-1]
+/// [MQTT-4.4.0-1] of both [MQTT-3.3.1-1] of both
 #[test]
 fn what_is_unacknowledged_is_sent_again_in_order_on_resume() {
     for version in VERSIONS {

@@ -25,38 +25,41 @@ fn replayed(w: &mut World, topic: &str) -> Vec<String> {
     w.got(s).split_off(1)
 }
 
-/// [MQTT-3.3.1-5]
-/// [MQTT-3.3.1-6]
-/// [MQTT-3.3.1-8]
+/// [MQTT-3.3.1-5] of both [MQTT-3.3.1-6] [MQTT-3.3.1-8] [MQTT-3.3.1-6] of 3.1.1 [MQTT-3.3.1-12] of 3.1.1
 #[test]
 fn the_last_retained_message_of_each_topic_is_kept() {
-    let mut w = world();
-    let p = w.client(Version::V311, "p");
-    w.send(p, &retained("a", 1, 1, "old"));
-    w.send(p, &retained("a", 1, 2, "new"));
-    w.send(p, &publish("a", 1, 3, "passing"));
-    w.send(p, &retained("b/c", 0, 0, "other"));
-    assert_eq!(replayed(&mut w, "a"), ["PUBLISH a q1 #1 retain \"new\""]);
-    assert_eq!(replayed(&mut w, "+/c"), ["PUBLISH b/c q0 retain \"other\""]);
-    assert_eq!(replayed(&mut w, "#").len(), 2);
-    w.send(p, &retained("a", 1, 4, ""));
-    assert!(replayed(&mut w, "a").is_empty());
-    assert_eq!(w.broker.stats().retained, 1);
+    for version in [Version::V311, Version::V5] {
+        let mut w = world();
+        let p = w.client(version, "p");
+        w.send(p, &retained("a", 1, 1, "old"));
+        w.send(p, &retained("a", 1, 2, "new"));
+        w.send(p, &publish("a", 1, 3, "passing"));
+        w.send(p, &retained("b/c", 0, 0, "other"));
+        assert_eq!(replayed(&mut w, "a"), ["PUBLISH a q1 #1 retain \"new\""]);
+        assert_eq!(replayed(&mut w, "+/c"), ["PUBLISH b/c q0 retain \"other\""]);
+        assert_eq!(replayed(&mut w, "#").len(), 2);
+        w.send(p, &publish("a", 0, 0, ""));
+        assert_eq!(replayed(&mut w, "a").len(), 1);
+        w.send(p, &retained("a", 1, 4, ""));
+        assert!(replayed(&mut w, "a").is_empty());
+        assert_eq!(w.broker.stats().retained, 1);
+    }
 }
 
-/// [MQTT-3.3.1-7]
-/// [MQTT-3.3.1-10]
+/// [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-10] of 3.1.1 [MQTT-3.3.1-11] of 3.1.1
 #[test]
 fn an_empty_retained_message_is_forwarded_and_not_kept() {
-    let mut w = world();
-    let s = watcher(&mut w, Version::V311);
-    let p = w.client(Version::V311, "p");
-    w.send(p, &retained("a", 1, 1, ""));
-    assert_eq!(w.got(s), ["PUBLISH a q1 #1 \"\""]);
-    assert_eq!(w.broker.stats().retained, 0);
+    for version in [Version::V311, Version::V5] {
+        let mut w = world();
+        let s = watcher(&mut w, version);
+        let p = w.client(version, "p");
+        w.send(p, &retained("a", 1, 1, ""));
+        assert_eq!(w.got(s), ["PUBLISH a q1 #1 \"\""]);
+        assert_eq!(w.broker.stats().retained, 0);
+    }
 }
 
-/// [MQTT-3.1.2-7]
+/// [MQTT-3.3.2-6]
 #[test]
 fn retained_messages_survive_the_session_that_set_them_and_expire() {
     let mut w = world();
@@ -152,8 +155,7 @@ const WILL: WillRef<'static> = WillRef {
     properties: mqtt_proto::Properties::EMPTY,
 };
 
-/// [MQTT-3.1.2-8]
-/// [MQTT-3.1.2-10]
+/// [MQTT-3.1.2-8] of both [MQTT-3.1.2-10] of both
 #[test]
 fn a_lost_connection_publishes_the_will_once() {
     for version in [Version::V31, Version::V311, Version::V5] {
@@ -168,7 +170,7 @@ fn a_lost_connection_publishes_the_will_once() {
     }
 }
 
-/// [MQTT-3.14.4-3]
+/// [MQTT-3.14.4-3] of both [MQTT-3.1.2-10] of both
 #[test]
 fn a_clean_goodbye_drops_the_will() {
     for version in [Version::V311, Version::V5] {
@@ -200,7 +202,7 @@ fn disconnect_with_will_protocol_errors_and_silence_publish_it() {
     assert_eq!(w.got(s).len(), 1);
 }
 
-/// [MQTT-3.1.2-15]
+/// [MQTT-3.1.2-17] of 3.1.1
 #[test]
 fn a_retained_will_is_retained() {
     let mut w = world();
@@ -210,7 +212,7 @@ fn a_retained_will_is_retained() {
     assert_eq!(replayed(&mut w, "will"), ["PUBLISH will q1 #1 retain \"gone\""]);
 }
 
-/// [MQTT-3.1.3-9]
+/// [MQTT-3.1.3-9] [MQTT-3.1.2-8]
 #[test]
 fn a_delayed_will_waits_and_a_resumed_session_cancels_it() {
     let mut w = world();
@@ -259,6 +261,7 @@ fn a_delayed_will_fires_when_its_session_ends_first() {
     assert_eq!(w.got(s).len(), 1);
 }
 
+/// [MQTT-3.14.2-2]
 #[test]
 fn a_take_over_publishes_a_will_without_delay_before_the_new_connack() {
     let mut w = world();
@@ -272,7 +275,7 @@ fn a_take_over_publishes_a_will_without_delay_before_the_new_connack() {
     assert_eq!(w.got(s), ["PUBLISH will q1 #1 \"gone\""]);
 }
 
-/// [MQTT-3.1.3-10]
+/// [MQTT-3.1.3-10] [MQTT-3.1.2-7]
 #[test]
 fn will_properties_are_published_with_it() {
     let mut w = world();

@@ -32,9 +32,7 @@ fn keeper(w: &mut World, version: Version) -> PeerId {
     s
 }
 
-/// [MQTT-3.1.2-5]
-/// [MQTT-3.2.2-3]
-/// [MQTT-4.5.0-1]
+/// [MQTT-3.1.2-5] [MQTT-3.2.2-3] [MQTT-4.5.0-1] of both [MQTT-3.1.2-5] of 3.1.1 [MQTT-3.2.2-2] of 3.1.1
 #[test]
 fn messages_wait_for_a_client_that_is_away() {
     for version in [Version::V31, Version::V311, Version::V5] {
@@ -53,8 +51,8 @@ fn messages_wait_for_a_client_that_is_away() {
     }
 }
 
-/// [MQTT-3.1.2-4]
-/// [MQTT-3.2.2-2]
+/// [MQTT-3.1.2-4] [MQTT-3.2.2-2] [MQTT-3.1.4-4] [MQTT-3.1.2-6] of 3.1.1 [MQTT-3.2.2-1] of 3.1.1
+/// [MQTT-3.1.4-3] of 3.1.1
 #[test]
 fn a_clean_start_discards_what_waited() {
     for version in [Version::V311, Version::V5] {
@@ -71,8 +69,7 @@ fn a_clean_start_discards_what_waited() {
     }
 }
 
-/// [MQTT-4.1.0-2]
-/// [MQTT-3.1.2-23]
+/// [MQTT-4.1.0-2] [MQTT-3.1.2-23] [MQTT-4.1.0-1]
 #[test]
 fn a_session_ends_when_its_expiry_has_passed() {
     let mut w = World::new(BrokerConfig::default());
@@ -157,8 +154,7 @@ fn an_exchange_that_was_begun_does_not_expire() {
     assert_eq!(w.broker.stats().messages, 0);
 }
 
-/// [MQTT-4.3.3-11]
-/// [MQTT-4.3.3-13]
+/// [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-4.3.3-2] of 3.1.1
 #[test]
 fn a_release_after_resume_is_answered_and_the_link_stays() {
     for version in [Version::V311, Version::V5] {

@@ -27,25 +27,23 @@ fn unsubscribe(w: &mut World, peer: PeerId, topic: &str) -> Vec<String> {
     w.got(peer)
 }
 
-/// [MQTT-3.8.4-5]
-/// [MQTT-3.8.4-6]
-/// [MQTT-3.9.3-1]
+/// [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.9.3-1] of both [MQTT-3.8.4-4] of 3.1.1 [MQTT-3.8.4-5] of 3.1.1
 #[test]
 fn several_filters_get_one_code_each_in_their_order() {
-    let mut w = world();
-    let s = w.client(Version::V311, "s");
-    let mut filters = SubscribeFiltersBuf::new();
-    for (topic, qos) in [("a", QoS::ExactlyOnce), ("b/#", QoS::AtMostOnce), ("+/c", QoS::AtLeastOnce)] {
-        filters.push(topic, qos.into()).unwrap();
+    for version in [Version::V311, Version::V5] {
+        let mut w = world();
+        let s = w.client(version, "s");
+        let mut filters = SubscribeFiltersBuf::new();
+        for (topic, qos) in [("a", QoS::ExactlyOnce), ("b/#", QoS::AtMostOnce), ("+/c", QoS::AtLeastOnce)] {
+            filters.push(topic, qos.into()).unwrap();
+        }
+        w.send(s, &subscribe(77, &filters));
+        assert_eq!(w.got(s), ["SUBACK #77 02 00 01"]);
+        assert_eq!(w.broker.stats().subscriptions, 3);
     }
-    w.send(s, &subscribe(77, &filters));
-    assert_eq!(w.got(s), ["SUBACK #77 02 00 01"]);
-    assert_eq!(w.broker.stats().subscriptions, 3);
 }
 
-/// [MQTT-3.3.5-1]
-/// [MQTT-3.3.4-2]
-/// [MQTT-3.3.4-4]
+/// [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
 #[test]
 fn overlapping_subscriptions_give_one_copy_with_all_identifiers() {
     let mut w = world();
@@ -128,9 +126,7 @@ fn no_local_keeps_a_message_from_its_publisher() {
     assert_eq!(w.got(s), ["PUBLISH t q0 \"other\""]);
 }
 
-/// [MQTT-3.3.1-12]
-/// [MQTT-3.3.1-13]
-/// [MQTT-3.3.1-9]
+/// [MQTT-3.3.1-12] [MQTT-3.3.1-13] [MQTT-3.3.1-8] of 3.1.1 [MQTT-3.3.1-9] of 3.1.1
 #[test]
 fn the_retain_flag_follows_retain_as_published() {
     let mut w = world();
@@ -138,9 +134,12 @@ fn the_retain_flag_follows_retain_as_published() {
     sub(&mut w, plain, "t", QoS::AtMostOnce);
     let kept = w.client(Version::V5, "kept");
     sub(&mut w, kept, "t", SubscriptionOptions { retain_as_published: true, ..QoS::AtMostOnce.into() });
+    let old = w.client(Version::V311, "old");
+    sub(&mut w, old, "t", QoS::AtMostOnce);
     let p = w.client(Version::V5, "p");
     w.send(p, &retained("t", 0, 0, "x"));
     assert_eq!(w.got(plain), ["PUBLISH t q0 \"x\""]);
+    assert_eq!(w.got(old), ["PUBLISH t q0 \"x\""]);
     assert_eq!(w.got(kept), ["PUBLISH t q0 retain \"x\""]);
     let late = w.client(Version::V311, "late");
     w.send(late, &subscribe(1, &filter("#", QoS::AtMostOnce)));
@@ -192,23 +191,25 @@ fn unsubscribe_compares_exactly_and_is_always_answered() {
     assert_eq!(w.got(p), ["PUBACK #1 10"]);
 }
 
-/// [MQTT-3.10.4-3]
+/// [MQTT-3.10.4-3] of both
 #[test]
 fn deliveries_that_were_begun_are_completed_after_unsubscribe() {
-    let mut w = world();
-    let s = w.client(Version::V5, "s");
-    sub(&mut w, s, "t", QoS::ExactlyOnce);
-    let p = w.client(Version::V5, "p");
-    w.send(p, &publish("t", 2, 1, "x"));
-    w.got(s);
-    unsubscribe(&mut w, s, "t");
-    w.send(s, &pubrec(1));
-    assert_eq!(w.got(s), ["PUBREL #1"]);
-    w.send(s, &pubcomp(1));
-    assert_eq!(w.broker.stats().messages, 0);
+    for version in [Version::V311, Version::V5] {
+        let mut w = world();
+        let s = w.client(version, "s");
+        sub(&mut w, s, "t", QoS::ExactlyOnce);
+        let p = w.client(Version::V5, "p");
+        w.send(p, &publish("t", 2, 1, "x"));
+        w.got(s);
+        unsubscribe(&mut w, s, "t");
+        w.send(s, &pubrec(1));
+        assert_eq!(w.got(s), ["PUBREL #1"]);
+        w.send(s, &pubcomp(1));
+        assert_eq!(w.broker.stats().messages, 0);
+    }
 }
 
-/// [MQTT-3.9.3-2]
+/// [MQTT-3.9.3-2] of both [MQTT-3.8.4-7]
 #[test]
 fn refused_filters_are_answered_truthfully() {
     let mut config = BrokerConfig::default();

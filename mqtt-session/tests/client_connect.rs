@@ -20,6 +20,7 @@ fn connect_is_the_first_packet() {
     assert_eq!(peer.sent(), ["SUBSCRIBE #1 b", "PUBLISH q0 a=1"]);
 }
 
+/// [MQTT-3.1.2-9]
 #[test]
 fn connect_carries_the_settings() {
     let will = Message::new("w", "gone").with_qos(QoS::AtLeastOnce).retained();
@@ -65,6 +66,7 @@ fn settings_that_cannot_work_are_refused_at_once() {
     assert_eq!(error(ClientConfig { will, ..base() }), ConfigError::Connect(Violation::TopicWildcard));
 }
 
+/// [MQTT-4.13.2-1]
 #[test]
 fn every_refusal_is_told_and_closes() {
     for (version, codes) in

@@ -150,7 +150,6 @@ fn qos_0_that_the_connection_did_not_take_is_told() {
     assert_eq!(peer.done(), [(token, Outcome::LinkLost)]);
 }
 
-/// [MQTT-4.1.0-1]
 #[test]
 fn requests_that_were_not_answered_are_asked_anew() {
     let mut peer = Peer::v5();

@@ -38,7 +38,7 @@ fn unsubscribe_is_answered_in_every_version() {
     }
 }
 
-/// [MQTT-3.8.3-1] [MQTT-3.8.3-2] [MQTT-3.8.3-4]
+/// [MQTT-3.8.3-2] [MQTT-3.8.3-4] [MQTT-4.7.1-1]
 #[test]
 fn requests_that_break_a_rule_are_refused() {
     let mut peer = Peer::v5();
@@ -53,7 +53,7 @@ fn requests_that_break_a_rule_are_refused() {
     assert_eq!(error(&[("$share/g/a", no_local)]), RequestError::Invalid(Violation::NoLocalShared));
 }
 
-/// [MQTT-3.10.3-1] [MQTT-3.10.3-2]
+/// [MQTT-3.10.3-2] [MQTT-4.7.1-2]
 #[test]
 fn unsubscribe_needs_valid_filters() {
     let mut peer = Peer::v5();
@@ -105,7 +105,7 @@ fn unanswered_requests_are_bounded() {
     peer.subscribe(&["c"]);
 }
 
-/// [MQTT-3.8.4-6] [MQTT-3.9.3-1]
+/// [MQTT-3.8.4-2] [MQTT-3.8.4-6]
 #[test]
 fn an_answer_that_does_not_fit_its_request_closes() {
     let mut peer = Peer::v5();

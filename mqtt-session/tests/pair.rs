@@ -54,8 +54,7 @@ fn publish_with_a_cut_at(version: Version, qos: QoS, cut: usize) -> (Vec<String>
     (payloads(&got), done, pair.carried)
 }
 
-/// [MQTT-4.3.3-10]
-/// [MQTT-4.4.0-1]
+/// [MQTT-4.3.3-10] [MQTT-4.4.0-1] of both [MQTT-4.3.3-2] of 3.1.1
 #[test]
 fn qos_2_arrives_exactly_once_and_in_order_wherever_the_link_is_cut() {
     for version in VERSIONS {
@@ -104,8 +103,7 @@ fn receive_with_a_cut_at(version: Version, qos: u8, cut: usize) -> (Vec<String>,
     (got.collect(), pair.carried - before)
 }
 
-/// [MQTT-4.3.3-11]
-/// [MQTT-4.6.0-1]
+/// [MQTT-4.3.3-10] [MQTT-4.3.3-2] of 3.1.1
 #[test]
 fn the_application_gets_qos_2_exactly_once_wherever_the_link_is_cut() {
     for version in VERSIONS {
@@ -140,6 +138,7 @@ fn what_was_published_offline_is_sent_when_the_client_connects() {
     assert_eq!(done.collect::<Vec<_>>(), [true; 3]);
 }
 
+/// [MQTT-3.1.2-23] of 3.1.1
 #[test]
 fn both_keep_an_idle_link_alive() {
     let mut settings = config(Version::V311, "c");

@@ -341,6 +341,7 @@ async fn a_server_that_is_not_there_is_an_error_of_connect() -> Result {
     Ok(())
 }
 
+/// [MQTT-4.2-1] [MQTT-7.1.2-1] of 3.1.1
 #[tokio::test]
 async fn it_speaks_tcp() -> Result {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

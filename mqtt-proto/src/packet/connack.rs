@@ -34,7 +34,7 @@ impl<'a> ConnackRef<'a> {
                 .ok_or_else(|| at.error(Violation::ReasonCode).with_detail(u32::from(code)))?;
             (reason, Properties::EMPTY)
         };
-        // [MQTT-3.2.2-6] (3.1.1: [MQTT-3.2.2-4])
+        // [MQTT-3.2.2-6] ([MQTT-3.2.2-4] of 3.1.1)
         if session_present && reason != ReasonCode::Success {
             return Err(flags_at.error(Violation::SessionPresentOnError));
         }

@@ -63,6 +63,7 @@ impl<'a> ConnectRef<'a> {
         let Some(will_qos) = QoS::from_u8(flags >> 3 & 3) else {
             return Err(flags_at.error(Violation::WillQos));
         };
+        // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
         if flags & WILL == 0 && flags & (0x18 | WILL_RETAIN) != 0 {
             return Err(flags_at.error(Violation::WillFlagsWithoutWill));
         }
@@ -72,7 +73,9 @@ impl<'a> ConnectRef<'a> {
         let keep_alive = r.u16()?;
         let properties =
             if v5 { Properties::decode(r, PropertyContext::Connect)? } else { Properties::EMPTY };
+        // [MQTT-3.1.3-3] [MQTT-3.1.3-4]
         let client_id = r.string()?;
+        // [MQTT-3.1.2-9] [MQTT-3.1.3-11]
         let will = if flags & WILL == 0 {
             None
         } else {
@@ -83,7 +86,8 @@ impl<'a> ConnectRef<'a> {
             let payload = r.binary()?;
             Some(WillRef { qos: will_qos, retain: flags & WILL_RETAIN != 0, properties, topic, payload })
         };
-        // 3.1 allows the flags without the strings if the packet ends there.
+        // [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.2-18] [MQTT-3.1.2-19] [MQTT-3.1.3-12]; 3.1 allows the
+        // flags without the strings if the packet ends there.
         let optional = version == Version::V31;
         let user_name = match flags & USER_NAME != 0 && !(optional && r.is_empty()) {
             true => Some(r.string()?),

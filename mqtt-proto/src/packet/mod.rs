@@ -206,7 +206,8 @@ impl<'a> PacketRef<'a> {
         };
         let flags = first_byte & 0x0F;
         let wanted = kind.first_byte() & 0x0F;
-        // 3.1 allows DUP on PUBREL, SUBSCRIBE and UNSUBSCRIBE.
+        // [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]; 3.1
+        // allows DUP on PUBREL, SUBSCRIBE and UNSUBSCRIBE.
         let dup_too = version == Version::V31 && kind.has_flag_bit();
         if flags != wanted && !(dup_too && flags == wanted | 8) {
             return error(Violation::HeaderFlags);

@@ -33,6 +33,7 @@ impl<'a> PublishRef<'a> {
         if dup && qos == QoS::AtMostOnce {
             return header(Violation::DupAtQos0);
         }
+        // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
         let at = r;
         let topic = r.utf8()?;
         if !topic.is_empty() {

@@ -160,6 +160,7 @@ impl<'a> Properties<'a> {
         crate::varint_len(u32::try_from(len).unwrap_or(u32::MAX)) + len
     }
 
+    /// Its length, also of an empty list [MQTT-2.2.2-1], and the list.
     #[inline]
     pub(crate) fn encode(&self, dst: &mut alloc::vec::Vec<u8>) {
         crate::varint::write(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX), dst);

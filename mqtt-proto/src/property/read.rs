@@ -49,6 +49,7 @@ pub(super) fn check(mut reader: Reader<'_>, context: PropertyContext) -> Result<
             }
             Kind::NonZeroU32 => reader.u32()? != 0,
             Kind::NonZeroVarint => reader.varint()? != 0,
+            // [MQTT-3.3.2-13] [MQTT-3.3.2-14] [MQTT-3.3.2-19]
             Kind::Text => {
                 let text = reader.string_bytes()?;
                 if id == PropertyId::ResponseTopic.as_u8() && has_wildcard(text) {

@@ -224,7 +224,8 @@ impl Broker {
         }
     }
 
-    /// [MQTT-4.12.0-2] [MQTT-4.12.0-5]
+    /// [MQTT-4.12.0-2] [MQTT-4.12.0-5]. Holds neither a Reason String nor User Properties
+    /// ([MQTT-3.15.2-2], [MQTT-3.15.2-3]).
     fn send_auth(&mut self, index: u32, reason: ReasonCode, data: Option<Bytes>) {
         let method = self.connections.get(index).and_then(|c| c.extras.as_ref()?.auth_method.clone());
         let mut properties = PropertiesBuf::new();

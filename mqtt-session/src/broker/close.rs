@@ -45,6 +45,7 @@ impl Broker {
         // [MQTT-3.14.0-1]: never before a CONNACK.
         let may_tell = c.phase == Phase::Live && !c.gone && Rules::of(c.version).server_disconnect;
         if farewell && may_tell {
+            // [MQTT-3.14.2-2]
             super::outbox::put(c, &PacketRef::Disconnect(DisconnectRef { reason, ..Default::default() }));
         }
         self.close_link(index, reason);
@@ -96,7 +97,8 @@ impl Broker {
         self.connections.remove(index);
     }
 
-    /// A session without its connection: its will and its end are due by their times.
+    /// A session without its connection: its will and its end are due by their times
+    /// ([MQTT-3.1.2-23]).
     fn detach(&mut self, key: SessionKey) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
@@ -132,6 +134,7 @@ impl Broker {
 
     /// A timer of the session is due.
     pub(super) fn session_due(&mut self, key: SessionKey, incarnation: u64) {
+        // [MQTT-4.1.0-1]
         let Some(session) = self.sessions.get_mut(key as usize).filter(|s| s.id.0 == incarnation) else {
             return;
         };
@@ -227,7 +230,7 @@ impl Broker {
         }
     }
 
-    /// Publishes the will, once ([MQTT-3.1.2-10]). If wills are asked about, the question goes out
+    /// Publishes the will, once ([MQTT-3.1.2-10]), if there is one ([MQTT-3.1.2-12] of 3.1.1). If wills are asked about, the question goes out
     /// first.
     pub(super) fn fire_will(&mut self, key: SessionKey) {
         let Some(message) = self.take_will(key) else { return };
@@ -288,7 +291,7 @@ impl Broker {
                 self.hang_up(index, ReasonCode::UnspecifiedError, false);
                 self.outputs.push_back(Output::Hangup { conn, after_flush: false });
             }
-            // [MQTT-3.1.2-22] (3.1.1: [MQTT-3.1.2-24])
+            // [MQTT-3.1.2-22] ([MQTT-3.1.2-24] of 3.1.1)
             Phase::Live => self.hang_up(index, ReasonCode::KeepAliveTimeout, true),
         }
     }

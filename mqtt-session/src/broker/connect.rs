@@ -3,7 +3,7 @@
 use super::Broker;
 use super::connection::{Extras, Phase};
 use super::message::Incoming;
-use super::output::{Event, Grant, Question};
+use super::output::{DropReason, Event, Grant, Question};
 use super::router::SessionKey;
 use super::session::Session;
 use super::timers::Timer;
@@ -51,7 +51,8 @@ impl Broker {
         self.wait_for(index, id, bytes);
     }
 
-    /// What the settings and the rules of the version say of it.
+    /// What the settings and the rules of the version say of it ([MQTT-3.1.4-2]). Any text is an
+    /// identifier ([MQTT-3.1.3-5]).
     fn check_connect(&self, packet: &ConnectRef<'_>) -> Result<(), ReasonCode> {
         let rules = Rules::of(packet.version);
         if self.shutting_down {
@@ -87,7 +88,7 @@ impl Broker {
     }
 
     /// Refuses a CONNECT: CONNACK where the version has a code for it ([MQTT-3.2.2-6] of 3.1.1),
-    /// without a session ([MQTT-3.2.2-6] of 5.0), then the end ([MQTT-3.2.2-7]).
+    /// without a session ([MQTT-3.2.2-6] of 5.0), then the end ([MQTT-3.2.2-7], [MQTT-3.1.3-8]).
     pub(super) fn refuse(&mut self, index: u32, reason: ReasonCode) {
         let conn = self.id_of(index);
         let Some(c) = self.connections.get_mut(index) else { return };
@@ -99,20 +100,21 @@ impl Broker {
         self.hang_up(index, reason, false);
     }
 
-    /// Makes the connection live. Of two connections with one client identifier the later accepted
+    /// Makes the connection live, with the session that its identifier names ([MQTT-3.1.3-2]) or a new
+    /// one, as Clean Start says ([MQTT-3.1.4-4]). Of two connections with one client identifier the later accepted
     /// one stays.
     pub(super) fn accept(&mut self, index: u32, packet: &ConnectRef<'_>, grant: Grant) {
         let assigned = packet.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.as_deref().unwrap_or(packet.client_id);
         let existing = self.clients.get(client_id).copied();
         if let Some(old) = existing.and_then(|key| self.sessions.get(key as usize)).and_then(|s| s.link) {
-            // [MQTT-3.1.4-3] (3.1.1: [MQTT-3.1.4-2])
+            // [MQTT-3.1.4-3] ([MQTT-3.1.4-2] of 3.1.1)
             self.hang_up(old, ReasonCode::SessionTakenOver, true);
         }
         // The take-over may have ended the session.
         let mut existing = self.clients.get(client_id).copied();
         if let Some(key) = existing.filter(|_| packet.clean_start) {
-            // [MQTT-3.1.2-4] (3.1.1: [MQTT-3.1.2-6])
+            // [MQTT-3.1.2-4] ([MQTT-3.1.2-6] of 3.1.1)
             self.end_session(key);
             existing = None;
         }
@@ -120,12 +122,13 @@ impl Broker {
         self.publish_wills();
         let key = match existing {
             Some(key) => {
-                // [MQTT-3.1.3-9]: a will that waited is not published.
+                // [MQTT-3.1.2-5] [MQTT-3.1.3-9]: a will that waited is not published.
                 self.drop_will(key);
                 key
             }
             None => self.new_session(client_id),
         };
+        // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let session_present = existing.is_some();
         let user_name = grant.user_name.as_deref().or(packet.user_name);
         let asked = self.asked_expiry(packet);
@@ -143,6 +146,7 @@ impl Broker {
         }
         let keep_alive = self.keep_alive_for(packet, &grant);
         self.go_live(index, key, packet, keep_alive);
+        self.drop_too_large(index, key);
         let gate = self.journal.commit(&mut self.outputs);
         if let Some(c) = self.connections.get_mut(index) {
             // CONNACK waits for the session's operations.
@@ -166,6 +170,30 @@ impl Broker {
         self.send_connack(index, packet, session_present, assigned.as_deref(), expiry, keep_alive, &grant);
         self.pump_groups_of(key);
         self.queue_flush(index);
+    }
+
+    /// What was sent on an earlier link may be more than this client takes now. It counts as sent
+    /// ([MQTT-3.1.2-25]).
+    fn drop_too_large(&mut self, index: u32, key: SessionKey) {
+        let Some(c) = self.connections.get(index) else { return };
+        let (version, max) = (c.version, c.max_packet as usize);
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if session.ledger.is_empty() {
+            return;
+        }
+        let (messages, now) = (&self.messages, self.now);
+        let dropped = session.ledger.extract(|exchange| {
+            exchange.message.as_ref().is_some_and(|delivery| {
+                messages.get(delivery.message).is_some_and(|held| {
+                    let head = delivery.largest_head(held.expiry_left(now));
+                    held.shared().encoded_len(version, &head) > max
+                })
+            })
+        });
+        for delivery in dropped.into_iter().filter_map(|exchange| exchange.message) {
+            self.discard(key, delivery, false);
+            self.count_drop(key, DropReason::TooLarge);
+        }
     }
 
     /// Session Expiry Interval, or what Clean Session means below 5.0.
@@ -277,6 +305,8 @@ impl Broker {
         }))
     }
 
+    /// [MQTT-3.1.4-5] [MQTT-3.2.0-1]. Holds neither a Reason String nor User Properties
+    /// ([MQTT-3.2.2-19], [MQTT-3.2.2-20]).
     #[allow(clippy::too_many_arguments, reason = "each is one field of one packet")]
     fn send_connack(
         &mut self,
@@ -330,8 +360,7 @@ impl Broker {
         };
         let packet = PacketRef::Connack(connack);
         let Some(c) = self.connections.get_mut(index) else { return };
-        let fits = packet.encoded_len(c.version).is_ok_and(|len| len <= c.max_packet as usize);
-        if fits && super::outbox::put(c, &packet) {
+        if super::outbox::put(c, &packet) {
             return;
         }
         // A client whose limit has no room for CONNACK cannot be served ([MQTT-3.1.2-24]).

@@ -158,14 +158,23 @@ impl Broker {
         let tells = self.connections.get(index).is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
         let reason = match (routed.matched, routed.accepted) {
             (0, _) if tells => ReasonCode::NoMatchingSubscribers,
+            // Everybody who wants it has a full queue, and the publisher can be told.
+            (_, 0) if tells && routed.refused > 0 => ReasonCode::QuotaExceeded,
             _ => ReasonCode::Success,
         };
         let kind = if twice { PacketType::Pubrec } else { PacketType::Puback };
+        if let (true, true, Some(session)) = (twice, reason.is_error(), self.sessions.get_mut(key as usize)) {
+            // [MQTT-4.3.3-9]
+            session.received.remove(id);
+            if session.is_durable() {
+                self.journal.op(StoreOp::DeleteReceived(session.id, id));
+            }
+        }
         self.ack(index, kind, id, reason, routed.after);
     }
 
     /// A PUBLISH that is not taken. QoS 0 is dropped; above, 5.0 is told why, and below it is
-    /// acknowledged and dropped (3.1.1: [MQTT-3.3.5-2]), except where the broker itself cannot take it
+    /// acknowledged and dropped ([MQTT-3.3.5-2] of 3.1.1), except where the broker itself cannot take it
     /// and saying so is the only way not to lose it.
     fn refuse_publish(&mut self, index: u32, packet: &PublishRef<'_>, reason: ReasonCode) {
         let Some(id) = packet.packet_id else { return };
@@ -173,10 +182,14 @@ impl Broker {
         let mut reason = reason;
         if !Rules::of(c.version).acks_refuse {
             if reason == ReasonCode::QuotaExceeded {
+                // [MQTT-4.8.0-2] of 3.1.1
                 self.hang_up(index, reason, true);
                 return;
             }
             reason = ReasonCode::Success;
+        } else if !reason.is_allowed_in(PacketType::Puback) {
+            // [MQTT-3.4.2-1] [MQTT-3.5.2-1]: an answer may name any code.
+            reason = ReasonCode::UnspecifiedError;
         }
         let Some(key) = c.session else { return };
         let after = self.sessions.get(key as usize).map_or(StoreSeq(0), |session| session.barrier);
@@ -193,18 +206,19 @@ impl Broker {
         }
     }
 
-    /// Sends an acknowledgement once `after` is stored, in the order of the calls.
+    /// Sends an acknowledgement ([MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8]) once `after` is stored, in
+    /// the order of the calls.
     fn ack(&mut self, index: u32, kind: PacketType, id: PacketId, reason: ReasonCode, after: StoreSeq) {
         let stored = self.journal.stored();
         let Some(c) = self.connections.get_mut(index) else { return };
+        // They leave in order, so this one waits for what the one before it waits for.
+        let after = c.acks.back().map_or(after, |before| before.after.max(after));
         let held = HeldAck { kind, id, reason, after };
         if c.acks.is_empty() && after <= stored {
             self.write_ack(index, held);
             return;
         }
         c.acks.push_back(held);
-        // An earlier one may wait for more than this one.
-        let after = c.acks.iter().map(|ack| ack.after).max().unwrap_or(after);
         let conn = self.id_of(index);
         if after > stored {
             self.waiting.push_back((after, conn));
@@ -237,6 +251,8 @@ impl Broker {
         }
     }
 
+    /// Holds neither a Reason String nor User Properties ([MQTT-3.1.2-29], [MQTT-3.4.2-2], [MQTT-3.4.2-3],
+    /// [MQTT-3.5.2-2], [MQTT-3.5.2-3], [MQTT-3.6.2-2], [MQTT-3.6.2-3], [MQTT-3.7.2-2], [MQTT-3.7.2-3]).
     fn write_ack(&mut self, index: u32, held: HeldAck) {
         let HeldAck { kind, id, reason, .. } = held;
         let Some(c) = self.connections.get_mut(index) else { return };
@@ -266,7 +282,8 @@ impl Broker {
     }
 
     /// PUBREL: the identifier is new again once PUBCOMP left ([MQTT-4.3.3-11], [MQTT-4.3.3-12]). An
-    /// unknown one is answered all the same, and the link stays up.
+    /// unknown one is answered all the same, and the link stays up. What became of the message does not
+    /// matter ([MQTT-4.3.3-13]).
     pub(super) fn pubrel(&mut self, index: u32, packet: &AckRef<'_>) {
         let id = packet.packet_id;
         let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
@@ -299,7 +316,8 @@ impl Broker {
         }
     }
 
-    /// PUBACK for a message of ours. A code of 0x80 or more acknowledges too ([MQTT-4.4.0-2]).
+    /// PUBACK for a message of ours. A code of 0x80 or more acknowledges too ([MQTT-4.4.0-2],
+    /// [MQTT-4.8.2-6]).
     pub(super) fn puback(&mut self, index: u32, packet: &AckRef<'_>) {
         let Some((key, acked)) =
             self.with_ledger(index, |ledger, window| ledger.puback(packet.packet_id, window))

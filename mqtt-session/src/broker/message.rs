@@ -21,8 +21,8 @@ pub(super) struct Held {
     pub(super) qos: QoS,
     /// The retain flag of the publication.
     pub(super) retain: bool,
-    /// It is the present retained message of its topic.
-    pub(super) is_retained: bool,
+    /// It is the present retained message of its topic since this retained write; 0 if it is not.
+    pub(super) retained_at: u64,
     pub(super) expires: Timestamp,
     /// Its number in the store, once it has one.
     pub(super) stored: Option<MessageId>,
@@ -162,7 +162,8 @@ impl Messages {
                 expires = now.plus_secs(secs);
             }
             if OF_ONE_HOP.iter().any(|&id| properties.contains(id)) {
-                // What is forwarded keeps its order ([MQTT-3.3.2-18]).
+                // What is forwarded stays as it is ([MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16],
+                // [MQTT-3.3.2-17], [MQTT-3.3.2-20]) and where it is ([MQTT-3.3.2-18], [MQTT-3.1.3-10]).
                 self.scratch.clear();
                 self.scratch.extend_except(properties, &OF_ONE_HOP);
                 body.extend_from_slice(self.scratch.as_properties().as_bytes());
@@ -179,7 +180,7 @@ impl Messages {
             holders: 1,
             qos: message.qos,
             retain: message.retain,
-            is_retained: false,
+            retained_at: 0,
             expires,
             stored: None,
         };

@@ -118,6 +118,8 @@ pub struct Broker {
     /// Bytes kept for connections without an accepted CONNECT.
     unauthenticated: usize,
     shutting_down: bool,
+    /// Retained messages that were set.
+    retained_writes: u64,
     matches: Matches,
     spare_buffers: Vec<Vec<u8>>,
     received: u64,
@@ -159,6 +161,7 @@ impl Broker {
             budget: 0,
             unauthenticated: 0,
             shutting_down: false,
+            retained_writes: 0,
             matches: Matches::default(),
             spare_buffers: Vec::new(),
             received: 0,
@@ -444,7 +447,7 @@ impl Broker {
     }
 }
 
-/// Delivery QoS: the lesser of published and granted ([MQTT-3.8.4-8]; 3.1.1: [MQTT-3.8.4-6]).
+/// Delivery QoS: the lesser of published and granted ([MQTT-3.8.4-8]; [MQTT-3.8.4-6] of 3.1.1).
 fn delivery_qos(published: QoS, granted: QoS) -> QoS {
     published.min(granted)
 }

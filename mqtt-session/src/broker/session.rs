@@ -27,11 +27,15 @@ pub(super) struct Delivery {
     pub(super) ids: SubscriptionIds,
 }
 
-/// Retained messages that a new subscription has to get: found when it was made, sent as the outbox
-/// drains, outside the queue's limit.
+/// Retained messages that a new subscription has to get, outside the queue's limit: looked up when
+/// the outbox gets to them, and sent as it drains.
 #[derive(Debug)]
 pub(super) struct Replay {
-    pub(super) messages: Vec<MessageKey>,
+    pub(super) filter: Box<str>,
+    /// Retained writes when the subscription was made: later ones come to it live.
+    pub(super) until: u64,
+    /// The messages, once they are looked up.
+    pub(super) found: Option<Vec<MessageKey>>,
     pub(super) next: usize,
     pub(super) qos: QoS,
     pub(super) ids: SubscriptionIds,

@@ -7,8 +7,8 @@ use crate::shared::rules::Rules;
 use crate::{StoreOp, StoreSeq};
 use alloc::vec::Vec;
 use mqtt_proto::{
-    PacketRef, Properties, QoS, ReasonCode, SubackRef, SubscribeRef, SubscriptionOptions, TopicFilter,
-    UnsubackRef, UnsubscribeRef,
+    PacketRef, PacketType, Properties, QoS, ReasonCode, SubackRef, SubscribeRef, SubscriptionOptions,
+    TopicFilter, UnsubackRef, UnsubscribeRef,
 };
 
 impl Broker {
@@ -24,8 +24,8 @@ impl Broker {
         self.subscribe_answered(index, packet, |_| Ok(()));
     }
 
-    /// Carries out a SUBSCRIBE for whose filters `verdict` tells, by their number, whether they are
-    /// allowed. Several filters act like several SUBSCRIBEs ([MQTT-3.8.4-5]; 3.1.1: [MQTT-3.8.4-4]).
+    /// Carries out and answers [MQTT-3.8.4-1] a SUBSCRIBE for whose filters `verdict` tells, by their number, whether they are
+    /// allowed. Several filters act like several SUBSCRIBEs ([MQTT-3.8.4-5]; [MQTT-3.8.4-4] of 3.1.1).
     pub(super) fn subscribe_answered(
         &mut self,
         index: u32,
@@ -35,7 +35,7 @@ impl Broker {
         let Some(c) = self.connections.get(index) else { return };
         let (Some(key), rules) = (c.session, Rules::of(c.version)) else { return };
         let id = packet.properties.subscription_identifier();
-        // One code for each filter, in their order ([MQTT-3.8.4-6], [MQTT-3.9.3-1]).
+        // One code for each filter, in their order ([MQTT-3.8.4-6], [MQTT-3.8.4-7], [MQTT-3.9.3-1]).
         let mut codes = Vec::new();
         for (number, (filter, options)) in packet.filters.into_iter().enumerate() {
             let granted = match verdict(number) {
@@ -51,10 +51,16 @@ impl Broker {
                     }
                     codes.push(0);
                 }
-                Err(reason) if rules.acks_refuse => codes.push(reason.as_u8()),
-                Err(_) => codes.push(0x80),
+                // [MQTT-3.9.3-2]: an answer may name any code.
+                Err(reason)
+                    if rules.acks_refuse && reason.is_error() && reason.is_allowed_in(PacketType::Suback) =>
+                {
+                    codes.push(reason.as_u8());
+                }
+                Err(_) => codes.push(ReasonCode::UnspecifiedError.as_u8()),
             }
         }
+        // [MQTT-2.2.1-6] [MQTT-3.9.2-1] [MQTT-3.9.2-2]
         let suback = SubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
         self.put_stored(index, key, &PacketRef::Suback(suback));
     }
@@ -69,7 +75,14 @@ impl Broker {
             self.put(index, packet);
             return;
         }
-        let Some(version) = self.connections.get(index).map(|c| c.version) else { return };
+        let Some((version, max)) = self.connections.get(index).map(|c| (c.version, c.max_packet)) else {
+            return;
+        };
+        // [MQTT-3.1.2-24]
+        if packet.encoded_len(version).is_ok_and(|len| len > max as usize) {
+            self.hang_up(index, ReasonCode::PacketTooLarge, true);
+            return;
+        }
         let mut bytes = Vec::new();
         if packet.encode(version, &mut bytes).is_ok()
             && let Some(extras) = self.extras(index)
@@ -88,6 +101,7 @@ impl Broker {
         id: Option<u32>,
     ) -> Result<QoS, ReasonCode> {
         let config = &self.config;
+        // [MQTT-3.8.3-2] of 3.1.1
         if !config.wildcards_available && filter.has_wildcard() {
             return Err(ReasonCode::WildcardSubscriptionsNotSupported);
         }
@@ -115,7 +129,7 @@ impl Broker {
             };
             self.event(event);
         }
-        // [MQTT-3.8.4-4] (3.1.1: [MQTT-3.8.4-3])
+        // [MQTT-3.8.4-4] ([MQTT-3.8.4-3] of 3.1.1)
         self.replay_retained(key, filter, options, id, added);
         Ok(options.qos)
     }
@@ -128,6 +142,7 @@ impl Broker {
         let mut left = Vec::new();
         for filter in packet.filters {
             let found = self.router.unsubscribe(key, filter, &mut left);
+            self.cancel_replay(key, filter);
             let code = if found { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
             codes.push(code.as_u8());
             let Some(session) = self.sessions.get(key as usize).filter(|_| found) else { continue };
@@ -144,6 +159,7 @@ impl Broker {
         for delivery in left {
             self.release_message(delivery.message);
         }
+        // [MQTT-2.2.1-6] [MQTT-3.10.4-6] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.11.3-1]
         let unsuback =
             UnsubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
         self.put_stored(index, key, &PacketRef::Unsuback(unsuback));

@@ -189,7 +189,7 @@ impl Link {
     }
 
     /// When PINGREQ is due: nothing was sent, or nothing arrived, for a keep alive [MQTT-3.1.2-20]
-    /// (3.1.1: [MQTT-3.1.2-23]). The latter finds links that swallow what is sent.
+    /// ([MQTT-3.1.2-23] of 3.1.1). The latter finds links that swallow what is sent.
     pub(super) fn ping_due(&self) -> Option<Timestamp> {
         let received = self.received.own_deadline().filter(|_| self.ping.is_none());
         [self.sent.own_deadline(), received].into_iter().flatten().min()

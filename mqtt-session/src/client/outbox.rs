@@ -69,7 +69,8 @@ enum Step {
 
 impl Client {
     /// The bytes to send: builds packets until there are at least `max` bytes or nothing is left that
-    /// may be sent. Empty without a connection.
+    /// may be sent. Empty without a connection. With `max` of 0 nothing is built; call again when there
+    /// is room.
     pub fn outbox(&mut self, now: Timestamp, max: usize) -> Outbox<'_> {
         let now = self.advance(now);
         self.fill(now, max);
@@ -79,7 +80,11 @@ impl Client {
     fn fill(&mut self, now: Timestamp, max: usize) {
         loop {
             let Some(link) = self.link.as_mut().filter(|link| link.is_online()) else { return };
-            link.more = link.out.len() >= max;
+            // Who has no room comes back by itself once there is some.
+            link.more = max > 0 && link.out.len() >= max;
+            if max == 0 {
+                return;
+            }
             if link.more || !self.build(now) {
                 return;
             }
@@ -136,7 +141,9 @@ impl Client {
         packet.encode(version, link.out.tail()).is_ok()
     }
 
-    /// PUBACK or PUBREC, in the order of the PUBLISH packets.
+    /// PUBACK or PUBREC, in the order of the PUBLISH packets, whatever the application made of them
+    /// ([MQTT-3.3.4-1], [MQTT-4.5.0-2]). Holds neither a Reason String nor User Properties
+    /// ([MQTT-3.4.2-2], [MQTT-3.4.2-3], [MQTT-3.5.2-2], [MQTT-3.5.2-3]).
     fn build_ack(&mut self) -> bool {
         let version = self.config.version;
         let stored = self.store.stored();

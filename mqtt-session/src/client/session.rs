@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// An identifier that nothing holds: PUBLISH, SUBSCRIBE and UNSUBSCRIBE share them
-    /// ([MQTT-2.2.1-3]; 3.1.1: [MQTT-2.3.1-2]).
+    /// ([MQTT-2.2.1-3]).
     pub(super) fn free_id(&mut self) -> Option<PacketId> {
         let requests = &self.requests;
         self.ledger.free_id(|id| requests.iter().any(|request| request.id == Some(id)))

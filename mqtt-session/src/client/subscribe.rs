@@ -134,7 +134,7 @@ impl Client {
         let codes = reasons(ack.codes);
         let request = self.answered(ack.packet_id, |filters| matches!(filters, Filters::Subscribe(_)))?;
         let Filters::Subscribe(list) = &request.filters else { return Ok(()) };
-        // [MQTT-3.8.4-6] [MQTT-3.9.3-1] (3.1.1: [MQTT-3.8.4-5])
+        // [MQTT-3.8.4-6] [MQTT-3.9.3-1] ([MQTT-3.8.4-5] of 3.1.1)
         if list.len() != codes.len() {
             let what = "SUBACK without one code for each filter [MQTT-3.8.4-6]";
             return Err(Fault::violation(ReasonCode::ProtocolError, what));

@@ -1,7 +1,7 @@
 use mqtt_proto::PacketId;
 
 /// Chooses packet identifiers, each the next free one after the last, so that an identifier is
-/// reused as late as possible ([MQTT-2.2.1-3], [MQTT-2.2.1-4]; 3.1.1: [MQTT-2.3.1-2], [MQTT-2.3.1-4]).
+/// reused as late as possible ([MQTT-2.2.1-3], [MQTT-2.2.1-4]; [MQTT-2.3.1-3] of 3.1.1).
 #[derive(Clone, Debug)]
 pub(crate) struct PacketIds {
     next: PacketId,

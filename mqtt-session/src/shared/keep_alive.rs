@@ -2,7 +2,7 @@ use crate::Timestamp;
 use core::time::Duration;
 
 /// When a peer that must not fall silent has been silent for too long: after one and a half keep
-/// alives ([MQTT-3.1.2-22]; 3.1.1: [MQTT-3.1.2-24]).
+/// alives ([MQTT-3.1.2-22]; [MQTT-3.1.2-24] of 3.1.1).
 ///
 /// Kept lazily: a packet costs one store, and the timer is looked at only when it is due.
 #[derive(Clone, Copy, Debug)]

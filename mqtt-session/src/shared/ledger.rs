@@ -102,7 +102,8 @@ impl<M> Ledger<M> {
         self.ids.allocate(|id| by_id.contains_key(&id.get()) || elsewhere(id))
     }
 
-    /// Begins an exchange with an identifier from [`Ledger::free_id`]. It is the last to be sent.
+    /// Begins an exchange with an identifier from [`Ledger::free_id`], without DUP ([MQTT-4.3.2-2],
+    /// [MQTT-4.3.3-2]). It is the last to be sent.
     pub(crate) fn begin(&mut self, id: PacketId, qos: QoS, message: M, after: StoreSeq) {
         let number = self.base + self.exchanges.len() as u64;
         let exchange = Exchange {

@@ -6,7 +6,7 @@ pub(crate) struct Rules {
     /// A server may say why it closes (DISCONNECT from the server).
     pub(crate) server_disconnect: bool,
     /// PUBACK and PUBREC can refuse a message. Without that it is acknowledged and dropped, or the
-    /// connection is closed (3.1.1: [MQTT-3.3.5-2]).
+    /// connection is closed ([MQTT-3.3.5-2] of 3.1.1).
     pub(crate) acks_refuse: bool,
     /// SUBACK can refuse a filter (0x80 in 3.1.1, a reason in 5.0; nothing in 3.1).
     pub(crate) suback_refuses: bool,

@@ -18,7 +18,7 @@ const REST: Duration = Duration::from_millis(100);
 /// How often such a rest is told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Accepts for ever.
+/// Accepts for ever [MQTT-4.2-1].
 pub(super) async fn accept(node: Rc<Node>, listener: TcpListener, number: u16) {
     let port = listener.local_addr().map_or(0, |local| local.port());
     let mut told: Option<Instant> = None;

@@ -34,7 +34,7 @@ where
     }
 }
 
-/// Opens TCP connections; the name is looked up anew for each.
+/// Opens TCP connections [MQTT-4.2-1]; the name is looked up anew for each.
 #[derive(Clone, Debug)]
 pub struct Tcp {
     pub(super) host: String,

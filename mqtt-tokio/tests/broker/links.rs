@@ -6,6 +6,7 @@ use mqtt_proto::{ConnectRef, DisconnectRef, PacketRef, Version, WillRef};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
+/// [MQTT-4.2-1] [MQTT-7.1.1-1] of 3.1.1
 #[tokio::test]
 async fn messages_go_through_inside_a_current_thread_runtime() {
     messages_go_through().await;

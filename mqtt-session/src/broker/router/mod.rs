@@ -47,7 +47,7 @@ impl SubscriptionIds {
         }
     }
 
-    /// [MQTT-3.3.4-4]
+    /// [MQTT-3.3.4-3] [MQTT-3.3.4-4]
     fn add(&mut self, id: Option<u32>) {
         let Some(id) = id else { return };
         *self = match core::mem::take(self) {
@@ -66,7 +66,7 @@ impl SubscriptionIds {
 #[derive(Clone, Debug)]
 pub(super) struct Receiver {
     pub(super) session: SessionKey,
-    /// The highest granted QoS among them ([MQTT-3.3.4-2]; 3.1.1: [MQTT-3.3.5-1]).
+    /// The highest granted QoS among them ([MQTT-3.3.4-2]; [MQTT-3.3.5-1] of 3.1.1).
     pub(super) qos: QoS,
     /// Whether one of them wants the retain flag as published.
     pub(super) retain_as_published: bool,
@@ -168,7 +168,7 @@ impl Router {
         found
     }
 
-    /// Finds who gets a message to `topic` from `publisher`.
+    /// Finds who gets a message to `topic` from `publisher` ([MQTT-3.3.2-3]).
     pub(super) fn matching(&mut self, topic: &[u8], publisher: Option<SessionKey>, matches: &mut Matches) {
         matches.receivers.clear();
         matches.groups.clear();

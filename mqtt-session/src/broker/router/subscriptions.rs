@@ -129,7 +129,7 @@ impl Router {
         keys.iter().copied().find(|&key| self.group(key).is_some_and(|group| &*group.name == name))
     }
 
-    /// Removes the subscription with exactly this filter ([MQTT-3.10.4-1]). False if there was
+    /// Removes the subscription with exactly this filter ([MQTT-3.10.4-1], [MQTT-3.10.4-2]). False if there was
     /// none. `left` gets what waited in a group that has no members any more.
     pub(in crate::broker) fn unsubscribe(
         &mut self,
