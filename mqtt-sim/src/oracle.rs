@@ -242,7 +242,8 @@ impl Oracle {
     /// All who asked for it are there to stay and take it above QoS 0.
     fn is_safe_group(&self, filter: &str, now: u64) -> bool {
         self.sessions.values().filter(|session| session.asked.contains(filter)).all(|session| {
-            session.is_safe(now)
+            session.judged
+                && session.is_safe(now)
                 && session.expiry > 3_600
                 && session.granted.get(filter).is_some_and(|s| s.options.qos > QoS::AtMostOnce)
         })
