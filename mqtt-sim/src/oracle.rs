@@ -464,6 +464,16 @@ impl Oracle {
         Ok(())
     }
 
+    /// A subscriber's application got a message by a link that the broker has given up: nothing can be
+    /// said against it, and it need not come again.
+    pub fn delivered_late(&mut self, client: &str, payload: &[u8]) {
+        let (Some(session), Some(id)) = (self.sessions.get_mut(client), MessageId::of(payload)) else {
+            return;
+        };
+        session.owed.remove(&id);
+        session.got.entry(id).or_default();
+    }
+
     /// A subscriber's application got a message.
     ///
     /// # Errors
