@@ -63,6 +63,8 @@ struct Session {
     will_node: usize,
     granted: BTreeMap<String, Subscription>,
     asked: BTreeSet<String>,
+    /// The identifier of the last request about a filter: an earlier answer says nothing.
+    latest: BTreeMap<String, u16>,
     owed: BTreeSet<MessageId>,
     got: BTreeMap<MessageId, (u32, u32)>,
     newest: BTreeMap<(usize, String, QoS, QoS), u64>,
@@ -417,6 +419,7 @@ impl Oracle {
         for (filter, _) in &seen.filters {
             session.granted.remove(filter);
             session.asked.insert(filter.clone());
+            session.latest.insert(filter.clone(), seen.id);
             self.owed_groups.retain(|(group, _), ()| group != filter);
         }
     }
@@ -425,7 +428,9 @@ impl Oracle {
     pub fn granted(&mut self, now: u64, client: &str, request: &Seen, codes: &[u8]) {
         let Some(session) = self.sessions.get_mut(client) else { return };
         for ((filter, options), code) in request.filters.iter().zip(codes) {
-            if let Some(qos) = QoS::from_u8(*code) {
+            if let Some(qos) = QoS::from_u8(*code)
+                && session.latest.get(filter) == Some(&request.id)
+            {
                 let options = SubscriptionOptions { qos, ..*options };
                 session.granted.insert(filter.clone(), Subscription { options, since: now });
             }
