@@ -55,6 +55,28 @@ fn groups_that_are_committed_after_the_store_failed_are_emitted() {
 }
 
 #[test]
+fn a_repeated_pubrel_waits_for_the_store_like_the_first() {
+    let mut world = World::new(config(|c| {
+        c.durability = Durability::Synced;
+        c.resend_after = Some(std::time::Duration::from_secs(1));
+    }));
+    let packet = ConnectRef { version: Version::V311, client_id: "a", ..ConnectRef::default() };
+    let peer = world.connect(&packet);
+    subscribe(&mut world, peer, "t", QoS::ExactlyOnce);
+    world.confirm_stores();
+    let now = world.now;
+    world.broker.publish(now, Message::new("t", "x").with_qos(QoS::ExactlyOnce)).unwrap();
+    world.settle();
+    world.confirm_stores();
+    assert_eq!(world.got(peer).last().map(String::as_str), Some("PUBLISH t q2 #1 \"x\""));
+    world.send(peer, &PacketRef::Pubrec(AckRef::from(PacketId::MIN)));
+    world.advance(std::time::Duration::from_secs(2));
+    assert!(world.got(peer).is_empty(), "PUBREL before its stage is stored");
+    world.confirm_stores();
+    assert_eq!(world.got(peer), ["PUBREL #1"]);
+}
+
+#[test]
 fn what_was_begun_is_not_sent_again_to_a_client_that_takes_less_now() {
     let mut world = World::new(config(|_| {}));
     let connect = |max: u32| {

@@ -59,6 +59,11 @@ impl Pipe {
         if self.broken { self.capacity } else { self.capacity.saturating_sub(self.held) }
     }
 
+    /// Makes more room.
+    pub const fn widen(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
     /// Takes bytes. What is sent into a broken pipe is lost.
     pub fn send(&mut self, now: u64, bytes: &[u8], options: &NetworkOptions, random: &mut Random) {
         let mut rest = bytes;

@@ -137,7 +137,8 @@ impl Options {
         (self.cuts, self.stalls, self.dial_failures, self.store_failures) = (0, 0, 0, 0);
         (self.refusals, self.stale_clocks, self.pause) = (0, 0, 1_000_000);
         (self.store_delay, self.answer_delay) = (1_000, 1_000);
-        (self.network.latency_min, self.network.latency_max) = (100, 1_000);
+        let NetworkOptions { latency_min, latency_max, piece, capacity } = &mut self.network;
+        (*latency_min, *latency_max, *piece, *capacity) = (100, 1_000, 65_536, 65_536);
     }
 }
 

@@ -63,6 +63,8 @@ struct Session {
     will_node: usize,
     granted: BTreeMap<String, Subscription>,
     asked: BTreeSet<String>,
+    /// The identifier of the last request about a filter: an earlier answer says nothing.
+    latest: BTreeMap<String, u16>,
     owed: BTreeSet<MessageId>,
     got: BTreeMap<MessageId, (u32, u32)>,
     newest: BTreeMap<(usize, String, QoS, QoS), u64>,
@@ -242,7 +244,8 @@ impl Oracle {
     /// All who asked for it are there to stay and take it above QoS 0.
     fn is_safe_group(&self, filter: &str, now: u64) -> bool {
         self.sessions.values().filter(|session| session.asked.contains(filter)).all(|session| {
-            session.is_safe(now)
+            session.judged
+                && session.is_safe(now)
                 && session.expiry > 3_600
                 && session.granted.get(filter).is_some_and(|s| s.options.qos > QoS::AtMostOnce)
         })
@@ -416,6 +419,7 @@ impl Oracle {
         for (filter, _) in &seen.filters {
             session.granted.remove(filter);
             session.asked.insert(filter.clone());
+            session.latest.insert(filter.clone(), seen.id);
             self.owed_groups.retain(|(group, _), ()| group != filter);
         }
     }
@@ -424,7 +428,9 @@ impl Oracle {
     pub fn granted(&mut self, now: u64, client: &str, request: &Seen, codes: &[u8]) {
         let Some(session) = self.sessions.get_mut(client) else { return };
         for ((filter, options), code) in request.filters.iter().zip(codes) {
-            if let Some(qos) = QoS::from_u8(*code) {
+            if let Some(qos) = QoS::from_u8(*code)
+                && session.latest.get(filter) == Some(&request.id)
+            {
                 let options = SubscriptionOptions { qos, ..*options };
                 session.granted.insert(filter.clone(), Subscription { options, since: now });
             }
@@ -461,6 +467,16 @@ impl Oracle {
             return Err(format!("of a lifetime of {given} s only {left} s are left too early"));
         }
         Ok(())
+    }
+
+    /// A subscriber's application got a message by a link that the broker has given up: nothing can be
+    /// said against it, and it need not come again.
+    pub fn delivered_late(&mut self, client: &str, payload: &[u8]) {
+        let (Some(session), Some(id)) = (self.sessions.get_mut(client), MessageId::of(payload)) else {
+            return;
+        };
+        session.owed.remove(&id);
+        session.got.entry(id).or_default();
     }
 
     /// A subscriber's application got a message.

@@ -326,6 +326,10 @@ impl Sim {
     pub fn calm_down(&mut self) {
         self.calm = true;
         self.options.calm();
+        for wire in &mut self.wires {
+            wire.link.up.widen(self.options.network.capacity);
+            wire.link.down.widen(self.options.network.capacity);
+        }
         self.trace.line(self.now, || "--- faults are off ---".into());
     }
 

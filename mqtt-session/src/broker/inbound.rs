@@ -355,13 +355,13 @@ impl Broker {
                     self.release_message(delivery.message);
                     after = self.own_operations(key);
                 }
+                // Also a PUBREL that leaves with the repetitions waits for its stage.
+                if let Some(session) = self.sessions.get_mut(key as usize) {
+                    session.ledger.wait_for(id, after);
+                }
                 if passed {
                     self.ack(index, PacketType::Pubrel, id, ReasonCode::Success, after);
                 } else if after > self.journal.stored() {
-                    // PUBREL leaves with the repetitions, and waits for its stage all the same.
-                    if let Some(session) = self.sessions.get_mut(key as usize) {
-                        session.ledger.wait_for(id, after);
-                    }
                     let conn = self.id_of(index);
                     self.waiting.push_back((after, conn));
                 }

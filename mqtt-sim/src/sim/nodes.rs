@@ -169,9 +169,12 @@ impl Sim {
                 let node = &mut self.nodes[number];
                 node.unacknowledged.extend(received.delivery);
                 let name = node.name().to_owned();
-                // What still comes from a link that was taken over belongs to the session before.
+                // What still comes from a link that was taken over may belong to the session before.
                 let current = self.ends.get(&name).map(|(_, link)| *link);
-                if node.options.kind == Kind::Machine && !node.lost_track && current == node.link {
+                let judged = node.options.kind == Kind::Machine && !node.lost_track;
+                if judged && current != node.link {
+                    self.oracle.delivered_late(&name, &message.payload);
+                } else if judged {
                     let flags = (received.dup, message.retain);
                     let result =
                         self.oracle.delivered(&name, &message.topic, &message.payload, message.qos, flags);
