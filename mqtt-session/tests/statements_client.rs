@@ -134,11 +134,9 @@ fn an_identifier_is_kept_until_the_last_acknowledgement() {
         }
         peer.puback(1);
         peer.pubcomp(2);
-        for _ in next..=u16::MAX {
-            peer.publish("a", "", QoS::AtMostOnce);
+        for id in next..=u16::MAX {
             peer.publish("a", "", QoS::AtLeastOnce);
-            peer.puback(next);
-            next = next.wrapping_add(1);
+            peer.puback(id);
         }
         peer.clear();
         peer.publish("a", "", QoS::ExactlyOnce);
