@@ -19,11 +19,14 @@ die() {
     exit 1
 }
 
+# Servers are where only root looks.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
 # need_packages COMMAND=PACKAGE...: installs the Debian packages of the commands that are missing.
 need_packages() {
     local pair missing=() names=()
     for pair in "$@"; do
-        command -v "${pair%%=*}" >/dev/null || [ -x "/usr/sbin/${pair%%=*}" ] || {
+        command -v "${pair%%=*}" >/dev/null || {
             missing+=("${pair%%=*}")
             names+=("${pair#*=}")
         }
@@ -39,14 +42,18 @@ need_packages() {
         chmod +x "$policy"
         ours=yes
     fi
-    local done=yes
+    local installed=yes
     { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${names[@]}"; } \
-        >"$target/apt.log" 2>&1 || done=
+        >"$target/apt.log" 2>&1 || installed=
     [ -z "$ours" ] || rm -f "$policy"
-    [ -n "$done" ] || {
+    [ -n "$installed" ] || {
         tail -n 20 "$target/apt.log" >&2
         die "apt-get could not install ${names[*]}"
     }
+    hash -r
+    for pair in "${missing[@]}"; do
+        command -v "$pair" >/dev/null || die "$pair is still missing after installing ${names[*]}"
+    done
 }
 
 # Python 3.9 or later for the scripts that speak MQTT themselves.

@@ -2,3 +2,4 @@
 //! `cargo test -p mqtt-proto` replays the corpus on stable.
 
 pub mod bodies;
+pub mod machines;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use mqtt_proto::{QoS, Version};
 use mqtt_session::Message;
 use mqtt_session::client::{CleanStart, DisconnectOptions, Will};
-use mqtt_tokio::client::{Client, Error, Options};
+use mqtt_tokio::client::{Client, Error, Options, State};
 use std::time::Duration;
 
 /// Options of every client.
@@ -18,20 +18,20 @@ pub(crate) struct Connection {
     /// Its port
     #[arg(short, long, default_value_t = 1883)]
     port: u16,
-    /// Server, user, password and topic at once: mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC
-    #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
+    /// Server, user, password and topic at once
+    #[arg(short = 'L', long, value_name = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC", conflicts_with_all = ["host", "port"])]
     url: Option<String>,
     /// User name
-    #[arg(short, long = "username", value_name = "NAME")]
+    #[arg(short, long = "username", value_name = "NAME", allow_hyphen_values = true)]
     user_name: Option<String>,
     /// Password
-    #[arg(short = 'P', long = "pw", value_name = "PASSWORD")]
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", allow_hyphen_values = true)]
     password: Option<String>,
     /// Client identifier; a random one by default
-    #[arg(short, long)]
+    #[arg(short, long, allow_hyphen_values = true)]
     id: Option<String>,
     /// Client identifier: this and the number of the process
-    #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id")]
+    #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id", allow_hyphen_values = true)]
     id_prefix: Option<String>,
     /// Longest silence in seconds; 0 switches keep alive off
     #[arg(short, long, default_value_t = 60, value_name = "SECS")]
@@ -39,8 +39,8 @@ pub(crate) struct Connection {
     /// Keep the session after disconnecting (needs --id)
     #[arg(short = 'c', long = "disable-clean-session", requires = "id")]
     keep_session: bool,
-    /// Seconds that the session outlives the connection (5.0)
-    #[arg(short = 'x', long, value_name = "SECS")]
+    /// Seconds that the session outlives the connection; -1 for ever (5.0)
+    #[arg(short = 'x', long, value_name = "SECS", value_parser = expiry, allow_hyphen_values = true)]
     session_expiry_interval: Option<u32>,
     /// Protocol version: 31, 311 or 5. Default 311, or 5 if another option needs it
     #[arg(short = 'V', long, value_name = "VERSION", value_parser = version)]
@@ -49,13 +49,13 @@ pub(crate) struct Connection {
     #[arg(short, long, default_value = "0", value_parser = qos)]
     pub(crate) qos: QoS,
     /// A property of a packet (5.0): PACKET NAME VALUE, or PACKET user-property NAME VALUE
-    #[arg(short = 'D', long, num_args = 3..=4, value_names = ["PACKET", "NAME", "VALUE"], action = clap::ArgAction::Append)]
+    #[arg(short = 'D', long, num_args = 3..=4, allow_negative_numbers = true, value_names = ["PACKET", "NAME", "VALUE"], action = clap::ArgAction::Append)]
     property: Vec<String>,
     /// Topic of the will
     #[arg(long, value_name = "TOPIC")]
     will_topic: Option<String>,
     /// Payload of the will
-    #[arg(long, value_name = "PAYLOAD", requires = "will_topic")]
+    #[arg(long, value_name = "PAYLOAD", requires = "will_topic", allow_hyphen_values = true)]
     will_payload: Option<String>,
     /// QoS of the will
     #[arg(long, value_name = "QOS", value_parser = qos, requires = "will_topic")]
@@ -66,6 +66,9 @@ pub(crate) struct Connection {
     /// Messages that may be unacknowledged at once
     #[arg(short = 'M', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     max_inflight: Option<u16>,
+    /// Accepted for compatibility: packets are never held back
+    #[arg(long, hide = true)]
+    nodelay: bool,
     /// Tell what happens on the connection
     #[arg(short, long)]
     pub(crate) debug: bool,
@@ -94,6 +97,13 @@ fn version(text: &str) -> Result<Version, String> {
     }
 }
 
+fn expiry(text: &str) -> Result<u32, String> {
+    match text {
+        "-1" | "∞" => Ok(u32::MAX),
+        _ => text.parse().map_err(|_| "write a number of seconds, or -1".to_owned()),
+    }
+}
+
 pub(crate) fn qos(text: &str) -> Result<QoS, String> {
     text.parse().ok().and_then(QoS::from_u8).ok_or_else(|| "write 0, 1 or 2".to_owned())
 }
@@ -103,6 +113,7 @@ pub(crate) fn qos(text: &str) -> Result<QoS, String> {
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) version: Version,
+    quiet: bool,
     disconnect: DisconnectOptions,
 }
 
@@ -138,6 +149,9 @@ impl Connection {
 
     fn client_id(&self, version: Version) -> Result<String, Stop> {
         if let Some(id) = &self.id {
+            if id.is_empty() && self.keep_session {
+                return Err(Stop::new("-c keeps the session of a client identifier: give one with --id"));
+            }
             return Ok(id.clone());
         }
         if let Some(prefix) = &self.id_prefix {
@@ -185,8 +199,11 @@ impl Connection {
                 config.adopt_session = true;
                 config.session_expiry_secs = self.session_expiry_interval.unwrap_or(u32::MAX);
             }
+            // People expect to see whatever the server sends.
+            config.max_packet_size = mqtt_proto::MAX_PACKET_SIZE;
             if let Some(n) = self.max_inflight {
                 config.max_in_flight = n;
+                config.max_in_flight_3x = n;
             }
             wrong = properties.configure(config);
         });
@@ -200,7 +217,7 @@ impl Connection {
         if self.debug {
             eprintln!("Connected");
         }
-        Ok(Session { client, version, disconnect })
+        Ok(Session { client, version, quiet: self.quiet, disconnect })
     }
 }
 
@@ -214,8 +231,13 @@ impl Session {
     pub(crate) async fn ended(&self) -> Stop {
         let mut state = self.client.state();
         loop {
-            if let mqtt_tokio::client::State::Closed { cause, .. } = &*state.borrow_and_update() {
-                return Stop::new(format!("the connection has ended: {cause}"));
+            match &*state.borrow_and_update() {
+                State::Closed { cause, .. } => return Stop::cause(cause, self.version),
+                // Not the end, but nothing to keep from whoever waits for messages.
+                State::Disconnected { cause, retry_in, .. } if !self.quiet => {
+                    eprintln!("Warning: {cause}; connecting again in {:.1} s", retry_in.as_secs_f32());
+                }
+                _ => {}
             }
             if state.changed().await.is_err() {
                 return Stop::new("the connection has ended");

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 /// MQTT broker and clients in one program
 #[derive(Parser)]
-#[command(name = "mqtt", version, about, disable_help_subcommand = true)]
+#[command(name = "mqtt", version, about, disable_help_subcommand = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -16,13 +16,13 @@ use tokio::sync::mpsc;
 
 /// Options of `mqtt pub`.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 #[command(group(ArgGroup::new("payload").required(true).args(["message", "file", "lines", "null", "stdin"])))]
 pub(crate) struct Options {
     #[command(flatten)]
     connection: Connection,
     /// Topic
-    #[arg(short, long, required_unless_present = "url")]
+    #[arg(short, long, required_unless_present = "url", allow_hyphen_values = true)]
     topic: Option<String>,
     /// Payload
     #[arg(short, long, allow_hyphen_values = true)]
@@ -62,6 +62,7 @@ async fn publish(options: &Options, properties: &Properties) -> Result<(), Stop>
     let topic = options.topic.as_deref().or(options.connection.topic_of_url());
     let topic =
         topic.ok_or_else(|| Stop::new("no topic: give one with -t, or behind the server in --url"))?;
+    mqtt_proto::TopicName::new(topic).map_err(|e| Stop::new(format!("{topic}: {e}")))?;
     let delay = Duration::try_from_secs_f64(options.repeat_delay)
         .map_err(|_| Stop::new("--repeat-delay: not a number of seconds"))?;
     let version = options.connection.version(properties.any())?;

@@ -26,16 +26,33 @@ impl Stop {
         self
     }
 
-    /// What the client says; a refused CONNECT ends the program with the server's code.
+    /// What the client says. Where the server gave a code, the program ends with it.
     pub(crate) fn client(error: &Error, version: Version) -> Self {
-        if let Error::Connect { cause: Cause::Refused(reason), .. } = error {
-            let code = return_code(*reason, version);
-            return Self::new(format!("Connection refused by the server: {reason}")).with_code(code);
+        match error {
+            Error::Connect { cause, .. } | Error::Closed(cause)
+                if matches!(cause, Cause::Refused(_) | Cause::ByServer(_)) =>
+            {
+                return Self::cause(cause, version);
+            }
+            Error::Refused(reason) | Error::NotSupported(reason) => {
+                return Self::new(error.to_string()).with_code(reason.as_u8());
+            }
+            _ => {}
         }
         // The system's own words say most.
         match std::error::Error::source(error) {
             Some(source) => Self::new(format!("{error}: {source}")),
             None => Self::new(error.to_string()),
+        }
+    }
+
+    /// Why there is no connection any more.
+    pub(crate) fn cause(cause: &Cause, version: Version) -> Self {
+        match cause {
+            Cause::Refused(reason) => Self::new(format!("Connection refused by the server: {reason}"))
+                .with_code(return_code(*reason, version)),
+            Cause::ByServer(reason) => Self::new(cause.to_string()).with_code(reason.as_u8()),
+            _ => Self::new(format!("the connection has ended: {cause}")),
         }
     }
 
@@ -53,5 +70,21 @@ fn return_code(reason: ReasonCode, version: Version) -> u8 {
     match reason.to_return_code() {
         Some(code) if !version.is_v5() => code,
         _ => reason.as_u8(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_code_is_the_programs_code() {
+        let refused = Error::Connect { cause: Cause::Refused(ReasonCode::NotAuthorized), io: None };
+        assert_eq!(Stop::client(&refused, Version::V311).code, 5);
+        assert_eq!(Stop::client(&refused, Version::V5).code, 135);
+        let taken_over = Error::Closed(Cause::ByServer(ReasonCode::SessionTakenOver));
+        assert_eq!(Stop::client(&taken_over, Version::V5).code, 142);
+        assert_eq!(Stop::client(&Error::Refused(ReasonCode::NotAuthorized), Version::V5).code, 135);
+        assert_eq!(Stop::client(&Error::Expired, Version::V5).code, 1);
     }
 }

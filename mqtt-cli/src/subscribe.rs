@@ -1,7 +1,7 @@
 //! `mqtt sub`.
 
 use crate::connect::{Connection, RetainHandling, Session, block_on};
-use crate::format::{Format, Line};
+use crate::format::{Arrival, Format, Moment, WriteError};
 use crate::properties::Properties;
 use crate::stop::{Stop, TIMED_OUT};
 use clap::{ArgMatches, Args};
@@ -9,18 +9,18 @@ use mqtt_proto::{SubscriptionOptions, TopicFilter, TopicName};
 use mqtt_session::Message;
 use mqtt_tokio::client::{Item, Subscription};
 use std::future::pending;
-use std::io::{self, StdoutLock, Write};
+use std::io::{self, BufWriter, Stdout, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Options of `mqtt sub`.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 pub(crate) struct Options {
     #[command(flatten)]
     connection: Connection,
     /// Topic filter; may be repeated
-    #[arg(short, long, value_name = "FILTER", required_unless_present_any = ["url", "unsubscribe"])]
+    #[arg(short, long, value_name = "FILTER", allow_hyphen_values = true, required_unless_present_any = ["url", "unsubscribe"])]
     topic: Vec<String>,
     /// Do not print messages that match; may be repeated
     #[arg(short = 'T', long, value_name = "FILTER")]
@@ -32,8 +32,8 @@ pub(crate) struct Options {
     #[arg(short, long)]
     verbose: bool,
     /// Print so: %t topic, %p payload, %q QoS, %r retain, %j JSON, ...; see the guide
-    #[arg(short = 'F', long, value_name = "FORMAT")]
-    format: Option<String>,
+    #[arg(short = 'F', long, value_name = "FORMAT", allow_hyphen_values = true)]
+    format: Option<Format>,
     /// Print no line end behind a message
     #[arg(short = 'N')]
     no_line_end: bool,
@@ -70,19 +70,13 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options, matches: &ArgMatches) -> ExitCode {
-    let made = Properties::from_matches(matches).and_then(|properties| {
-        let format = options.format.as_deref().map(|text| Format::parse(text, options.pretty)).transpose();
-        Ok((properties, format.map_err(Stop::new)?))
-    });
-    match made {
-        Ok((properties, format)) => {
-            block_on(options.connection.quiet, subscribe(&options, &properties, format.as_ref()))
-        }
+    match Properties::from_matches(matches) {
+        Ok(properties) => block_on(options.connection.quiet, subscribe(&options, &properties)),
         Err(stop) => stop.exit(false),
     }
 }
 
-async fn subscribe(options: &Options, properties: &Properties, format: Option<&Format>) -> Result<(), Stop> {
+async fn subscribe(options: &Options, properties: &Properties) -> Result<(), Stop> {
     let needs_v5 = properties.any()
         || options.retain_as_published
         || options.no_local
@@ -118,7 +112,7 @@ async fn subscribe(options: &Options, properties: &Properties, format: Option<&F
         }
         stream = Some(made);
     }
-    let mut printer = Printer { out: io::stdout().lock(), options, format, left: options.count };
+    let mut printer = Printer { out: BufWriter::new(io::stdout()), options, left: options.count };
     let done = if options.end_after_suback || stream.is_none() {
         Ok(())
     } else {
@@ -132,8 +126,7 @@ async fn subscribe(options: &Options, properties: &Properties, format: Option<&F
             done = receive(&session, unclaimed, stream, &mut printer) => done,
             () = wait => Err(Stop::new("Timed out").with_code(TIMED_OUT)),
             stop = session.ended() => Err(stop),
-            // Whether or not the signal could be awaited.
-            _ = tokio::signal::ctrl_c() => Ok(()),
+            () = told_to_stop() => Ok(()),
         }
     };
     printer.flush()?;
@@ -145,6 +138,26 @@ async fn subscribe(options: &Options, properties: &Properties, format: Option<&F
             let _ = session.close().await;
             Err(stop)
         }
+    }
+}
+
+/// Until somebody presses Ctrl-C or ends the program otherwise.
+async fn told_to_stop() {
+    #[cfg(unix)]
+    let terminated = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            // Then the signal ends the program as it always does.
+            Err(_) => pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = pending();
+    tokio::select! {
+        // Whether or not the signal could be awaited.
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
     }
 }
 
@@ -219,9 +232,9 @@ async fn next(stream: Option<&mut Subscription>) -> Option<Item> {
 }
 
 struct Printer<'a> {
-    out: StdoutLock<'static>,
+    /// Flushed when nothing more waits to be printed.
+    out: BufWriter<Stdout>,
     options: &'a Options,
-    format: Option<&'a Format>,
     /// Messages that are still wanted.
     left: Option<u64>,
 }
@@ -251,18 +264,30 @@ impl Printer<'_> {
     }
 
     fn write(&mut self, message: &Message) -> io::Result<()> {
-        match self.format {
-            Some(format) => format.write(&mut self.out, &Line::now(message))?,
+        let Options { format, verbose, pretty, no_line_end, .. } = self.options;
+        match format {
+            Some(format) => {
+                let arrival = Arrival { message, at: Moment::now(), pretty: *pretty };
+                match format.write(&mut self.out, &arrival) {
+                    Ok(()) => {}
+                    Err(WriteError::Io(e)) => return Err(e),
+                    Err(WriteError::Payload(_)) if self.options.connection.quiet => {}
+                    Err(WriteError::Payload(what)) => {
+                        eprintln!("Error: Message payload {what} on topic {}.", message.topic);
+                    }
+                }
+            }
+            // An empty payload is nothing to print, not even an empty line.
+            None if message.payload.is_empty() && (!verbose || *no_line_end) => return Ok(()),
+            None if message.payload.is_empty() => write!(self.out, "{} (null)", message.topic)?,
             None => {
-                if self.options.verbose {
-                    self.out.write_all(message.topic.as_bytes())?;
-                    let shown: &[u8] = if message.payload.is_empty() { b" (null)" } else { b" " };
-                    self.out.write_all(shown)?;
+                if *verbose {
+                    write!(self.out, "{} ", message.topic)?;
                 }
                 self.out.write_all(&message.payload)?;
             }
         }
-        if !self.options.no_line_end {
+        if !no_line_end {
             self.out.write_all(b"\n")?;
         }
         Ok(())

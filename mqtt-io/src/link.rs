@@ -42,15 +42,19 @@ pub(crate) enum State {
     Broken,
 }
 
-/// All connections of a shard, in the places that the machine numbers.
+/// Places of a table that are made at once.
+const CHUNK: usize = 256;
+
+/// All connections of a shard, in the places that the machine numbers. The table grows by chunks: it
+/// never moves what is in it, and never holds twice what it needs.
 pub(crate) struct Links<W> {
-    slots: Vec<Option<Link<W>>>,
+    chunks: Vec<Box<[Option<Link<W>>]>>,
     open: usize,
 }
 
 impl<W> Links<W> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), open: 0 }
+        Self { chunks: Vec::new(), open: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -58,23 +62,26 @@ impl<W> Links<W> {
     }
 
     pub(crate) fn insert(&mut self, link: Link<W>) {
-        let index = link.conn.index();
-        if index >= self.slots.len() {
-            self.slots.resize_with(index + 1, || None);
+        let (chunk, place) = (link.conn.index() / CHUNK, link.conn.index() % CHUNK);
+        while chunk >= self.chunks.len() {
+            self.chunks.push((0..CHUNK).map(|_| None).collect());
         }
-        let before = self.slots[index].replace(link);
+        let before = self.chunks[chunk][place].replace(link);
         assert!(before.is_none(), "the machine gave the number of an open connection again");
         self.open += 1;
     }
 
+    fn slot(&mut self, conn: ConnectionId) -> Option<&mut Option<Link<W>>> {
+        self.chunks.get_mut(conn.index() / CHUNK)?.get_mut(conn.index() % CHUNK)
+    }
+
     #[inline]
     pub(crate) fn get_mut(&mut self, conn: ConnectionId) -> Option<&mut Link<W>> {
-        self.slots.get_mut(conn.index())?.as_mut().filter(|link| link.conn == conn)
+        self.slot(conn)?.as_mut().filter(|link| link.conn == conn)
     }
 
     pub(crate) fn remove(&mut self, conn: ConnectionId) -> Option<Link<W>> {
-        let slot = self.slots.get_mut(conn.index())?;
-        let link = slot.take_if(|link| link.conn == conn)?;
+        let link = self.slot(conn)?.take_if(|link| link.conn == conn)?;
         self.open -= 1;
         Some(link)
     }

@@ -16,6 +16,13 @@ use mqtt_proto::{PacketId, QoS, SubscriptionOptions};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreSeq(pub u64);
 
+impl StoreSeq {
+    pub(crate) const fn next(self) -> Self {
+        // 2^64 groups are never reached.
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// How much an acknowledgement means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {

@@ -71,6 +71,16 @@ fn a_second_connect_is_a_protocol_error() {
 }
 
 #[test]
+fn other_protocols_are_known_by_their_first_byte() {
+    for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PROXY TCP4 1.2.3.4", &[0x16, 3, 1, 2, 0], &[0], &[0xF0]] {
+        let mut w = world();
+        let p = w.open(Version::V5);
+        w.send_raw(p, &bytes[..1]);
+        assert!(w.is_hung_up(p) && w.got_raw(p).is_empty(), "{bytes:?}");
+    }
+}
+
+#[test]
 fn without_a_connect_in_time_the_connection_is_cut() {
     let mut w = world();
     let silent = w.open(Version::V5);

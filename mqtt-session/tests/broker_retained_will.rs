@@ -331,3 +331,54 @@ fn wills_are_asked_about_when_they_fire() {
         assert_eq!(w.broker.stats().messages, count);
     }
 }
+
+/// One will ends the next client, whose will ends the next: however many there are, nothing nests.
+#[test]
+fn a_chain_of_wills_does_not_overflow_a_stack() {
+    let mut config = BrokerConfig::default();
+    config.max_queued_messages = 1;
+    config.overflow = mqtt_session::broker::Overflow::Disconnect;
+    let mut w = World::new(config);
+    w.outbox_max = 1 << 16;
+    let count = 3000;
+    let peers: Vec<PeerId> = (0..count)
+        .map(|n| {
+            let topic = format!("w/{}", n + 1);
+            let will = WillRef { topic: &topic, ..WILL };
+            let id = n.to_string();
+            let connect =
+                ConnectRef { client_id: &id, will: Some(will), clean_start: true, ..Default::default() };
+            let peer = w.connect(&connect);
+            w.send(peer, &subscribe(1, &filter(&format!("w/{n}"), QoS::AtMostOnce)));
+            peer
+        })
+        .collect();
+    // Nobody's socket has room, and each queue is full.
+    w.outbox_max = 0;
+    for n in 0..count {
+        let message = mqtt_session::Message::new(format!("w/{n}"), "full");
+        w.broker.publish(w.now, message).unwrap();
+    }
+    w.cut(peers[0]);
+    assert!(peers[1..].iter().all(|&peer| w.is_hung_up(peer)));
+    assert_eq!((w.broker.stats().sessions, w.broker.stats().messages), (0, 0));
+}
+
+#[test]
+fn a_storm_of_wills_is_spread_over_many_calls() {
+    let mut w = world();
+    let s = watcher(&mut w, Version::V5);
+    let session = PropertiesBuf::new().with(Property::SessionExpiryInterval(60)).unwrap();
+    let delay = PropertiesBuf::new().with(Property::WillDelayInterval(10)).unwrap();
+    for n in 0..10_000 {
+        let will = WillRef { properties: delay.as_properties(), qos: QoS::AtMostOnce, ..WILL };
+        let id = n.to_string();
+        let c = w.connect(&ConnectRef { client_id: &id, ..with_will(Version::V5, will, &session) });
+        w.cut(c);
+    }
+    let at = w.now + Duration::from_secs(10);
+    w.broker.handle_timeout(at);
+    assert!(w.broker.poll_timeout().is_some_and(|due| due <= at), "one call does not do it all");
+    w.advance(Duration::from_secs(10));
+    assert_eq!(w.got(s).len(), 10_000);
+}

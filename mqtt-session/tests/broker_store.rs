@@ -177,3 +177,25 @@ fn without_durability_nothing_is_emitted() {
     assert!(w.stores.is_empty());
     assert_eq!(w.got(s).len(), 7);
 }
+
+#[test]
+fn what_happens_while_the_store_fails_is_emitted_too_and_nothing_waits_for_ever() {
+    let mut w = world();
+    let s = durable_subscriber(&mut w, "s");
+    let p = w.client(Version::V5, "p");
+    w.send(p, &publish("t", 2, 1, "owed"));
+    let (failed, _) = w.stores[0].clone();
+    w.stores.clear();
+    w.broker.handle_store_failed(w.now, failed);
+    w.settle();
+    let before = w.stores.len();
+    // An operation of its own, made while the store does not work.
+    w.send(s, &subscribe(2, &filter("more", QoS::AtMostOnce)));
+    assert_eq!(w.stores.len(), before + 1);
+    w.confirm_stores();
+    assert_eq!(w.got(p), ["PUBREC #1"]);
+    assert!(w.got(s).contains(&"SUBACK #2 00".into()));
+    w.send(p, &publish("t", 1, 2, "works again"));
+    w.confirm_stores();
+    assert_eq!(w.got(p), ["PUBACK #2"]);
+}

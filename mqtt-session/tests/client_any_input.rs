@@ -55,7 +55,13 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn config() -> ClientConfig {
-    ClientConfig { receive_maximum: 4, max_in_flight: 3, adopt_session: true, ..ClientConfig::new("c") }
+    ClientConfig {
+        receive_maximum: 4,
+        max_in_flight: 3,
+        max_in_flight_3x: 3,
+        adopt_session: true,
+        ..ClientConfig::new("c")
+    }
 }
 
 /// Everything that can be seen from outside, `Flush` left out: when to flush may differ.

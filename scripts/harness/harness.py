@@ -173,8 +173,7 @@ class Mosquitto(Broker):
         config = os.path.join(self.directory, "mosquitto.conf")
         with open(config, "w") as f:
             f.write("\n".join([f"listener {port} {HOST}", "persistence false", "log_dest stderr", *lines, ""]))
-        program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-        super().__init__([program, "-c", config], port)
+        super().__init__(["mosquitto", "-c", config], port)
 
     def close(self):
         super().close()

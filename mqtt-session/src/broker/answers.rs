@@ -5,7 +5,7 @@ use super::connection::Phase;
 use super::message::MessageKey;
 use super::output::{Answer, Ask, ConnectionId, Grant, Output, Question, QuestionId};
 use super::router::SessionKey;
-use super::timers::Timer;
+use crate::Timestamp;
 use alloc::boxed::Box;
 use alloc::string::String;
 use bytes::Bytes;
@@ -64,17 +64,42 @@ impl Broker {
         self.next_question += 1;
         let id = QuestionId(self.next_question);
         self.questions.insert(id.0, asked);
-        self.timers.at(self.now + self.config.answer_timeout, Timer::Question { id: id.0 });
+        self.question_deadlines.push_back((self.now + self.config.answer_timeout, id.0));
         self.outputs.push_back(Output::Ask(Box::new(Ask { id, conn, client_id, user_name, question })));
         id
     }
 
+    /// When the oldest open question has to be answered. All have the same time, so they are in order.
+    pub(super) fn next_question_deadline(&self) -> Option<Timestamp> {
+        self.question_deadlines.front().map(|(deadline, _)| *deadline)
+    }
+
+    /// Forgets the deadlines of questions that were answered, and answers those that are late with no.
+    pub(super) fn settle_questions(&mut self) {
+        while let Some(&(deadline, id)) = self.question_deadlines.front() {
+            let open = self.questions.contains_key(&id);
+            if open && deadline > self.now {
+                return;
+            }
+            self.question_deadlines.pop_front();
+            if open {
+                self.answered(id, Answer::Deny(ReasonCode::NotAuthorized));
+            }
+        }
+    }
+
     /// Carries on with what was waiting for the answer.
     pub(super) fn answered(&mut self, id: u64, answer: Answer) {
-        match self.questions.remove(&id) {
+        let asked = self.questions.remove(&id);
+        while let Some((_, oldest)) = self.question_deadlines.front()
+            && !self.questions.contains_key(oldest)
+        {
+            self.question_deadlines.pop_front();
+        }
+        match asked {
             None => {}
             Some(Asked::Will { message }) => match answer {
-                Answer::Allow | Answer::Grant(_) => self.publish_will(message, None),
+                Answer::Allow | Answer::Grant(_) => self.wills.push_back((message, None)),
                 _ => self.release_message(message),
             },
             Some(Asked::Packet(conn)) => {

@@ -135,7 +135,11 @@ impl Broker {
     /// A timer of the session is due.
     pub(super) fn session_due(&mut self, key: SessionKey, incarnation: u64) {
         // [MQTT-4.1.0-1]
-        if self.sessions.get(key as usize).is_some_and(|s| s.id.0 == incarnation && s.link.is_none()) {
+        let Some(session) = self.sessions.get_mut(key as usize).filter(|s| s.id.0 == incarnation) else {
+            return;
+        };
+        session.armed = Timestamp::MAX;
+        if session.link.is_none() {
             self.settle_session(key);
         }
     }
@@ -154,7 +158,14 @@ impl Broker {
             return;
         }
         let next = if will_due <= now { expires } else { will_due.min(expires) };
-        self.timers.at(next, Timer::Session { key, incarnation });
+        // A timer that is armed for an earlier time will find out: clients that come and go leave no
+        // trail of timers.
+        if let Some(session) = self.sessions.get_mut(key as usize)
+            && next < session.armed
+        {
+            session.armed = next;
+            self.timers.at(next, Timer::Session { key, incarnation });
+        }
     }
 
     /// Removes a session and all that is in it; a will that waited fires now ([MQTT-3.1.2-8]).
@@ -226,11 +237,19 @@ impl Broker {
         if self.config.ask.will {
             self.ask_about_will(key, message);
         } else {
-            self.publish_will(message, Some(key));
+            self.wills.push_back((message, Some(key)));
         }
     }
 
-    pub(super) fn publish_will(&mut self, message: MessageKey, publisher: Option<SessionKey>) {
+    /// Publishes the wills that are due. They wait in a line, so that one that ends another session
+    /// whose will is due does not nest.
+    pub(super) fn publish_wills(&mut self) {
+        while let Some((message, publisher)) = self.wills.pop_front() {
+            self.publish_will(message, publisher);
+        }
+    }
+
+    fn publish_will(&mut self, message: MessageKey, publisher: Option<SessionKey>) {
         // Its lifetime begins now, not when it was set.
         let now = self.now;
         if let Some(held) = self.messages.get_mut(message)

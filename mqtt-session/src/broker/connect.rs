@@ -3,7 +3,7 @@
 use super::Broker;
 use super::connection::{Extras, Phase};
 use super::message::Incoming;
-use super::output::{Event, Grant, Question};
+use super::output::{DropReason, Event, Grant, Question};
 use super::router::SessionKey;
 use super::session::Session;
 use super::timers::Timer;
@@ -118,6 +118,8 @@ impl Broker {
             self.end_session(key);
             existing = None;
         }
+        // Before the new CONNACK.
+        self.publish_wills();
         let key = match existing {
             Some(key) => {
                 // [MQTT-3.1.2-5] [MQTT-3.1.3-9]: a will that waited is not published.
@@ -144,6 +146,7 @@ impl Broker {
         }
         let keep_alive = self.keep_alive_for(packet, &grant);
         self.go_live(index, key, packet, keep_alive);
+        self.drop_too_large(index, key);
         let gate = self.journal.commit(&mut self.outputs);
         if let Some(c) = self.connections.get_mut(index) {
             // CONNACK waits for the session's operations.
@@ -167,6 +170,30 @@ impl Broker {
         self.send_connack(index, packet, session_present, assigned.as_deref(), expiry, keep_alive, &grant);
         self.pump_groups_of(key);
         self.queue_flush(index);
+    }
+
+    /// What was sent on an earlier link may be more than this client takes now. It counts as sent
+    /// ([MQTT-3.1.2-25]).
+    fn drop_too_large(&mut self, index: u32, key: SessionKey) {
+        let Some(c) = self.connections.get(index) else { return };
+        let (version, max) = (c.version, c.max_packet as usize);
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if session.ledger.is_empty() {
+            return;
+        }
+        let (messages, now) = (&self.messages, self.now);
+        let dropped = session.ledger.extract(|exchange| {
+            exchange.message.as_ref().is_some_and(|delivery| {
+                messages.get(delivery.message).is_some_and(|held| {
+                    let head = delivery.largest_head(held.expiry_left(now));
+                    held.shared().encoded_len(version, &head) > max
+                })
+            })
+        });
+        for delivery in dropped.into_iter().filter_map(|exchange| exchange.message) {
+            self.discard(key, delivery, false);
+            self.count_drop(key, DropReason::TooLarge);
+        }
     }
 
     /// Session Expiry Interval, or what Clean Session means below 5.0.

@@ -158,9 +158,18 @@ impl Broker {
         let tells = self.connections.get(index).is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
         let reason = match (routed.matched, routed.accepted) {
             (0, _) if tells => ReasonCode::NoMatchingSubscribers,
+            // Everybody who wants it has a full queue, and the publisher can be told.
+            (_, 0) if tells && routed.refused > 0 => ReasonCode::QuotaExceeded,
             _ => ReasonCode::Success,
         };
         let kind = if twice { PacketType::Pubrec } else { PacketType::Puback };
+        if let (true, true, Some(session)) = (twice, reason.is_error(), self.sessions.get_mut(key as usize)) {
+            // [MQTT-4.3.3-9]
+            session.received.remove(id);
+            if session.is_durable() {
+                self.journal.op(StoreOp::DeleteReceived(session.id, id));
+            }
+        }
         self.ack(index, kind, id, reason, routed.after);
     }
 
@@ -202,14 +211,14 @@ impl Broker {
     fn ack(&mut self, index: u32, kind: PacketType, id: PacketId, reason: ReasonCode, after: StoreSeq) {
         let stored = self.journal.stored();
         let Some(c) = self.connections.get_mut(index) else { return };
+        // They leave in order, so this one waits for what the one before it waits for.
+        let after = c.acks.back().map_or(after, |before| before.after.max(after));
         let held = HeldAck { kind, id, reason, after };
         if c.acks.is_empty() && after <= stored {
             self.write_ack(index, held);
             return;
         }
         c.acks.push_back(held);
-        // An earlier one may wait for more than this one.
-        let after = c.acks.iter().map(|ack| ack.after).max().unwrap_or(after);
         let conn = self.id_of(index);
         if after > stored {
             self.waiting.push_back((after, conn));
@@ -348,6 +357,13 @@ impl Broker {
                 }
                 if passed {
                     self.ack(index, PacketType::Pubrel, id, ReasonCode::Success, after);
+                } else if after > self.journal.stored() {
+                    // PUBREL leaves with the repetitions, and waits for its stage all the same.
+                    if let Some(session) = self.sessions.get_mut(key as usize) {
+                        session.ledger.wait_for(id, after);
+                    }
+                    let conn = self.id_of(index);
+                    self.waiting.push_back((after, conn));
                 }
             }
             // Answered so that the client can forget it; the link stays up.

@@ -77,13 +77,12 @@ impl Journal {
     /// before anything that depends on what was emitted so far.
     pub(super) fn commit(&mut self, outputs: &mut VecDeque<Output>) -> StoreSeq {
         if !self.open.ops.is_empty() {
-            self.last.0 += 1;
+            self.last = self.last.next();
             let group = core::mem::take(&mut self.open);
             let size = group.size();
             self.unconfirmed_bytes += size;
-            if !self.failed {
-                outputs.push_back(Output::Store(self.last, group.clone()));
-            }
+            // Also after a failure: it comes behind what was emitted again.
+            outputs.push_back(Output::Store(self.last, group.clone()));
             self.unconfirmed.push_back((self.last, size, group));
         }
         self.last
@@ -91,7 +90,7 @@ impl Journal {
 
     /// The number that the open group will have.
     pub(super) const fn next_seq(&self) -> StoreSeq {
-        StoreSeq(self.last.0 + 1)
+        self.last.next()
     }
 
     pub(super) const fn stored(&self) -> StoreSeq {

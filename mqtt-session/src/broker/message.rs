@@ -21,8 +21,8 @@ pub(super) struct Held {
     pub(super) qos: QoS,
     /// The retain flag of the publication.
     pub(super) retain: bool,
-    /// It is the present retained message of its topic.
-    pub(super) is_retained: bool,
+    /// It is the present retained message of its topic since this retained write; 0 if it is not.
+    pub(super) retained_at: u64,
     pub(super) expires: Timestamp,
     /// Its number in the store, once it has one.
     pub(super) stored: Option<MessageId>,
@@ -180,7 +180,7 @@ impl Messages {
             holders: 1,
             qos: message.qos,
             retain: message.retain,
-            is_retained: false,
+            retained_at: 0,
             expires,
             stored: None,
         };

@@ -43,6 +43,9 @@ use session::Session;
 use slab::Slab;
 use timers::{Timer, Timers};
 
+/// Timers that one call looks after at most; what is left is due at once again.
+const TIMERS_PER_CALL: usize = 4096;
+
 /// Figures of a broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -102,13 +105,21 @@ pub struct Broker {
     waiting: VecDeque<(StoreSeq, ConnectionId)>,
     deferred: VecDeque<Deferred>,
     questions: IdMap<u64, Asked>,
+    question_deadlines: VecDeque<(Timestamp, u64)>,
+    /// Wills that are due, and whose they are.
+    wills: VecDeque<(message::MessageKey, Option<SessionKey>)>,
+    /// Connections to be closed because of their queues.
+    condemned: VecDeque<ConnectionId>,
     next_question: u64,
     next_local: u32,
+    locals: IdMap<u32, SessionKey>,
     /// Deliveries that the present call may still make.
     budget: u32,
     /// Bytes kept for connections without an accepted CONNECT.
     unauthenticated: usize,
     shutting_down: bool,
+    /// Retained messages that were set.
+    retained_writes: u64,
     matches: Matches,
     spare_buffers: Vec<Vec<u8>>,
     received: u64,
@@ -141,11 +152,16 @@ impl Broker {
             waiting: VecDeque::new(),
             deferred: VecDeque::new(),
             questions: IdMap::default(),
+            question_deadlines: VecDeque::new(),
+            wills: VecDeque::new(),
+            condemned: VecDeque::new(),
             next_question: 0,
             next_local: 0,
+            locals: IdMap::default(),
             budget: 0,
             unauthenticated: 0,
             shutting_down: false,
+            retained_writes: 0,
             matches: Matches::default(),
             spare_buffers: Vec::new(),
             received: 0,
@@ -207,17 +223,17 @@ impl Broker {
             let Some(index) = self.backlog.pop_front() else { break };
             self.continue_reading(index);
         }
-        while let Some(timer) = self.timers.pop(self.now) {
+        for _ in 0..TIMERS_PER_CALL {
+            if self.budget == 0 {
+                break;
+            }
+            let Some(timer) = self.timers.pop(self.now) else { break };
             match timer {
                 Timer::Connection { index, generation } => self.connection_due(index, generation),
                 Timer::Session { key, incarnation } => self.session_due(key, incarnation),
-                Timer::Question { id } => {
-                    if self.questions.contains_key(&id) {
-                        self.answered(id, Answer::Deny(ReasonCode::NotAuthorized));
-                    }
-                }
             }
         }
+        self.settle_questions();
         self.finish();
     }
 
@@ -321,6 +337,7 @@ impl Broker {
         let mut session = Session::new("", self.journal.new_session());
         session.local = Some(id);
         let key = SessionKey::try_from(self.sessions.insert(session)).unwrap_or(SessionKey::MAX);
+        self.locals.insert(id.0, key);
         let added = self.router.subscribe(key, filter, options, None);
         self.replay_retained(key, filter, options, None, added);
         self.finish();
@@ -330,8 +347,7 @@ impl Broker {
     /// Ends a subscription of [`Broker::subscribe`]. False if there is none.
     pub fn unsubscribe(&mut self, now: Timestamp, id: LocalId) -> bool {
         self.begin(now);
-        let found = self.sessions.iter().find(|(_, s)| s.local == Some(id)).map(|(key, _)| key);
-        let Some(key) = found.and_then(|key| SessionKey::try_from(key).ok()) else { return false };
+        let Some(key) = self.locals.remove(&id.0) else { return false };
         self.end_session(key);
         self.finish();
         true
@@ -371,7 +387,10 @@ impl Broker {
     /// anything else.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        if self.backlog.is_empty() { self.timers.next() } else { Some(self.now) }
+        if !self.backlog.is_empty() {
+            return Some(self.now);
+        }
+        [self.timers.next(), self.next_question_deadline()].into_iter().flatten().min()
     }
 
     /// Each input begins here.
@@ -382,6 +401,14 @@ impl Broker {
 
     /// Each input ends here.
     fn finish(&mut self) {
+        while !(self.wills.is_empty() && self.condemned.is_empty()) {
+            self.publish_wills();
+            if let Some(conn) = self.condemned.pop_front()
+                && let Some(index) = self.index_of(conn)
+            {
+                self.hang_up(index, ReasonCode::QuotaExceeded, true);
+            }
+        }
         self.journal.commit(&mut self.outputs);
     }
 

@@ -2,6 +2,7 @@
 //! a message's lifetime bind here, when the socket has room.
 
 use super::connection::{Connection, Phase};
+use super::message::MessageKey;
 use super::output::{ConnectionId, DropReason};
 use super::router::SessionKey;
 use super::session::{Delivery, Session};
@@ -79,6 +80,10 @@ struct Drained {
     bound: bool,
     /// Exchanges were sent.
     began: bool,
+    /// Retained messages that have expired.
+    expired: Vec<MessageKey>,
+    /// How often retained messages were looked up.
+    lookups: usize,
 }
 
 impl Broker {
@@ -120,7 +125,8 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         let mut drain = Drain {
             now: self.now,
-            messages: &self.messages,
+            messages: &mut self.messages,
+            router: &mut self.router,
             journal: &mut self.journal,
             sent: &mut self.sent,
             drained: &mut drained,
@@ -132,6 +138,9 @@ impl Broker {
         }
         for delivery in drained.finished {
             self.discard(key, delivery, true);
+        }
+        for message in drained.expired {
+            self.forget_retained(message);
         }
         for (delivery, reason) in drained.dropped {
             self.discard(key, delivery, true);
@@ -219,7 +228,8 @@ impl Broker {
 
 struct Drain<'a> {
     now: Timestamp,
-    messages: &'a super::message::Messages,
+    messages: &'a mut super::message::Messages,
+    router: &'a mut super::router::Router,
     journal: &'a mut super::journal::Journal,
     sent: &'a mut u64,
     drained: &'a mut Drained,
@@ -249,10 +259,11 @@ impl Drain<'_> {
                 continue;
             }
             if session.replays.front().is_some() {
-                if !self.replay_next(c, session) {
-                    return false;
+                match self.replay_next(c, session) {
+                    Replayed::Some => continue,
+                    Replayed::Blocked => return false,
+                    Replayed::Later => return true,
                 }
-                continue;
             }
             match session.queue.front() {
                 None => return false,
@@ -308,13 +319,7 @@ impl Drain<'_> {
         if held.is_expired(self.now) {
             return Some(DropReason::Expired);
         }
-        let head = PublishHead {
-            qos: delivery.qos,
-            packet_id: (delivery.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
-            message_expiry: held.expiry_left(self.now),
-            subscription_ids: delivery.ids.as_slice(),
-            ..PublishHead::default()
-        };
+        let head = delivery.largest_head(held.expiry_left(self.now));
         // An alias that is set makes the packet three bytes longer, and is left out if it does not fit.
         let len = held.shared().encoded_len(c.version, &head);
         (len > c.max_packet as usize).then_some(DropReason::TooLarge)
@@ -372,42 +377,83 @@ impl Drain<'_> {
         }
     }
 
-    /// Sends the next retained message of a new subscription ([MQTT-3.3.1-8] of 3.1.1). False if the window has no room.
-    fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> bool {
+    /// Sends the next retained message of a new subscription ([MQTT-3.3.1-8] of 3.1.1).
+    fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> Replayed {
         let has_room = session.ledger.len() < usize::from(c.window.max());
-        let Some(replay) = session.replays.front_mut() else { return false };
-        let Some(&message) = replay.messages.get(replay.next) else {
+        let Some(replay) = session.replays.front_mut() else { return Replayed::Some };
+        let found = match &mut replay.found {
+            Some(found) => found,
+            None => {
+                // A client may subscribe to very many filters, and a look-up may find nothing.
+                if self.drained.lookups == LOOKUPS {
+                    return Replayed::Later;
+                }
+                self.drained.lookups += 1;
+                let found = self.router.retained_matching(&replay.filter);
+                found.iter().for_each(|&message| self.messages.hold(message));
+                replay.found.insert(found)
+            }
+        };
+        let Some(&message) = found.get(replay.next) else {
             session.replays.pop_front();
-            return true;
+            return Replayed::Some;
         };
         let Some(held) = self.messages.get(message) else {
             replay.next += 1;
-            return true;
+            return Replayed::Some;
         };
         let qos = delivery_qos(held.qos, replay.qos);
         if qos > QoS::AtMostOnce && !has_room {
-            return false;
+            return Replayed::Blocked;
         }
         replay.next += 1;
+        // What was set later came live, and what was removed is not wanted.
+        let stale = held.retained_at == 0 || held.retained_at > replay.until;
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
-        // What was replaced since came live, and what was removed is not wanted.
-        let stale = !held.is_retained || held.is_expired(self.now);
-        if stale {
-            self.drained.finished.push(delivery.uncounted(session, held.size()));
+        let size = held.size();
+        if held.is_expired(self.now) {
+            self.drained.expired.push(message);
+            self.drained.finished.push(delivery.uncounted(session, size));
+        } else if stale {
+            self.drained.finished.push(delivery.uncounted(session, size));
         } else if let Some(reason) = self.unwanted(c, &delivery) {
-            self.drained.dropped.push((delivery.uncounted(session, held.size()), reason));
+            self.drained.dropped.push((delivery.uncounted(session, size), reason));
         } else if qos == QoS::AtMostOnce {
             self.write(c, &delivery, None, false);
-            self.drained.finished.push(delivery.uncounted(session, held.size()));
+            self.drained.finished.push(delivery.uncounted(session, size));
         } else if let Some(id) = session.ledger.free_id(|_| false) {
             session.ledger.begin(id, qos, delivery, StoreSeq(0));
         }
-        true
+        Replayed::Some
     }
 }
 
+/// Look-ups of retained messages that one drain makes at most.
+const LOOKUPS: usize = 16;
+
+/// What came of sending a retained message.
+enum Replayed {
+    /// It went out, or there was nothing to send.
+    Some,
+    /// The window has no room.
+    Blocked,
+    /// Enough for now.
+    Later,
+}
+
 impl Delivery {
+    /// What stands before the message in a packet without an alias.
+    pub(super) fn largest_head(&self, message_expiry: Option<u32>) -> PublishHead<'_> {
+        PublishHead {
+            qos: self.qos,
+            packet_id: (self.qos > QoS::AtMostOnce).then_some(PacketId::MIN),
+            message_expiry,
+            subscription_ids: self.ids.as_slice(),
+            ..PublishHead::default()
+        }
+    }
+
     /// For a delivery that never was in the queue: makes up for what discarding it will take off.
     fn uncounted(self, session: &mut Session, size: usize) -> Self {
         session.queued_bytes += size;

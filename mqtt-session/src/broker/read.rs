@@ -133,13 +133,21 @@ impl Broker {
                 c.paused = true;
                 let conn = self.id_of(index);
                 // Whatever is confirmed next may make room.
-                self.waiting.push_front((self.journal.stored(), conn));
+                self.waiting.push_front((self.journal.stored().next(), conn));
                 return used;
             }
             if self.budget == 0 {
                 c.backlogged = true;
                 self.backlog.push_back(index);
                 return used;
+            }
+            if c.phase == Phase::Connecting
+                && c.extras.as_ref().is_none_or(|e| e.handshake.is_none())
+                && rest.first().is_some_and(|byte| *byte != (PacketType::Connect as u8) << 4)
+            {
+                // [MQTT-3.1.0-1]: HTTP, TLS and the like are known by their first byte.
+                self.hang_up(index, ReasonCode::ProtocolError, false);
+                return input.len();
             }
             match Framer::split(rest, max) {
                 Ok(Some(packet)) => {
@@ -157,14 +165,6 @@ impl Broker {
 
     fn packet(&mut self, index: u32, bytes: &[u8]) {
         let Some(c) = self.connections.get(index) else { return };
-        if c.phase == Phase::Connecting && c.extras.as_ref().is_none_or(|e| e.handshake.is_none()) {
-            // [MQTT-3.1.0-1]
-            let first = bytes.first().copied().unwrap_or_default();
-            if PacketType::from_first_byte(first) != Some(PacketType::Connect) {
-                self.hang_up(index, ReasonCode::ProtocolError, false);
-                return;
-            }
-        }
         let version = c.version;
         match PacketRef::decode(bytes, version) {
             Ok(packet) => self.dispatch(index, packet, bytes),
@@ -217,11 +217,12 @@ impl Broker {
         }
     }
 
-    /// Puts a packet into the outbox; no window holds it back ([MQTT-3.3.4-10], [MQTT-4.9.0-3]). A peer that sends without reading is cut off, and so is one that
-    /// asked for an answer that it does not take.
+    /// Puts a packet into the outbox; no window holds it back ([MQTT-3.3.4-10], [MQTT-4.9.0-3]), unless the link has ended ([MQTT-3.14.4-1]): routing a client's
+    /// message may have closed its own link. A peer that sends without reading is cut off, and so is
+    /// one that asked for an answer that it does not take.
     pub(super) fn put(&mut self, index: u32, packet: &PacketRef<'_>) {
         let Some(c) = self.connections.get_mut(index) else { return };
-        if c.gone {
+        if c.gone || c.phase == Phase::Closing {
             return;
         }
         if !outbox::put(c, packet) {

@@ -9,17 +9,30 @@ use crate::store::{SessionId, StoredDelivery};
 use crate::{StoreOp, StoreSeq};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use mqtt_proto::{QoS, ReasonCode, RetainHandling, SubscriptionOptions, TopicFilter};
+use mqtt_proto::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
 
 /// What became of a message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Routed {
     /// Sessions and groups that it matched.
     pub(super) matched: usize,
     /// Those of them that took it.
     pub(super) accepted: usize,
+    /// Those of them whose queues are full.
+    pub(super) refused: usize,
     /// What an acknowledgement waits for.
     pub(super) after: StoreSeq,
+}
+
+/// What became of one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is in the queue.
+    Taken,
+    /// The session does not want it now: QoS 0 without a connection.
+    Unwanted,
+    /// The queue is full.
+    Refused,
 }
 
 /// A message whose routing is stored and must not be seen before that is confirmed.
@@ -29,6 +42,14 @@ pub(super) struct Deferred {
     message: MessageKey,
     deliveries: Vec<(SessionKey, SessionId, Delivery)>,
     groups: Vec<GroupKey>,
+}
+
+impl Routed {
+    fn count(&mut self, fate: Fate) {
+        self.matched += 1;
+        self.accepted += usize::from(fate == Fate::Taken);
+        self.refused += usize::from(fate == Fate::Refused);
+    }
 }
 
 impl Broker {
@@ -51,10 +72,10 @@ impl Broker {
 
     fn route_at_once(&mut self, key: MessageKey, matches: &mut Matches) -> Routed {
         let Some(held) = self.messages.get(key) else {
-            return Routed { matched: 0, accepted: 0, after: StoreSeq(0) };
+            return Routed::default();
         };
         let (qos, retain, size) = (held.qos, held.retain, held.size());
-        let mut accepted = 0;
+        let mut routed = Routed::default();
         for receiver in &mut matches.receivers {
             let delivery = Delivery {
                 message: key,
@@ -65,13 +86,12 @@ impl Broker {
                 entry: None,
                 ids: core::mem::take(&mut receiver.ids),
             };
-            accepted += usize::from(self.enqueue(receiver.session, delivery, size));
+            routed.count(self.enqueue(receiver.session, delivery, size));
         }
         for &group in &matches.groups {
-            accepted += usize::from(self.offer_to_group(group, key));
+            routed.count(self.offer_to_group(group, key));
         }
-        let matched = matches.receivers.len() + matches.groups.len();
-        Routed { matched, accepted, after: StoreSeq(0) }
+        routed
     }
 
     /// One group holds everything that the message changes; see the module `store`.
@@ -84,8 +104,9 @@ impl Broker {
     ) -> Routed {
         let mut deliveries = Vec::with_capacity(matches.receivers.len());
         let mut appended = Vec::new();
+        let mut routed = Routed::default();
         let Some(held) = self.messages.get(key) else {
-            return Routed { matched: 0, accepted: 0, after: StoreSeq(0) };
+            return Routed::default();
         };
         let (qos, retain, size) = (held.qos, held.retain, held.size());
         for receiver in &matches.receivers {
@@ -93,7 +114,9 @@ impl Broker {
             let (id, durable) = (session.id, session.is_durable());
             let qos = delivery_qos(qos, receiver.qos);
             let retain = retain && receiver.retain_as_published;
-            if !self.has_room(receiver.session, size, qos) {
+            let fate = self.room_for(receiver.session, size, qos);
+            routed.count(fate);
+            if fate != Fate::Taken {
                 continue;
             }
             let entry = (durable && qos > QoS::AtMostOnce).then(|| self.journal.new_entry());
@@ -117,8 +140,6 @@ impl Broker {
             publisher.and_then(|p| self.sessions.get(p as usize)).map_or(StoreSeq(0), |s| s.barrier);
         let own = self.journal.commit(&mut self.outputs);
         let stored = self.journal.stored();
-        let (matched, accepted) =
-            (matches.receivers.len() + matches.groups.len(), deliveries.len() + matches.groups.len());
         let after = if qos == QoS::AtMostOnce { barrier } else { own.max(barrier) };
         if barrier > stored || wait && own > stored {
             if let Some(session) = publisher.and_then(|p| self.sessions.get_mut(p as usize)) {
@@ -127,16 +148,18 @@ impl Broker {
             self.messages.hold(key);
             let groups = matches.groups.clone();
             // Deferred messages are kept in the order of what they wait for, which only grows.
+            routed.matched += groups.len();
+            routed.accepted += groups.len();
             self.deferred.push_back(Deferred { after, message: key, deliveries, groups });
         } else {
             for (session, _, delivery) in deliveries {
                 self.enqueue(session, delivery, size);
             }
             for &group in &matches.groups {
-                self.offer_to_group(group, key);
+                routed.count(self.offer_to_group(group, key));
             }
         }
-        Routed { matched, accepted, after }
+        Routed { after, ..routed }
     }
 
     /// Routes what is confirmed by now.
@@ -191,8 +214,9 @@ impl Broker {
             }
             let old = self.router.retain(topic, Some(key));
             self.messages.hold(key);
+            self.retained_writes += 1;
             if let Some(held) = self.messages.get_mut(key) {
-                held.is_retained = true;
+                held.retained_at = self.retained_writes;
             }
             if self.journal.is_on() {
                 let stored = self.store_body(key);
@@ -206,57 +230,53 @@ impl Broker {
             if let Some(held) = self.messages.get_mut(old)
                 && old != key
             {
-                held.is_retained = false;
+                held.retained_at = 0;
             }
             self.release_message(old);
         }
     }
 
     /// Puts a delivery into the session's queue ([MQTT-4.5.0-1]), behind all that came before
-    /// ([MQTT-4.6.0-5], [MQTT-4.6.0-6]). False if it was dropped.
-    pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery, size: usize) -> bool {
+    /// ([MQTT-4.6.0-5], [MQTT-4.6.0-6]).
+    pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery, size: usize) -> Fate {
         // A call that used up its budget leaves the packets behind this one to the next call.
         self.budget = self.budget.saturating_sub(1);
-        let Some(session) = self.sessions.get_mut(key as usize) else { return false };
+        let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };
         if let Some(subscriber) = session.local {
             if let Some(held) = self.messages.get(delivery.message) {
                 let ids = delivery.ids.as_slice();
                 let message = held.to_message(self.now, delivery.qos, delivery.retain, ids);
                 self.outputs.push_back(Output::Event(Box::new(Event::Message { subscriber, message })));
             }
-            return true;
+            return Fate::Taken;
         }
-        let online = session.link.is_some();
-        if !online && delivery.qos == QoS::AtMostOnce && !self.config.queue_qos0 {
-            return false;
+        // What has a place in the store found room when it got it.
+        if delivery.entry.is_none() {
+            let fate = self.room_for(key, size, delivery.qos);
+            if fate != Fate::Taken {
+                return fate;
+            }
         }
-        let full = session.queue.len() >= self.config.max_queued_messages as usize
-            || session.queued_bytes + size > self.config.max_queued_bytes;
-        if full && delivery.entry.is_none() && !self.make_room(key, size) {
-            return false;
-        }
-        let Some(session) = self.sessions.get_mut(key as usize) else { return false };
+        let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };
         session.queued_bytes += size;
         self.messages.hold(delivery.message);
         session.queue.push_back(delivery);
         if let Some(link) = session.link {
             self.queue_flush(link);
         }
-        true
+        Fate::Taken
     }
 
     /// Whether the session takes a message of this size. Makes room by its policy.
-    fn has_room(&mut self, key: SessionKey, size: usize, qos: QoS) -> bool {
-        let Some(session) = self.sessions.get(key as usize) else { return false };
+    fn room_for(&mut self, key: SessionKey, size: usize, qos: QoS) -> Fate {
+        let Some(session) = self.sessions.get(key as usize) else { return Fate::Unwanted };
         if session.local.is_some() {
-            return true;
+            return Fate::Taken;
         }
         if session.link.is_none() && qos == QoS::AtMostOnce && !self.config.queue_qos0 {
-            return false;
+            return Fate::Unwanted;
         }
-        let full = session.queue.len() >= self.config.max_queued_messages as usize
-            || session.queued_bytes + size > self.config.max_queued_bytes;
-        !full || self.make_room(key, size)
+        if self.has_space(key, size) || self.make_room(key, size) { Fate::Taken } else { Fate::Refused }
     }
 
     /// A full queue: expired messages go first, then the policy decides. False if the message that
@@ -281,7 +301,8 @@ impl Broker {
             Overflow::Disconnect => {
                 let link = self.sessions.get(key as usize).and_then(|session| session.link);
                 if let Some(link) = link {
-                    self.hang_up(link, ReasonCode::QuotaExceeded, true);
+                    // Not here: ending a link may route further messages.
+                    self.condemned.push_back(self.id_of(link));
                 }
             }
         }
@@ -388,8 +409,8 @@ impl Broker {
     }
 
     /// Gives a message to one member of a group, or keeps it for the first that can take it.
-    fn offer_to_group(&mut self, key: GroupKey, message: MessageKey) -> bool {
-        let Some(held) = self.messages.get(message) else { return false };
+    fn offer_to_group(&mut self, key: GroupKey, message: MessageKey) -> Fate {
+        let Some(held) = self.messages.get(message) else { return Fate::Unwanted };
         let (qos, retain, size) = (held.qos, held.retain, held.size());
         let delivery =
             Delivery { message, group: Some(key), qos, retain, entry: None, ids: SubscriptionIds::None };
@@ -397,26 +418,28 @@ impl Broker {
         if !waits && let Some(member) = self.choose_member(key, qos) {
             return self.give_to_member(member, delivery, size);
         }
-        let Some(group) = self.router.group_mut(key) else { return false };
+        let Some(group) = self.router.group_mut(key) else { return Fate::Unwanted };
         let persistent = |member: &super::router::Member| {
             self.sessions.get(member.session as usize).is_some_and(|s| s.link.is_some() || s.is_durable())
         };
-        if qos == QoS::AtMostOnce
-            || group.queue.len() >= self.config.max_queued_messages as usize
+        if qos == QoS::AtMostOnce || !group.members.iter().any(persistent) {
+            self.dropped += 1;
+            return Fate::Unwanted;
+        }
+        if group.queue.len() >= self.config.max_queued_messages as usize
             || group.queued_bytes + size > self.config.max_queued_bytes
-            || !group.members.iter().any(persistent)
         {
             self.dropped += 1;
-            return false;
+            return Fate::Refused;
         }
         group.queued_bytes += size;
         group.queue.push_back(delivery);
         self.messages.hold(message);
-        true
+        Fate::Taken
     }
 
     /// The delivery takes the member's own options ([MQTT-4.8.2-3]).
-    fn give_to_member(&mut self, member: super::router::Member, mut delivery: Delivery, size: usize) -> bool {
+    fn give_to_member(&mut self, member: super::router::Member, mut delivery: Delivery, size: usize) -> Fate {
         delivery.qos = delivery_qos(delivery.qos, member.options.qos);
         delivery.retain &= member.options.retain_as_published;
         delivery.ids = SubscriptionIds::new(member.id);
@@ -488,8 +511,8 @@ impl Broker {
         }
     }
 
-    /// Gathers the retained messages that a new subscription has to get ([MQTT-3.3.1-9],
-    /// [MQTT-3.3.1-10], [MQTT-3.3.1-11]; [MQTT-3.3.1-6] of 3.1.1). Shared subscriptions get none.
+    /// Has a new subscription get the retained messages ([MQTT-3.3.1-9], [MQTT-3.3.1-10],
+    /// [MQTT-3.3.1-11]; [MQTT-3.3.1-6] of 3.1.1). Shared subscriptions get none.
     pub(super) fn replay_retained(
         &mut self,
         key: SessionKey,
@@ -506,38 +529,58 @@ impl Broker {
         if !wanted || filter.shared().is_some() || self.router.retained() == 0 {
             return;
         }
-        let found = self.router.retained_matching(filter.as_str());
-        if found.is_empty() {
-            return;
-        }
-        for &message in &found {
-            self.messages.hold(message);
-        }
-        let replay = Replay { messages: found, next: 0, qos: options.qos, ids: SubscriptionIds::new(id) };
+        let ids = SubscriptionIds::new(id);
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         if session.local.is_some() {
-            self.replay_locally(key, replay);
+            self.replay_locally(key, filter, options.qos, &ids);
             return;
         }
-        session.replays.push_back(replay);
+        let (filter, until) = (filter.as_str().into(), self.retained_writes);
+        session.replays.push_back(Replay { filter, until, found: None, next: 0, qos: options.qos, ids });
         if let Some(link) = session.link {
             self.queue_flush(link);
         }
     }
 
-    fn replay_locally(&mut self, key: SessionKey, replay: Replay) {
-        for message in replay.messages {
+    fn replay_locally(&mut self, key: SessionKey, filter: TopicFilter<'_>, qos: QoS, ids: &SubscriptionIds) {
+        for message in self.router.retained_matching(filter.as_str()) {
             if let Some(held) = self.messages.get(message)
                 && !held.is_expired(self.now)
             {
-                let (qos, size) = (delivery_qos(held.qos, replay.qos), held.size());
-                let ids = replay.ids.clone();
+                let (qos, size) = (delivery_qos(held.qos, qos), held.size());
+                let ids = ids.clone();
                 self.enqueue(
                     key,
                     Delivery { message, group: None, qos, retain: true, entry: None, ids },
                     size,
                 );
             }
+        }
+    }
+
+    /// An expired retained message is none any more.
+    pub(super) fn forget_retained(&mut self, key: MessageKey) {
+        let Some(held) = self.messages.get_mut(key).filter(|held| held.retained_at != 0) else { return };
+        held.retained_at = 0;
+        let topic = held.topic_str();
+        self.router.retain(topic, None);
+        if self.journal.is_on() {
+            self.journal.op(StoreOp::DeleteRetained(topic.into()));
+        }
+        self.release_message(key);
+    }
+
+    /// Ends the replay for a subscription that was given back.
+    pub(super) fn cancel_replay(&mut self, key: SessionKey, filter: TopicFilter<'_>) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        let replays = core::mem::take(&mut session.replays);
+        let (gone, kept): (Vec<_>, Vec<_>) = replays.into_iter().partition(|r| &*r.filter == filter.as_str());
+        session.replays = kept.into();
+        gone.into_iter().for_each(|replay| self.release_replay(replay));
+    }
+
+    fn release_replay(&mut self, replay: Replay) {
+        for &message in replay.found.unwrap_or_default().get(replay.next..).unwrap_or_default() {
             self.release_message(message);
         }
     }
@@ -552,9 +595,7 @@ impl Broker {
             self.release_message(delivery.message);
         }
         for replay in core::mem::take(&mut session.replays) {
-            for &message in replay.messages.get(replay.next..).unwrap_or_default() {
-                self.release_message(message);
-            }
+            self.release_replay(replay);
         }
         lost
     }

@@ -27,11 +27,15 @@ pub(super) struct Delivery {
     pub(super) ids: SubscriptionIds,
 }
 
-/// Retained messages that a new subscription has to get: found when it was made, sent as the outbox
-/// drains, outside the queue's limit.
+/// Retained messages that a new subscription has to get, outside the queue's limit: looked up when
+/// the outbox gets to them, and sent as it drains.
 #[derive(Debug)]
 pub(super) struct Replay {
-    pub(super) messages: Vec<MessageKey>,
+    pub(super) filter: Box<str>,
+    /// Retained writes when the subscription was made: later ones come to it live.
+    pub(super) until: u64,
+    /// The messages, once they are looked up.
+    pub(super) found: Option<Vec<MessageKey>>,
     pub(super) next: usize,
     pub(super) qos: QoS,
     pub(super) ids: SubscriptionIds,
@@ -58,6 +62,8 @@ pub(super) struct Session {
     pub(super) expires: Timestamp,
     pub(super) will: Option<Box<Will>>,
     pub(super) will_due: Timestamp,
+    /// The timer that is armed.
+    pub(super) armed: Timestamp,
     pub(super) ledger: Ledger<Delivery>,
     pub(super) received: Received,
     /// Stored entries of exchanges that wait for PUBCOMP.
@@ -84,6 +90,7 @@ impl Session {
             expires: Timestamp::MAX,
             will: None,
             will_due: Timestamp::MAX,
+            armed: Timestamp::MAX,
             ledger: Ledger::default(),
             received: Received::default(),
             releasing: IdMap::default(),

@@ -142,6 +142,7 @@ impl Broker {
         let mut left = Vec::new();
         for filter in packet.filters {
             let found = self.router.unsubscribe(key, filter, &mut left);
+            self.cancel_replay(key, filter);
             let code = if found { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
             codes.push(code.as_u8());
             let Some(session) = self.sessions.get(key as usize).filter(|_| found) else { continue };

@@ -8,7 +8,6 @@ use core::cmp::Reverse;
 pub(super) enum Timer {
     Connection { index: u32, generation: u32 },
     Session { key: SessionKey, incarnation: u64 },
-    Question { id: u64 },
 }
 
 /// Deadlines, soonest first. Lazy: a deadline that moved later is found out when the old one is due,

@@ -59,6 +59,9 @@ pub struct ClientConfig {
     /// How many QoS 1 and 2 messages may be unacknowledged by the server. In 5.0 the server's Receive
     /// Maximum limits it further.
     pub max_in_flight: u16,
+    /// The same below 5.0, where servers do not say how many they take. Default 20: Mosquitto loses QoS 2
+    /// messages beyond that.
+    pub max_in_flight_3x: u16,
     /// How many messages may wait to be sent.
     pub max_queued_messages: usize,
     /// How many bytes such messages may have together.
@@ -130,10 +133,11 @@ impl Default for ClientConfig {
             receive_maximum: 256,
             max_unacknowledged: 65_535,
             max_unacknowledged_bytes: 64 << 20,
-            max_packet_size: 1 << 20,
+            max_packet_size: 16 << 20,
             topic_alias_maximum: 16,
             outbound_topic_aliases: 16,
             max_in_flight: 256,
+            max_in_flight_3x: 20,
             max_queued_messages: 10_000,
             max_queued_bytes: 64 << 20,
             max_requests: 256,
@@ -270,6 +274,7 @@ impl ClientConfig {
             (self.max_unacknowledged_bytes == 0, "max_unacknowledged_bytes"),
             (self.max_packet_size == 0, "max_packet_size"),
             (self.max_in_flight == 0, "max_in_flight"),
+            (self.max_in_flight_3x == 0, "max_in_flight_3x"),
             (self.max_queued_messages == 0, "max_queued_messages"),
             (self.max_queued_bytes == 0, "max_queued_bytes"),
             (self.max_requests == 0, "max_requests"),

@@ -141,7 +141,11 @@ impl Client {
             (false, _) => properties.session_expiry_interval().unwrap_or(config.session_expiry_secs),
         };
         Limits {
-            in_flight: receive_maximum.min(config.max_in_flight),
+            in_flight: if self.rules().flow_control {
+                receive_maximum.min(config.max_in_flight)
+            } else {
+                config.max_in_flight_3x
+            },
             max_packet_size: properties.maximum_packet_size().unwrap_or(MAX_PACKET_SIZE),
             max_qos: properties.maximum_qos().unwrap_or(QoS::ExactlyOnce),
             retain: flag(properties.retain_available()),
@@ -322,8 +326,10 @@ impl Client {
         match self.phase {
             Phase::Online => {
                 let mut properties = PropertiesBuf::new();
-                // A session that ended with CONNECT cannot be prolonged by DISCONNECT (3.14.2.2.2).
-                let expiry = options.session_expiry_secs.filter(|_| self.config.session_expiry_secs > 0);
+                // A session that ended with CONNECT cannot be prolonged by DISCONNECT (3.14.2.2.2), and
+                // below 5.0 the server is not told.
+                let tells = !self.rules().clean_session_ends && self.config.session_expiry_secs > 0;
+                let expiry = options.session_expiry_secs.filter(|_| tells);
                 if let Some(secs) = expiry {
                     // Fits: it is the first.
                     let _ = properties.push(Property::SessionExpiryInterval(secs));

@@ -69,7 +69,8 @@ enum Step {
 
 impl Client {
     /// The bytes to send: builds packets until there are at least `max` bytes or nothing is left that
-    /// may be sent. Empty without a connection.
+    /// may be sent. Empty without a connection. With `max` of 0 nothing is built; call again when there
+    /// is room.
     pub fn outbox(&mut self, now: Timestamp, max: usize) -> Outbox<'_> {
         let now = self.advance(now);
         self.fill(now, max);
@@ -79,7 +80,11 @@ impl Client {
     fn fill(&mut self, now: Timestamp, max: usize) {
         loop {
             let Some(link) = self.link.as_mut().filter(|link| link.is_online()) else { return };
-            link.more = link.out.len() >= max;
+            // Who has no room comes back by itself once there is some.
+            link.more = max > 0 && link.out.len() >= max;
+            if max == 0 {
+                return;
+            }
             if link.more || !self.build(now) {
                 return;
             }

@@ -253,6 +253,13 @@ impl<M> Ledger<M> {
         (Acked::Done(self.finish(id, Some(window))), None)
     }
 
+    /// What is sent next for `id` waits until this much is stored.
+    pub(crate) fn wait_for(&mut self, id: PacketId, after: StoreSeq) {
+        if let Some(Some(exchange)) = self.slot(id) {
+            exchange.after = exchange.after.max(after);
+        }
+    }
+
     /// PUBCOMP.
     pub(crate) fn pubcomp(&mut self, id: PacketId, window: &mut Window) -> Acked<M> {
         match self.slot(id) {

@@ -5,7 +5,7 @@ use super::node::Node;
 use mqtt_session::broker::Peer;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -15,19 +15,17 @@ const ACCEPTS_PER_TURN: usize = 32;
 /// How long a listener rests when the system has no more descriptors or memory, so that it neither
 /// dies nor spins.
 const REST: Duration = Duration::from_millis(100);
+/// How often such a rest is told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Accepts for ever [MQTT-4.2-1].
 pub(super) async fn accept(node: Rc<Node>, listener: TcpListener, number: u16) {
     let port = listener.local_addr().map_or(0, |local| local.port());
-    let mut resting = false;
+    let mut told: Option<Instant> = None;
     let mut accepted = 0;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                if resting {
-                    resting = false;
-                    tracing::info!("Accepting connections again.");
-                }
                 tracing::debug!("New connection from {address} on port {port}.");
                 // Without it messages are only later, so a failure does not matter.
                 let _ = stream.set_nodelay(true);
@@ -41,9 +39,9 @@ pub(super) async fn accept(node: Rc<Node>, listener: TcpListener, number: u16) {
             }
             Err(e) if is_about_one_connection(&e) => {}
             Err(e) => {
-                if !resting {
-                    resting = true;
-                    tracing::error!("Cannot accept connections for now: {e}.");
+                if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::error!("Cannot accept connections at times: {e}. This is told once a minute.");
                 }
                 sleep(REST).await;
             }

@@ -56,6 +56,13 @@ pub(super) fn event(event: &Event, address: Option<SocketAddr>) {
         Event::Malformed { error, .. } => info!("Protocol error from {at}: {error}."),
         Event::Disconnected { client_id, reason, .. } => match (client_id, reason) {
             (Some(id), ReasonCode::Success) => info!("Client {} [{at}] disconnected.", Printable(id)),
+            // Nobody said anything: the socket ended.
+            (Some(id), ReasonCode::UnspecifiedError) => {
+                info!("Client {} [{at}] closed its connection.", Printable(id));
+            }
+            (Some(id), ReasonCode::KeepAliveTimeout) => {
+                info!("Client {} [{at}] has exceeded its keep alive, disconnecting.", Printable(id));
+            }
             (Some(id), _) => info!("Client {} [{at}] disconnected: {reason}.", Printable(id)),
             (None, _) => debug!("Connection from {at} closed: {reason}."),
         },

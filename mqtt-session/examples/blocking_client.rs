@@ -1,7 +1,7 @@
 //! The client machine over a blocking socket: subscribe, publish, print what comes back.
 //!
 //! ```text
-//! cargo run -p mqtt-session --example client -- 127.0.0.1:1883
+//! cargo run -p mqtt-session --example blocking_client -- 127.0.0.1:1883
 //! ```
 //!
 //! The machine decides everything; what is below only opens a connection, moves bytes and keeps time.

@@ -1,0 +1,121 @@
+//! The program as people start it.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
+
+const MQTT: &str = env!("CARGO_BIN_EXE_mqtt");
+
+/// A broker on a port that the system chose; killed when dropped.
+struct Broker {
+    child: Child,
+    port: String,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let mut child = Command::new(MQTT)
+            .args(["broker", "--bind", "127.0.0.1", "--port", "0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut log = BufReader::new(child.stderr.take().expect("its log"));
+        let port = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).expect("its log") > 0, "it tells where it listens");
+            if let Some((_, address)) = line.trim_end().rsplit_once("Listening on ") {
+                let (_, port) = address.trim_end_matches('.').rsplit_once(':').expect("a port");
+                break port.to_owned();
+            }
+        };
+        // It must be able to go on logging.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, port }
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(MQTT);
+        command.args(&arguments[..1]).args(["-h", "127.0.0.1", "-p", &self.port]).args(&arguments[1..]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.client(arguments).output().expect("the client runs")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn messages_pass_from_pub_to_sub() {
+    let broker = Broker::start();
+    for version in ["31", "311", "5"] {
+        // Retained messages need no subscriber that is there in time.
+        let sent = broker.run(&["pub", "-V", version, "-t", "a/b", "-m", "kept", "-q", "2", "-r"]);
+        assert!(sent.status.success(), "{}", text(&sent.stderr));
+        let got = broker.run(&["sub", "-V", version, "-t", "a/#", "-v", "-C", "1", "-q", "1"]);
+        assert_eq!((got.status.code(), text(&got.stdout)), (Some(0), "a/b kept\n"));
+    }
+    let got = broker.run(&["sub", "-t", "a/b", "-C", "1", "-F", "%t %q %r %l %x|", "-N"]);
+    assert_eq!(text(&got.stdout), "a/b 0 1 4 6b657074|");
+}
+
+#[test]
+fn a_session_keeps_lines_for_a_subscriber_that_is_away() {
+    let broker = Broker::start();
+    let subscribe = ["sub", "-t", "t", "-i", "keeper", "-c", "-q", "1"];
+    let made = broker.run(&[&subscribe[..], &["-E"]].concat());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let mut lines =
+        broker.client(&["pub", "-t", "t", "-l", "-q", "1"]).stdin(Stdio::piped()).spawn().unwrap();
+    lines.stdin.take().unwrap().write_all(b"one\ntwo\nlast").unwrap();
+    assert!(lines.wait().unwrap().success());
+    let got = broker.run(&[&subscribe[..], &["-C", "3"]].concat());
+    assert_eq!(text(&got.stdout), "one\ntwo\nlast\n");
+}
+
+#[test]
+fn ends_are_told_by_exit_codes() {
+    let broker = Broker::start();
+    let waited = broker.run(&["sub", "-t", "silence", "-W", "1"]);
+    assert_eq!(waited.status.code(), Some(27));
+    for wrong in [
+        &["pub", "-t", "t"][..],
+        &["pub", "-t", "t", "-m", "x", "-q", "3"],
+        &["pub", "-t", "a/#", "-m", "x"],
+        &["sub", "-t", "a/#/b"],
+        &["sub", "-t", "t", "-F", "%y"],
+        &["pub", "-t", "t", "-m", "x", "-D", "publish", "no-such", "1"],
+        &["sub", "-t", "t", "-i", "", "-c"],
+    ] {
+        let output = broker.run(wrong);
+        assert_eq!(output.status.code(), Some(1), "{wrong:?}");
+        assert!(!output.stderr.is_empty(), "{wrong:?} is explained");
+    }
+    let nobody = Command::new(MQTT).args(["pub", "-p", "1", "-t", "t", "-m", "x"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    let help = Command::new(MQTT).args(["sub", "--help"]).output().unwrap();
+    assert!(help.status.success() && text(&help.stdout).contains("--topic"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_a_signal_ends_cleanly() {
+    let mut broker = Broker::start();
+    let second =
+        Command::new(MQTT).args(["broker", "--bind", "127.0.0.1", "--port", &broker.port]).output().unwrap();
+    assert!(!second.status.success());
+    assert!(text(&second.stderr).contains(&broker.port) && text(&second.stderr).contains("in use"));
+    let kill = Command::new("kill").args(["-TERM", &broker.child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(broker.child.wait().unwrap().code(), Some(0));
+}

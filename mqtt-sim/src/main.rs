@@ -1,0 +1,90 @@
+//! The simulator as a program.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use mqtt_sim::{run, run_traced};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Simulates many MQTT clients against the broker, and checks everything.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The seed to run, or the first of them.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, one after another.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Steps with faults for each seed.
+    #[arg(long, default_value_t = 5_000)]
+    steps: u64,
+    /// Stop after this many seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Lines of history to print after a failure.
+    #[arg(long, default_value_t = 60)]
+    lines: usize,
+    /// Run each seed twice and compare everything that the machines gave.
+    #[arg(long)]
+    twice: bool,
+    /// Go on after a failure.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let begin = Instant::now();
+    let (mut ran, mut failed, mut steps, mut time) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let mut sums = mqtt_sim::Counts::default();
+    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
+        if arguments.seconds.is_some_and(|limit| begin.elapsed() > Duration::from_secs(limit)) {
+            break;
+        }
+        ran += 1;
+        let first = run(seed, arguments.steps);
+        match first {
+            Ok(report) => {
+                steps += report.steps;
+                time += report.time;
+                sums += report.counts;
+                if arguments.twice && run(seed, arguments.steps).is_ok_and(|again| again.hash == report.hash)
+                {
+                    continue;
+                }
+                if arguments.twice {
+                    println!("seed {seed} failed: a second run gave something else");
+                    failed += 1;
+                }
+            }
+            Err(failure) => {
+                failed += 1;
+                if arguments.keep_going {
+                    println!("{failure}");
+                } else {
+                    // The same again, with its history.
+                    match run_traced(seed, arguments.steps, arguments.lines) {
+                        Err(failure) => println!("{failure}"),
+                        Ok(_) => println!("{failure}\n(a second run did not fail: it is not deterministic)"),
+                    }
+                    println!(
+                        "again: cargo run --release -p mqtt-sim -- --seed {seed} --steps {}",
+                        arguments.steps
+                    );
+                    break;
+                }
+            }
+        }
+    }
+    println!(
+        "{ran} seeds, {steps} steps, {:.1} simulated hours in {:.1} s: {failed} failed",
+        Duration::from_micros(time).as_secs_f64() / 3_600.0,
+        begin.elapsed().as_secs_f64()
+    );
+    println!(
+        "{} deliveries, {} acknowledged publishes, {} demanded, {} wills, {} resumed sessions, {} take-overs",
+        sums.delivered, sums.acknowledged, sums.demanded, sums.wills, sums.resumed, sums.taken_over
+    );
+    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,615 @@
+//! What was published, acknowledged, routed and delivered, and what the standard makes of it.
+//!
+//! The model knows nothing of how the broker works. It learns *when* things happened from the wire and
+//! from the broker's events, and judges *whether* they were right. Where the moment matters and is not
+//! known to the microsecond (a subscription that was asked for and not granted yet, a session about to
+//! expire), nothing is demanded.
+
+use crate::wire::{MessageId, Seen};
+use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far the clocks of the model and the machine may be apart, beyond the timers' tick: inputs are
+/// given times that are up to two seconds old.
+const SLACK: u64 = 3_000_000;
+
+/// A message.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its topic.
+    pub topic: String,
+    /// At which it was published.
+    pub qos: QoS,
+    /// Whether it is retained.
+    pub retain: bool,
+    /// Its lifetime in seconds.
+    pub expiry: Option<u32>,
+    /// When it reached the broker first.
+    pub arrived: Option<u64>,
+    /// When it expires, by what it said of its lifetime when it arrived; the earliest if it came again.
+    ends: u64,
+    /// How often the broker took it.
+    pub routed: u32,
+    /// Its publisher lost its session while the message was under way: it may come twice.
+    pub may_repeat: bool,
+    /// Its publisher was told what became of it.
+    pub done: bool,
+    /// Sessions that must get it if it is acknowledged: who, which incarnation, granted since.
+    candidates: Vec<(String, u64, u64)>,
+    groups: Vec<String>,
+    settled: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Subscription {
+    options: SubscriptionOptions,
+    since: u64,
+}
+
+/// A client's session at the broker.
+#[derive(Debug, Default)]
+struct Session {
+    incarnation: u64,
+    /// The broker has it for a client machine that is checked.
+    judged: bool,
+    shares: bool,
+    connected: bool,
+    exists: bool,
+    ends_at: u64,
+    expiry: u32,
+    /// The last `DISCONNECT`: reason and expiry.
+    goodbye: Option<(u8, Option<u32>)>,
+    will: Option<u32>,
+    will_node: usize,
+    granted: BTreeMap<String, Subscription>,
+    asked: BTreeSet<String>,
+    owed: BTreeSet<MessageId>,
+    got: BTreeMap<MessageId, (u32, u32)>,
+    newest: BTreeMap<(usize, String, QoS, QoS), u64>,
+    dropped: u64,
+}
+
+/// A will that is due at a time unless its client comes back.
+#[derive(Clone, Debug)]
+struct Due {
+    client: String,
+    node: usize,
+    at: u64,
+}
+
+/// The model.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    messages: BTreeMap<MessageId, Message>,
+    sessions: BTreeMap<String, Session>,
+    owed_groups: BTreeMap<(String, MessageId), ()>,
+    takers: BTreeMap<(String, MessageId), BTreeSet<String>>,
+    dues: Vec<Due>,
+    /// Wills that came before their time: right only if their session ended at this moment.
+    early: Vec<Due>,
+    retained: BTreeMap<String, Option<MessageId>>,
+    /// Wills are asked about, and may be refused.
+    pub wills_may_fail: bool,
+    /// Timers may be this late.
+    pub tick: u64,
+    /// Longest life of a session.
+    pub max_expiry: u32,
+    /// Publishes may be refused and, below 5.0, acknowledged all the same.
+    pub refusals: bool,
+    /// Deliveries made, acknowledged publishes, and wills: what the run was worth.
+    pub counts: Counts,
+}
+
+/// What a run was worth.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Messages handed to subscribers.
+    pub delivered: u64,
+    /// Messages that publishers were told are safe.
+    pub acknowledged: u64,
+    /// Deliveries that were demanded.
+    pub demanded: u64,
+    /// Wills published.
+    pub wills: u64,
+    /// Sessions resumed.
+    pub resumed: u64,
+    /// Take-overs.
+    pub taken_over: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.acknowledged += other.acknowledged;
+        self.demanded += other.demanded;
+        self.wills += other.wills;
+        self.resumed += other.resumed;
+        self.taken_over += other.taken_over;
+    }
+}
+
+fn matches(filter: &str, topic: &str) -> bool {
+    match (TopicFilter::new(filter), TopicName::new(topic)) {
+        (Ok(filter), Ok(topic)) => filter.matches(topic),
+        _ => false,
+    }
+}
+
+fn shared(filter: &str) -> Option<&str> {
+    filter.strip_prefix("$share/")?.split_once('/').map(|(_, rest)| rest)
+}
+
+impl Oracle {
+    /// A client machine that is checked.
+    pub fn add_client(&mut self, client: &str, node: usize, shares: bool) {
+        let session = self.sessions.entry(client.into()).or_default();
+        (session.judged, session.shares, session.will_node) = (true, shares, node);
+    }
+
+    /// A node published.
+    pub fn published(
+        &mut self,
+        id: MessageId,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+        expiry: Option<u32>,
+        twin: bool,
+    ) {
+        let message = Message {
+            topic: topic.into(),
+            qos,
+            retain,
+            expiry,
+            arrived: None,
+            ends: u64::MAX,
+            routed: 0,
+            may_repeat: twin,
+            done: false,
+            candidates: Vec::new(),
+            groups: Vec::new(),
+            settled: false,
+        };
+        self.messages.insert(id, message);
+    }
+
+    /// Nothing is demanded for this client any more.
+    pub fn unjudge(&mut self, client: &str) {
+        if let Some(session) = self.sessions.get_mut(client) {
+            session.judged = false;
+            session.owed.clear();
+            let asked = session.asked.clone();
+            self.owed_groups.retain(|(group, _), ()| !asked.contains(group));
+        }
+    }
+
+    /// A node heard what became of its message.
+    ///
+    /// # Errors
+    /// If it heard that before, or was told that a message is safe that never arrived.
+    pub fn done(&mut self, id: MessageId, safe: bool) -> Result<(), String> {
+        let refusals = self.refusals;
+        let Some(message) = self.messages.get_mut(&id) else { return Ok(()) };
+        if std::mem::replace(&mut message.done, true) {
+            return Err(format!("{id} is done twice"));
+        }
+        if safe {
+            self.counts.acknowledged += 1;
+            if message.routed == 0 && !refusals {
+                return Err(format!("{id} is acknowledged and was never routed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// PUBLISH reached the broker.
+    pub fn arrived(&mut self, now: u64, publisher: &str, seen: &Seen) {
+        let Some(id) = seen.message else { return };
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let ends = seen.expiry.map_or(u64::MAX, |left| now + u64::from(left) * 1_000_000);
+        message.ends = message.ends.min(ends);
+        // What came first is what a QoS 2 message was routed by.
+        if message.settled || message.qos == QoS::ExactlyOnce && message.arrived.is_some() {
+            return;
+        }
+        let (mut candidates, mut groups): (Vec<_>, BTreeSet<String>) = Default::default();
+        let message = message.clone();
+        if message.qos > QoS::AtMostOnce {
+            for (client, session) in self.sessions.iter().filter(|(_, session)| session.judged) {
+                let wanted = session.granted.iter().filter(|(_, subscription)| {
+                    subscription.options.qos > QoS::AtMostOnce
+                        && !(subscription.options.no_local && client == publisher)
+                });
+                for (filter, subscription) in wanted {
+                    if let Some(inner) = shared(filter) {
+                        if matches(inner, &message.topic) {
+                            groups.insert(filter.clone());
+                        }
+                    } else if matches(filter, &message.topic) && session.is_safe(now) {
+                        candidates.push((client.clone(), session.incarnation, subscription.since));
+                    }
+                }
+            }
+        }
+        groups.retain(|group| self.is_safe_group(group, now));
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.arrived = message.arrived.or(Some(now));
+            message.candidates = candidates;
+            message.groups = groups.into_iter().collect();
+        }
+    }
+
+    /// All who asked for it are there to stay and take it above QoS 0.
+    fn is_safe_group(&self, filter: &str, now: u64) -> bool {
+        self.sessions.values().filter(|session| session.asked.contains(filter)).all(|session| {
+            session.is_safe(now)
+                && session.expiry > 3_600
+                && session.granted.get(filter).is_some_and(|s| s.options.qos > QoS::AtMostOnce)
+        })
+    }
+
+    /// The broker acknowledged a PUBLISH with success: who was subscribed all the time is owed it.
+    pub fn acknowledged(&mut self, now: u64, id: MessageId) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        if message.settled || message.routed == 0 {
+            return;
+        }
+        message.settled = true;
+        let message = message.clone();
+        for (client, incarnation, since) in &message.candidates {
+            let Some(session) = self.sessions.get_mut(client) else { continue };
+            let still = session.granted.values().any(|s| s.since == *since);
+            let has = session.got.contains_key(&id);
+            if session.incarnation == *incarnation && session.is_safe(now) && still {
+                self.counts.demanded += 1;
+                if !has {
+                    session.owed.insert(id);
+                }
+            }
+        }
+        for group in &message.groups {
+            let taken = self.takers.contains_key(&(group.clone(), id));
+            if self.is_safe_group(group, now) {
+                self.counts.demanded += 1;
+                if !taken {
+                    self.owed_groups.insert((group.clone(), id), ());
+                }
+            }
+        }
+    }
+
+    /// The broker's own subscriber saw a message: it was routed at this moment.
+    ///
+    /// # Errors
+    /// If it was routed too often, or a will was not due.
+    pub fn routed(&mut self, now: u64, topic: &str, payload: &[u8], retain: bool) -> Result<(), String> {
+        if let Some(node) = topic.strip_prefix("will/n").and_then(|n| n.parse::<usize>().ok()) {
+            self.counts.wills += 1;
+            let found = self.dues.iter().position(|due| due.node == node);
+            let Some(found) = found else { return Err(format!("the will of c{node} is not due")) };
+            let due = self.dues.remove(found);
+            if due.at > now + SLACK {
+                self.early.push(due);
+            }
+            return Ok(());
+        }
+        let id = MessageId::of(payload);
+        if retain {
+            self.retained.insert(topic.into(), id.filter(|_| !payload.is_empty()));
+        }
+        let Some(id) = id else { return Ok(()) };
+        let Some(message) = self.messages.get_mut(&id) else {
+            return Err(format!("{id} was routed and never published"));
+        };
+        message.routed += 1;
+        if message.topic != topic {
+            return Err(format!("{id} was published to {} and routed to {topic}", message.topic));
+        }
+        if message.routed > 1 && message.qos != QoS::AtLeastOnce && !message.may_repeat {
+            return Err(format!("{id} at QoS {} was routed twice", message.qos.as_u8()));
+        }
+        Ok(())
+    }
+
+    /// CONNECT was accepted.
+    ///
+    /// # Errors
+    /// If a session is told to be there that is not, or the reverse.
+    pub fn connected(
+        &mut self,
+        now: u64,
+        client: &str,
+        connect: &Seen,
+        present: bool,
+        node: usize,
+    ) -> Result<(), String> {
+        let slack = SLACK + self.tick;
+        let session = self.sessions.entry(client.into()).or_default();
+        if session.connected {
+            return Err(format!("{client} is connected twice"));
+        }
+        let near = session.ends_at != u64::MAX && session.ends_at.abs_diff(now) <= slack;
+        let alive = session.exists && session.ends_at > now;
+        if !near || connect.flag {
+            let expected = alive && !connect.flag;
+            if present != expected {
+                return Err(format!("{client}: session present is {present}, expected {expected}"));
+            }
+        }
+        session.connected = true;
+        session.exists = true;
+        session.ends_at = u64::MAX;
+        session.expiry = match (connect.version.is_v5(), connect.flag) {
+            (true, _) => connect.session_expiry.unwrap_or(0),
+            (false, true) => 0,
+            (false, false) => u32::MAX,
+        }
+        .min(self.max_expiry);
+        session.goodbye = None;
+        session.will = connect.will;
+        if present {
+            self.counts.resumed += 1;
+            // [MQTT-3.1.3-9], unless it was due already.
+            self.dues.retain(|due| due.client != client || due.at <= now);
+        } else {
+            session.incarnation += 1;
+            session.granted.clear();
+            session.owed.clear();
+            session.got.clear();
+            session.newest.clear();
+            session.dropped = 0;
+            let asked = std::mem::take(&mut session.asked);
+            self.owed_groups.retain(|(group, _), ()| !asked.contains(group));
+            // The old session is gone: its will fires at the latest now.
+            self.early.retain(|due| due.client != client);
+            for due in self.dues.iter_mut().filter(|due| due.client == client) {
+                due.at = due.at.min(now);
+            }
+            {
+                for (_, message) in self
+                    .messages
+                    .range_mut(MessageId { node, number: 0 }..MessageId { node: node + 1, number: 0 })
+                {
+                    message.may_repeat |= !message.done;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// DISCONNECT reached the broker.
+    pub fn goodbye(&mut self, client: &str, seen: &Seen) {
+        if let Some(session) = self.sessions.get_mut(client) {
+            session.goodbye = Some((seen.reason, seen.session_expiry));
+        }
+    }
+
+    /// A link ended at the broker; `by_client` tells that the broker took the client's DISCONNECT.
+    pub fn disconnected(&mut self, now: u64, client: &str, by_client: bool, taken_over: bool) {
+        let max = self.max_expiry;
+        self.counts.taken_over += u64::from(taken_over);
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        session.connected = false;
+        let mut will = session.will.take();
+        if let (true, Some((reason, expiry))) = (by_client, session.goodbye) {
+            if reason != 4 {
+                will = None;
+            }
+            if let Some(expiry) = expiry {
+                session.expiry = expiry.min(max);
+            }
+        }
+        session.ends_at =
+            if session.expiry == u32::MAX { u64::MAX } else { now + u64::from(session.expiry) * 1_000_000 };
+        if session.expiry == 0 {
+            session.exists = false;
+        }
+        if let Some(delay) = will {
+            let at = (now + u64::from(delay) * 1_000_000).min(session.ends_at);
+            self.dues.push(Due { client: client.into(), node: session.will_node, at });
+        }
+    }
+
+    /// SUBSCRIBE or UNSUBSCRIBE reached the broker: until it is answered nothing is demanded.
+    pub fn asked(&mut self, client: &str, seen: &Seen) {
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        for (filter, _) in &seen.filters {
+            session.granted.remove(filter);
+            session.asked.insert(filter.clone());
+            self.owed_groups.retain(|(group, _), ()| group != filter);
+        }
+    }
+
+    /// SUBACK left the broker.
+    pub fn granted(&mut self, now: u64, client: &str, request: &Seen, codes: &[u8]) {
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        for ((filter, options), code) in request.filters.iter().zip(codes) {
+            if let Some(qos) = QoS::from_u8(*code) {
+                let options = SubscriptionOptions { qos, ..*options };
+                session.granted.insert(filter.clone(), Subscription { options, since: now });
+            }
+        }
+    }
+
+    /// UNSUBACK left the broker.
+    pub fn ungranted(&mut self, client: &str, request: &Seen) {
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        for (filter, _) in &request.filters {
+            session.granted.remove(filter);
+        }
+    }
+
+    /// The broker told that it dropped messages of a session.
+    pub fn dropped(&mut self, client: &str, count: u64) {
+        if let Some(session) = self.sessions.get_mut(client) {
+            session.dropped = session.dropped.max(count);
+        }
+    }
+
+    /// A PUBLISH with a lifetime left the broker for a subscriber.
+    ///
+    /// # Errors
+    /// If the lifetime is not what is left of it.
+    pub fn forwarded(&self, now: u64, seen: &Seen) -> Result<(), String> {
+        let Some(message) = seen.message.and_then(|id| self.messages.get(&id)) else { return Ok(()) };
+        let Some(given) = message.expiry else { return Ok(()) };
+        let Some(left) = seen.expiry else { return Err("the lifetime was left out".into()) };
+        if left > given {
+            return Err(format!("a lifetime of {given} s grew to {left} s"));
+        }
+        if u64::from(left) * 1_000_000 + SLACK < message.ends.saturating_sub(now) {
+            return Err(format!("of a lifetime of {given} s only {left} s are left too early"));
+        }
+        Ok(())
+    }
+
+    /// A subscriber's application got a message.
+    ///
+    /// # Errors
+    /// If it must not have.
+    pub fn delivered(
+        &mut self,
+        client: &str,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+        (dup, retain): (bool, bool),
+    ) -> Result<(), String> {
+        self.counts.delivered += 1;
+        let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
+        let wanted = session.asked.iter().any(|filter| matches(shared(filter).unwrap_or(filter), topic));
+        if !wanted {
+            return Err(format!("{client} got {topic}, which it never asked for"));
+        }
+        let Some(id) = MessageId::of(payload) else { return Ok(()) };
+        let Some(message) = self.messages.get(&id) else {
+            return Err(format!("{client} got {id} from nowhere"));
+        };
+        if message.topic != topic {
+            return Err(format!("{client} got {id} under {topic} instead of {}", message.topic));
+        }
+        if message.routed == 0 && !message.retain {
+            return Err(format!("{client} got {id} before it was routed"));
+        }
+        if qos > message.qos {
+            return Err(format!("{client} got {id} at QoS {}", qos.as_u8()));
+        }
+        session.owed.remove(&id);
+        let first = !session.got.contains_key(&id);
+        let (fresh, twice) = session.got.entry(id).or_default();
+        if session.shares {
+            let groups: Vec<String> = session
+                .asked
+                .iter()
+                .filter(|filter| shared(filter).is_some_and(|inner| matches(inner, topic)))
+                .cloned()
+                .collect();
+            for group in &groups {
+                self.owed_groups.remove(&(group.clone(), id));
+                self.takers.entry((group.clone(), id)).or_default().insert(client.into());
+            }
+            *twice += u32::from(qos == QoS::ExactlyOnce);
+            if *twice > groups.len() as u32 && !message.may_repeat {
+                return Err(format!("{client} got {id} at QoS 2 {twice} times from {} groups", groups.len()));
+            }
+            return Ok(());
+        }
+        // What is retained also comes with each new subscription.
+        if retain || message.retain {
+            return Ok(());
+        }
+        *fresh += u32::from(!dup);
+        *twice += u32::from(qos == QoS::ExactlyOnce);
+        if *twice > 1 && !message.may_repeat {
+            return Err(format!("{client} got {id} at QoS 2 {twice} times [MQTT-4.3.3-2]"));
+        }
+        if *fresh > message.routed {
+            return Err(format!("{client} got {id} {fresh} times, it was routed {} times", message.routed));
+        }
+        if first && !message.may_repeat {
+            let key = (id.node, message.topic.clone(), message.qos, qos);
+            let newest = session.newest.entry(key).or_default();
+            if *newest > id.number {
+                return Err(format!("{client} got {id} after m{}.{newest} [MQTT-4.6.0-6]", id.node));
+            }
+            *newest = id.number;
+        }
+        Ok(())
+    }
+
+    /// Whether anything is overdue.
+    ///
+    /// # Errors
+    /// If a will did not come.
+    pub fn check(&mut self, now: u64) -> Result<(), String> {
+        if let Some(due) = self.early.first() {
+            return Err(format!("the will of {} came {} us early", due.client, due.at.saturating_sub(now)));
+        }
+        if self.wills_may_fail {
+            return Ok(());
+        }
+        match self.dues.iter().find(|due| due.at + SLACK + self.tick < now) {
+            Some(due) => Err(format!("the will of {} was due at {} us and did not come", due.client, due.at)),
+            None => Ok(()),
+        }
+    }
+
+    /// How many deliveries are owed.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.sessions.values().map(|session| session.owed.len()).sum::<usize>() + self.owed_groups.len()
+    }
+
+    /// What must hold once everything has settled: what is owed and did not come was dropped and told.
+    ///
+    /// # Errors
+    /// Names what was lost.
+    pub fn settle(&self, dropped: u64) -> Result<(), String> {
+        let mut missing = 0;
+        for (client, session) in &self.sessions {
+            let lost: Vec<&MessageId> = session.owed.iter().collect();
+            missing += lost.len() as u64;
+            // Drops are told at each power of two.
+            let told = session.dropped.saturating_mul(2).saturating_sub(1);
+            if lost.len() as u64 > if session.dropped == 0 { 0 } else { told } {
+                return Err(format!(
+                    "{client} lost {} messages of which {} were told: {}...",
+                    lost.len(),
+                    session.dropped,
+                    lost[0]
+                ));
+            }
+        }
+        missing += self.owed_groups.len() as u64;
+        if missing > dropped {
+            let first = self.owed_groups.keys().next();
+            return Err(format!("{missing} messages are lost, {dropped} were counted; {first:?}"));
+        }
+        Ok(())
+    }
+
+    /// The retained message of each topic that had one: the last that was routed.
+    #[must_use]
+    pub const fn retained(&self) -> &BTreeMap<String, Option<MessageId>> {
+        &self.retained
+    }
+
+    /// The message, if it was published.
+    #[must_use]
+    pub fn message(&self, id: MessageId) -> Option<&Message> {
+        self.messages.get(&id)
+    }
+
+    /// Shared QoS 2 messages that more than one member got.
+    #[must_use]
+    pub const fn takers(&self) -> &BTreeMap<(String, MessageId), BTreeSet<String>> {
+        &self.takers
+    }
+}
+
+impl Session {
+    /// It is there, and not about to end.
+    const fn is_safe(&self, now: u64) -> bool {
+        self.exists && (self.connected || self.ends_at.saturating_sub(now) > SLACK)
+    }
+}

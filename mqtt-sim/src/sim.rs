@@ -1,0 +1,385 @@
+//! The world: nodes, links, store and broker on one clock, and what happens next.
+
+mod broker;
+mod nodes;
+
+use crate::checks::End;
+use crate::network::{Link, Pipe};
+use crate::node::Node;
+use crate::options::{Kind, Options};
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::store::Store;
+use crate::trace::{Hash, Trace};
+use crate::wire::{Seen, Tap};
+use mqtt_proto::{QoS, SubscriptionOptions};
+use mqtt_session::broker::{Ask, ConnectionId};
+use mqtt_session::{Broker, StoreSeq, Timestamp};
+use std::collections::BTreeMap;
+
+/// What will happen.
+#[derive(Debug)]
+enum Event {
+    /// A node does something.
+    Act(usize),
+    /// A piece may have arrived.
+    Arrive { link: usize, up: bool },
+    /// A connection is open, or could not be opened.
+    Dialled { node: usize, dial: u64, opened: bool },
+    /// One end learns that a link is broken.
+    Broken { link: usize, at_node: bool },
+    /// An answer is ready.
+    Answer(Box<Ask>),
+    /// The broker's store is done with a group.
+    Stored(StoreSeq),
+    /// A node's store is.
+    NodeStored { node: usize, seq: StoreSeq },
+}
+
+/// A link and those who listen to it.
+struct Wire {
+    link: Link,
+    /// What the node sent, the broker got, the broker sent, the node got.
+    taps: [Tap; 4],
+    /// How much of each outbox was listened to and not taken.
+    heard_node: usize,
+    heard_broker: usize,
+    /// Whose session it has at the broker.
+    client: Option<String>,
+    connect: Option<Seen>,
+    present: bool,
+    /// The broker works on what it gets.
+    live: bool,
+    /// CONNACK was sent.
+    greeted: bool,
+    /// Nothing may follow.
+    farewell: bool,
+    /// What came before the session was known.
+    early: Vec<Seen>,
+    requests: BTreeMap<u16, Seen>,
+    inbound: BTreeMap<u16, Seen>,
+}
+
+/// A whole simulated world.
+pub struct Sim {
+    /// What was drawn.
+    pub options: Options,
+    /// The time in microseconds.
+    pub now: u64,
+    /// What is checked.
+    pub oracle: Oracle,
+    /// What happened.
+    pub trace: Trace,
+    /// What all machines gave.
+    pub hash: Hash,
+    /// The first thing that was wrong.
+    pub failure: Option<String>,
+    random: Random,
+    broker: Broker,
+    store: Store,
+    nodes: Vec<Node>,
+    wires: Vec<Wire>,
+    by_conn: BTreeMap<ConnectionId, usize>,
+    ends: BTreeMap<String, (End, usize)>,
+    events: BTreeMap<(u64, u64), Event>,
+    next_event: u64,
+    calm: bool,
+    idle_calls: u32,
+}
+
+impl Sim {
+    /// The world of a seed.
+    ///
+    /// # Panics
+    /// If the settings that were drawn are refused.
+    #[must_use]
+    pub fn new(seed: u64, traced: bool) -> Self {
+        let mut random = Random::new(seed);
+        let options = Options::draw(&mut random);
+        let now = 10_000_000;
+        let start = Timestamp::from_micros(now);
+        let mut broker =
+            Broker::new(options.broker.clone(), start).expect("settings that were drawn are valid");
+        let everything =
+            SubscriptionOptions { retain_as_published: true, ..SubscriptionOptions::from(QoS::ExactlyOnce) };
+        broker.subscribe(start, "#", everything).expect("a filter");
+        let nodes: Vec<Node> =
+            (0..).zip(&options.nodes).map(|(n, node)| Node::new(n, node.clone(), start)).collect();
+        let mut oracle = Oracle::default();
+        oracle.wills_may_fail = options.broker.ask.will;
+        // What a client's will waits for: its own earlier messages, which wait for the store.
+        let stored = options.broker.durability != mqtt_session::Durability::Off;
+        oracle.tick = options.tick + if stored { 120_000_000 } else { 0 };
+        oracle.max_expiry = options.broker.max_session_expiry;
+        oracle.refusals = options.broker.ask.publish;
+        for (n, node) in nodes.iter().enumerate() {
+            if node.options.kind == Kind::Machine {
+                oracle.add_client(node.name(), n, node.options.shares);
+            }
+        }
+        let mut sim = Self {
+            now,
+            oracle,
+            trace: Trace::new(traced),
+            hash: Hash::default(),
+            failure: None,
+            random,
+            broker,
+            store: Store::default(),
+            wires: Vec::new(),
+            by_conn: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            calm: false,
+            idle_calls: 0,
+            options,
+            nodes,
+        };
+        for node in 0..sim.nodes.len() {
+            sim.later(1_000, Event::Act(node));
+        }
+        sim.settle();
+        sim
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::from_micros(self.now)
+    }
+
+    /// The time that an input is given: now and then an older one.
+    fn given_time(&mut self) -> Timestamp {
+        let back =
+            if self.random.chance(self.options.stale_clocks) { self.random.range(0..2_000_000) } else { 0 };
+        Timestamp::from_micros(self.now - back)
+    }
+
+    fn schedule(&mut self, at: u64, event: Event) {
+        self.next_event += 1;
+        self.events.insert((at.max(self.now), self.next_event), event);
+    }
+
+    /// Has somebody look when the next piece of a link arrives.
+    fn arm(&mut self, link: usize, up: bool) {
+        let ends = &mut self.wires[link].link;
+        let pipe = if up { &mut ends.up } else { &mut ends.down };
+        if let Some(at) = pipe.arm() {
+            self.schedule(at, Event::Arrive { link, up });
+        }
+    }
+
+    fn later(&mut self, most: u64, event: Event) {
+        let at = self.now + self.random.range(1..most + 2);
+        self.schedule(at, event);
+    }
+
+    fn fail(&mut self, what: String) {
+        let now = self.now;
+        self.trace.line(now, || format!("WRONG: {what}"));
+        self.failure.get_or_insert(what);
+    }
+
+    fn check(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.fail(what);
+        }
+    }
+
+    fn rounded(&self, due: Timestamp) -> u64 {
+        due.as_micros().div_ceil(self.options.tick).saturating_mul(self.options.tick).max(self.now)
+    }
+
+    /// Lets the next thing happen. False if nothing ever will.
+    pub fn step(&mut self) -> bool {
+        let event_at = self.events.first_key_value().map(|((at, _), _)| *at);
+        let broker_at = self.broker.poll_timeout().map(|due| self.rounded(due));
+        let node_at = (0..)
+            .zip(&self.nodes)
+            .filter_map(|(n, node)| Some((self.rounded(node.client.as_ref()?.poll_timeout()?), n)))
+            .min();
+        let first = [event_at, broker_at, node_at.map(|(at, _)| at)].into_iter().flatten().min();
+        let Some(at) = first else { return false };
+        self.idle_calls = if at == self.now { self.idle_calls + 1 } else { 0 };
+        if self.idle_calls > 100_000 {
+            let who = if broker_at == Some(at) { "the broker".into() } else { format!("n{:?}", node_at) };
+            self.fail(format!("time stands still: {who} asks again and again to be called now"));
+        }
+        self.now = at;
+        if broker_at == Some(at) {
+            self.broker_timeout();
+        } else if let Some((_, node)) = node_at.filter(|(node_at, _)| *node_at == at) {
+            self.node_timeout(node);
+        } else if let Some(((_, _), event)) = self.events.pop_first() {
+            self.happen(event);
+        }
+        self.settle();
+        self.check_step();
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Act(node) => self.act(node),
+            Event::Arrive { link, up: true } => self.arrive_at_broker(link),
+            Event::Arrive { link, up: false } => self.arrive_at_node(link),
+            Event::Dialled { node, dial, opened } => self.dialled(node, dial, opened),
+            Event::Broken { link, at_node: true } => self.node_lost(link, true),
+            Event::Broken { link, at_node: false } => self.broker_lost(link),
+            Event::Answer(ask) => self.answer(&ask),
+            Event::Stored(seq) => self.stored(seq),
+            Event::NodeStored { node, seq } => self.node_stored(node, seq),
+        }
+    }
+
+    /// Has everybody obey and drains everything, until nobody wants anything.
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let mut busy = self.obey_broker();
+            for node in 0..self.nodes.len() {
+                busy |= self.obey_node(node);
+            }
+            if !busy {
+                return;
+            }
+        }
+        self.fail("the outputs never end".into());
+    }
+
+    fn check_step(&mut self) {
+        let result = self.oracle.check(self.now);
+        self.check(result);
+        let stats = self.broker.stats();
+        // Wills are taken whatever the memory.
+        let wills = self.nodes.iter().any(|node| node.options.config.will.is_some());
+        if !wills
+            && stats.message_bytes
+                > self.options.broker.max_message_bytes.saturating_add(self.options.payload + 1_000)
+        {
+            self.fail(format!("{} bytes of messages are held", stats.message_bytes));
+        }
+    }
+
+    /// Breaks or stalls a link, as far as this run does that.
+    fn disturb(&mut self, link: usize) {
+        let Self { random, wires, options, now, .. } = self;
+        let wire = &mut wires[link];
+        if random.chance(options.stalls) {
+            let until = *now + random.range(0..options.stall);
+            let both = random.chance(50);
+            if both || random.chance(50) {
+                wire.link.up.stall(until);
+            }
+            if both || random.chance(50) {
+                wire.link.down.stall(until);
+            }
+            self.trace.line(self.now, || format!("link {link} stalls"));
+        }
+        if !self.random.chance(self.options.cuts) {
+            return;
+        }
+        let wire = &mut self.wires[link];
+        let (up, down) = (wire.link.up.held(), wire.link.down.held());
+        let (up, down) = (self.random.below(up + 1), self.random.below(down + 1));
+        let wire = &mut self.wires[link];
+        wire.link.up.cut(up);
+        wire.link.down.cut(down);
+        self.trace.line(self.now, || format!("link {link} is cut: {up} bytes still go up, {down} down"));
+        let delays = self.random.pick(&[(0, 0), (1_000_000, 1_000_000), (0, 100_000_000), (100_000_000, 0)]);
+        self.later(delays.0, Event::Broken { link, at_node: true });
+        self.later(delays.1, Event::Broken { link, at_node: false });
+    }
+
+    fn new_wire(&mut self, node: usize, conn: ConnectionId) -> usize {
+        let capacity = self.options.network.capacity;
+        let version = self.nodes[node].version();
+        let link = Link {
+            node,
+            conn,
+            up: Pipe::new(capacity),
+            down: Pipe::new(capacity),
+            node_open: true,
+            broker_open: true,
+            paused: false,
+            hanging_up: false,
+        };
+        self.wires.push(Wire {
+            link,
+            taps: [Tap::new(version), Tap::new(version), Tap::new(version), Tap::new(version)],
+            heard_node: 0,
+            heard_broker: 0,
+            client: None,
+            connect: None,
+            present: false,
+            live: true,
+            greeted: false,
+            farewell: false,
+            early: Vec::new(),
+            requests: BTreeMap::new(),
+            inbound: BTreeMap::new(),
+        });
+        let wire = self.wires.len() - 1;
+        self.by_conn.insert(conn, wire);
+        wire
+    }
+
+    /// Switches the faults off; everything that is open has to come to its end.
+    pub fn calm_down(&mut self) {
+        self.calm = true;
+        self.options.calm();
+        self.trace.line(self.now, || "--- faults are off ---".into());
+    }
+
+    /// Whether everything can come to an end with these settings. With very little memory, what is
+    /// retained may leave no room for what is published; and a client whose queue is short may be pushed
+    /// out again and again.
+    #[must_use]
+    pub fn can_settle(&self) -> bool {
+        let config = &self.options.broker;
+        let pushes_out = config.overflow == mqtt_session::broker::Overflow::Disconnect
+            && (config.max_queued_messages < 10_000 || config.max_queued_bytes < 1 << 20);
+        config.max_message_bytes >= 1 << 20 && !pushes_out
+    }
+
+    /// What must hold when all is calm and enough time has passed.
+    pub fn check_settled(&mut self) {
+        let stats = self.broker.stats();
+        let result = self.oracle.settle(stats.dropped);
+        self.check(result);
+        let mut twins = 0;
+        let mut wills = 0;
+        for number in 0..self.nodes.len() {
+            let node = &self.nodes[number];
+            let (name, kind) = (node.name().to_owned(), node.options.kind);
+            let Some(client) = &node.client else { continue };
+            if kind == Kind::Twin {
+                twins += 1;
+                continue;
+            }
+            wills += usize::from(node.options.config.will.is_some());
+            // What a member of a group did not acknowledge may have gone to another.
+            let shares = node.options.shares;
+            let (connected, queued, in_flight) = (client.is_connected(), client.queued(), client.in_flight());
+            if !connected || queued > 0 || in_flight > 0 {
+                self.fail(format!(
+                    "{name} did not settle: connected {connected}, queued {queued}, in flight {in_flight}"
+                ));
+            }
+            let open = self.ends.get(&name).filter(|_| !shares).map_or(0, |(end, _)| end.open());
+            if open > 0 {
+                let config = &self.nodes[number].options.config;
+                let (mode, durability) = (config.ack_mode, config.durability);
+                self.fail(format!(
+                    "the broker waits for {open} acknowledgements of {name} ({mode:?}, {durability:?})"
+                ));
+            }
+        }
+        if twins == 0 && stats.messages > stats.retained + wills {
+            let (held, retained) = (stats.messages, stats.retained);
+            self.fail(format!("{held} messages are held, {retained} retained, {wills} wills"));
+        }
+        if self.store.missing() > 0 {
+            self.fail("groups were not emitted again after the store failed".into());
+        }
+        self.check_retained();
+    }
+}

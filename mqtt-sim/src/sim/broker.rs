@@ -1,0 +1,431 @@
+//! The broker's side of the world.
+
+use super::{Event, Sim};
+use crate::checks::{End, PeerLimits};
+use crate::wire::Seen;
+use mqtt_proto::{PacketType, QoS, ReasonCode, SubscriptionOptions, Version};
+use mqtt_session::broker::{
+    Answer, Ask, Closed, ConnectionId, Event as Told, Output, Peer, Question, ReadStatus,
+};
+use mqtt_session::{StoreSeq, Timestamp};
+
+impl Sim {
+    /// A connection reaches the broker.
+    pub(super) fn accept(&mut self, node: usize) -> usize {
+        let now = self.given_time();
+        let conn = self.broker.handle_accept(now);
+        self.broker.handle_identified(now, conn, Peer::default());
+        let link = self.new_wire(node, conn);
+        self.trace.line(self.now, || format!("link {link} of n{node} opens"));
+        link
+    }
+
+    pub(super) fn broker_timeout(&mut self) {
+        let now = self.time();
+        self.broker.handle_timeout(now);
+        if self.broker.poll_timeout().is_some_and(|due| due < now) {
+            self.fail("the broker's timeout is in the past after handle_timeout".into());
+        }
+    }
+
+    /// A piece arrives from a node.
+    pub(super) fn arrive_at_broker(&mut self, link: usize) {
+        let wire = &mut self.wires[link];
+        if wire.link.paused && wire.link.broker_open {
+            wire.link.up.disarm();
+            return;
+        }
+        let piece = wire.link.up.arrived(self.now).filter(|_| wire.link.broker_open);
+        if let Some(piece) = piece {
+            if piece.bytes.is_empty() {
+                self.broker_closes(link, Closed::Eof);
+            } else {
+                self.broker_reads(link, &piece.bytes);
+            }
+            let node = self.wires[link].link.node;
+            if self.wires[link].link.node_open {
+                self.flush_node(node);
+            }
+        }
+        self.arm(link, true);
+    }
+
+    fn broker_reads(&mut self, link: usize, bytes: &[u8]) {
+        let now = self.given_time();
+        let conn = self.wires[link].link.conn;
+        let paused = self.broker.handle_read(now, conn, bytes) == ReadStatus::Paused;
+        let tell = self.trace.is_on();
+        let wire = &mut self.wires[link];
+        wire.link.paused = paused;
+        // Raw peers send what is no packet; nothing behind it counts.
+        let heard = wire.taps[1].hear(bytes, tell).unwrap_or_default();
+        if let Some((end, _)) = wire.client.as_ref().and_then(|client| self.ends.get_mut(client)) {
+            end.begin_read();
+        }
+        for seen in heard {
+            self.trace.line(self.now, || format!("link {link} -> {}", seen.text));
+            self.broker_got(link, seen, !paused);
+        }
+    }
+
+    fn broker_got(&mut self, link: usize, seen: Seen, sure: bool) {
+        let wire = &mut self.wires[link];
+        if seen.kind == PacketType::Connect {
+            for tap in &mut wire.taps {
+                tap.version = seen.version;
+            }
+            wire.connect.get_or_insert(seen);
+            return;
+        }
+        let Some(client) = wire.client.clone() else {
+            wire.early.push(seen);
+            return;
+        };
+        if !wire.live {
+            return;
+        }
+        let end = self.ends.get_mut(&client).filter(|(_, current)| *current == link);
+        let Some((end, _)) = end else { return };
+        end.got(&seen, sure);
+        match seen.kind {
+            PacketType::Publish => {
+                self.oracle.arrived(self.now, &client, &seen);
+                if seen.id != 0 {
+                    wire.inbound.insert(seen.id, seen);
+                }
+            }
+            PacketType::Subscribe | PacketType::Unsubscribe => {
+                self.oracle.asked(&client, &seen);
+                wire.requests.insert(seen.id, seen);
+            }
+            PacketType::Disconnect => self.oracle.goodbye(&client, &seen),
+            _ => {}
+        }
+    }
+
+    fn broker_closes(&mut self, link: usize, why: Closed) {
+        let now = self.given_time();
+        self.flush_broker(link);
+        let wire = &mut self.wires[link];
+        if !wire.link.broker_open {
+            return;
+        }
+        wire.link.broker_open = false;
+        let conn = wire.link.conn;
+        wire.link.down.end(self.now, &self.options.network, &mut self.random);
+        self.arm(link, false);
+        self.trace.line(self.now, || format!("link {link} closes at the broker: {why:?}"));
+        self.broker.handle_close(now, conn, why);
+    }
+
+    pub(super) fn broker_lost(&mut self, link: usize) {
+        if self.wires[link].link.broker_open {
+            self.broker_closes(link, Closed::Error);
+        }
+    }
+
+    /// Obeys the broker. Whether it wanted anything.
+    pub(super) fn obey_broker(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(output) = self.broker.poll_output() {
+            busy = true;
+            match output {
+                Output::Flush(conn) => {
+                    if let Some(&link) = self.by_conn.get(&conn) {
+                        self.flush_broker(link);
+                    }
+                }
+                Output::Resume(conn) => {
+                    if let Some(&link) = self.by_conn.get(&conn)
+                        && self.wires[link].link.broker_open
+                    {
+                        self.wires[link].link.paused = false;
+                        self.broker_reads(link, &[]);
+                        self.arm(link, true);
+                    }
+                }
+                Output::Hangup { conn, after_flush } => self.hang_up(conn, after_flush),
+                Output::Ask(ask) => {
+                    self.hash.add_text(&ask.question);
+                    self.later(self.options.answer_delay, Event::Answer(ask));
+                }
+                Output::Store(seq, group) => {
+                    self.hash.add_text(&(seq, &group));
+                    self.trace.line(self.now, || format!("store {}: {:?}", seq.0, brief_ops(&group)));
+                    let result = self.store.take(seq, group);
+                    self.check(result);
+                    self.later(self.options.store_delay, Event::Stored(seq));
+                }
+                Output::Event(event) => {
+                    self.hash.add_text(&event);
+                    self.told(*event);
+                }
+                other => self.fail(format!("one shard only, and yet {other:?}")),
+            }
+        }
+        busy
+    }
+
+    fn hang_up(&mut self, conn: ConnectionId, after_flush: bool) {
+        let Some(&link) = self.by_conn.get(&conn) else { return };
+        self.wires[link].link.hanging_up = true;
+        self.flush_broker(link);
+        if !after_flush {
+            self.broker_closes(link, Closed::Hangup);
+        }
+    }
+
+    /// Carries what the broker has for a link, as far as its socket takes it.
+    pub(super) fn flush_broker(&mut self, link: usize) {
+        loop {
+            let now = self.given_time();
+            let wire = &mut self.wires[link];
+            if !wire.link.broker_open {
+                return;
+            }
+            let room = wire.link.down.room();
+            let outbox = self.broker.outbox(now, wire.link.conn, room.min(self.options.outbox));
+            let mut slices = [&[][..]; 64];
+            let used = outbox.fill_slices(&mut slices);
+            let bytes = slices[..used].concat();
+            if bytes.len() != outbox.len() {
+                return self.fail("an outbox gave other bytes than it has".into());
+            }
+            let taken = bytes.len().min(room);
+            outbox.consume(taken);
+            let new = bytes.get(wire.heard_broker..).unwrap_or_default();
+            wire.heard_broker = wire.heard_broker.max(bytes.len()) - taken;
+            self.hash.add(new);
+            let tell = self.trace.is_on();
+            let heard = wire.taps[2].hear(new, tell);
+            wire.link.down.send(self.now, &bytes[..taken], &self.options.network, &mut self.random);
+            self.arm(link, false);
+            match heard {
+                Err(what) => self.fail(format!("the broker sent no packet: {what}")),
+                Ok(heard) => {
+                    for seen in heard {
+                        self.trace.line(self.now, || format!("link {link} <- {}", seen.text));
+                        let result = self.broker_sent(link, &seen);
+                        self.check(result);
+                    }
+                }
+            }
+            if taken == 0 || taken < bytes.len() {
+                if bytes.is_empty() && self.wires[link].link.hanging_up {
+                    self.wires[link].link.hanging_up = false;
+                    self.broker_closes(link, Closed::Hangup);
+                }
+                return;
+            }
+        }
+    }
+
+    fn broker_sent(&mut self, link: usize, seen: &Seen) -> Result<(), String> {
+        let wire = &mut self.wires[link];
+        if wire.farewell {
+            return Err(format!("{} after the farewell on link {link} [MQTT-3.14.4-1]", seen.kind));
+        }
+        if !wire.greeted {
+            match seen.kind {
+                PacketType::Auth => return Ok(()),
+                PacketType::Connack => {}
+                kind => return Err(format!("{kind} before CONNACK on link {link} [MQTT-3.2.0-1]")),
+            }
+            wire.greeted = true;
+            if seen.reason != 0 {
+                wire.farewell = true;
+                return Ok(());
+            }
+            let version = wire.connect.as_ref().map_or(Version::V31, |connect| connect.version);
+            if version != Version::V31 && seen.flag != wire.present {
+                return Err(format!("CONNACK on link {link} tells session present {}", seen.flag));
+            }
+        }
+        wire.farewell |= seen.kind == PacketType::Disconnect;
+        let Some(client) = wire.client.clone() else { return Err("CONNACK without a session".into()) };
+        let Some((end, current)) = self.ends.get_mut(&client) else { return Ok(()) };
+        if *current != link {
+            // What a link that was taken over has left.
+            return if seen.kind == PacketType::Disconnect {
+                Ok(())
+            } else {
+                Err(format!("{} on link {link}, which was taken over", seen.kind))
+            };
+        }
+        end.sent(seen)?;
+        match seen.kind {
+            PacketType::Publish => {
+                if seen.qos == QoS::ExactlyOnce {
+                    self.store.sends(&client, seen.id, false)?;
+                }
+                if self.wires[link].taps[2].version.is_v5() && !seen.retain {
+                    self.oracle.forwarded(self.now, seen)?;
+                }
+            }
+            PacketType::Pubrel => self.store.sends(&client, seen.id, true)?,
+            PacketType::Puback | PacketType::Pubrec if seen.reason < 0x80 => {
+                let message = self.wires[link].inbound.get(&seen.id).and_then(|publish| publish.message);
+                self.store.acknowledges(&client, seen.id, message)?;
+                if let Some(id) = message {
+                    self.oracle.acknowledged(self.now, id);
+                }
+            }
+            PacketType::Suback => {
+                let request = self.wires[link].requests.remove(&seen.id);
+                // Raw peers use an identifier twice.
+                let Some(request) = request else { return Ok(()) };
+                for ((filter, _), code) in request.filters.iter().zip(&seen.codes) {
+                    if *code < 0x80 {
+                        self.store.grants(&client, filter)?;
+                    }
+                }
+                self.oracle.granted(self.now, &client, &request, &seen.codes);
+            }
+            PacketType::Unsuback => {
+                let request = self.wires[link].requests.remove(&seen.id);
+                let Some(request) = request else { return Ok(()) };
+                self.oracle.ungranted(&client, &request);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, event: Told) {
+        match event {
+            Told::Message { message, .. } => {
+                self.trace.line(self.now, || {
+                    let payload = String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)])
+                        .into_owned();
+                    format!("routed {} {payload}", message.topic)
+                });
+                let result = self.oracle.routed(self.now, &message.topic, &message.payload, message.retain);
+                self.check(result);
+            }
+            Told::Connected { conn, client_id, session_present, .. } => {
+                self.client_connected(conn, client_id, session_present);
+            }
+            Told::Disconnected { conn, client_id: Some(client), reason } => {
+                let Some(&link) = self.by_conn.get(&conn) else { return };
+                self.wires[link].live = false;
+                if let Some((end, _)) = self.ends.get_mut(&client).filter(|(_, current)| *current == link) {
+                    end.doubt();
+                }
+                let by_client = reason == ReasonCode::Success;
+                let taken_over = reason == ReasonCode::SessionTakenOver;
+                self.trace.line(self.now, || format!("broker: {client} is gone: {reason:?}"));
+                self.oracle.disconnected(self.now, &client, by_client, taken_over);
+            }
+            Told::Dropped { client_id, count, reason } => {
+                self.trace.line(self.now, || format!("broker: dropped {count} for {client_id}: {reason:?}"));
+                self.oracle.dropped(&client_id, count);
+            }
+            Told::Internal { what, .. } => self.fail(format!("the broker found a fault of its own: {what}")),
+            Told::SessionEnded { client_id, lost } => {
+                self.trace.line(self.now, || format!("broker: session of {client_id} ended, {lost} lost"));
+            }
+            _ => {}
+        }
+    }
+
+    fn client_connected(&mut self, conn: ConnectionId, client: String, present: bool) {
+        let Some(&link) = self.by_conn.get(&conn) else { return };
+        let node = self.wires[link].link.node;
+        let wire = &mut self.wires[link];
+        (wire.client, wire.present) = (Some(client.clone()), present);
+        let Some(connect) = wire.connect.clone() else { return };
+        let early = std::mem::take(&mut wire.early);
+        self.trace.line(self.now, || format!("broker: link {link} is {client}, session present {present}"));
+        // A 3.1 client is not told, and goes on with identifiers that the broker has forgotten.
+        if connect.version == Version::V31 && !present && !connect.flag && self.ends.contains_key(&client) {
+            self.nodes[node].lost_track = true;
+            self.oracle.unjudge(&client);
+        }
+        self.nodes[node].unaware |= !present;
+        let result = self.oracle.connected(self.now, &client, &connect, present, node);
+        self.check(result);
+        self.store.new_link(&client);
+        if !present {
+            self.store.forget(&client);
+        }
+        let limits = PeerLimits {
+            window: connect.receive_maximum.min(self.options.broker.max_inflight),
+            max_packet: connect.max_packet,
+            alias_maximum: connect.alias_maximum,
+        };
+        let resends = self.options.broker.resend_after.is_some() && !connect.version.is_v5();
+        let name = format!("broker to {client}");
+        let (end, current) = self.ends.entry(client).or_insert_with(|| (End::new(name, resends), link));
+        *current = link;
+        end.moves = self.nodes[node].options.shares;
+        end.begin_link(present, resends, limits);
+        for seen in early {
+            self.broker_got(link, seen, false);
+        }
+    }
+
+    pub(super) fn stored(&mut self, seq: StoreSeq) {
+        let now = self.given_time();
+        if self.random.chance(self.options.store_failures) {
+            if let Some(first) = self.store.fail() {
+                self.trace.line(self.now, || format!("the store fails at {}", first.0));
+                self.broker.handle_store_failed(now, first);
+            }
+        } else if self.store.confirm(seq) {
+            self.trace.line(self.now, || format!("stored {}", seq.0));
+            self.broker.handle_stored(now, seq);
+        }
+    }
+
+    pub(super) fn answer(&mut self, ask: &Ask) {
+        let now = self.given_time();
+        let refused = self.random.chance(self.options.refusals);
+        let answer = match &ask.question {
+            Question::Subscribe { filters } => Answer::Filters(
+                filters
+                    .iter()
+                    .map(|_| {
+                        let refused = self.random.chance(self.options.refusals);
+                        if refused { Err(ReasonCode::NotAuthorized) } else { Ok(()) }
+                    })
+                    .collect(),
+            ),
+            _ if refused => Answer::Deny(ReasonCode::NotAuthorized),
+            _ => Answer::Allow,
+        };
+        self.trace.line(self.now, || format!("answer for {:?}: {answer:?}", ask.client_id));
+        self.broker.handle_answer(now, ask.id, answer);
+    }
+
+    /// A new subscriber gets exactly the last retained message of each topic. Judged only where the
+    /// order of publishers is that of their routing.
+    pub(super) fn check_retained(&mut self) {
+        let config = &self.options.broker;
+        if config.durability != mqtt_session::Durability::Off {
+            return;
+        }
+        let now: Timestamp = self.time();
+        let Ok(id) = self.broker.subscribe(now, "#", SubscriptionOptions::default()) else { return };
+        let mut found = std::collections::BTreeMap::new();
+        while let Some(output) = self.broker.poll_output() {
+            if let Output::Event(event) = output
+                && let Told::Message { subscriber, message } = *event
+                && subscriber == id
+            {
+                found.insert(message.topic.clone(), crate::wire::MessageId::of(&message.payload));
+            }
+        }
+        for (topic, last) in self.oracle.retained().clone() {
+            let expired =
+                last.and_then(|id| self.oracle.message(id)).is_some_and(|message| message.expiry.is_some());
+            let have = found.get(&topic).copied().flatten();
+            if have != last && !expired {
+                self.fail(format!("the retained message of {topic} is {have:?} instead of {last:?}"));
+            }
+        }
+    }
+}
+
+fn brief_ops(group: &mqtt_session::StoreGroup) -> Vec<String> {
+    group.ops.iter().map(|op| format!("{op:?}").chars().take(40).collect()).collect()
+}

@@ -1,0 +1,167 @@
+//! A store that takes its time, confirms several groups at once and sometimes fails; and what is known
+//! from its groups about what has to wait for them.
+
+use mqtt_session::store::{SessionId, StoredStage};
+use mqtt_session::{StoreGroup, StoreOp, StoreSeq};
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::wire::MessageId;
+
+/// The store of one machine.
+#[derive(Debug, Default)]
+pub struct Store {
+    pending: VecDeque<(StoreSeq, StoreGroup)>,
+    /// Everything up to here was confirmed.
+    pub confirmed: u64,
+    last: u64,
+    /// Groups that came before a failure and have to come again, as they were.
+    again: BTreeMap<u64, StoreGroup>,
+    sessions: BTreeMap<SessionId, String>,
+    appended: BTreeMap<MessageId, u64>,
+    exchanges: BTreeMap<(String, u16, bool), u64>,
+    received: BTreeMap<(String, u16), u64>,
+    subscribed: BTreeMap<(String, String), VecDeque<u64>>,
+}
+
+impl Store {
+    /// A group comes.
+    ///
+    /// # Errors
+    /// If its number is not the next.
+    pub fn take(&mut self, seq: StoreSeq, group: StoreGroup) -> Result<(), String> {
+        if let Some(before) = self.again.remove(&seq.0) {
+            if before != group {
+                return Err(format!("store group {} came again and is another", seq.0));
+            }
+        } else if seq.0 != self.last + 1 {
+            return Err(format!("store group {} after {}", seq.0, self.last));
+        } else {
+            self.last = seq.0;
+            self.learn(seq.0, &group);
+        }
+        if self.pending.back().is_some_and(|(last, _)| *last >= seq) {
+            return Err(format!("store group {} is out of order", seq.0));
+        }
+        self.pending.push_back((seq, group));
+        Ok(())
+    }
+
+    /// The newest group, if it is not confirmed.
+    #[must_use]
+    pub fn newest(&self) -> Option<StoreSeq> {
+        self.pending.back().map(|(seq, _)| *seq)
+    }
+
+    /// Everything up to `through` is safe. False if it was before, or if the store failed meanwhile.
+    pub fn confirm(&mut self, through: StoreSeq) -> bool {
+        if self.pending.iter().all(|(seq, _)| *seq != through) {
+            return false;
+        }
+        while self.pending.front().is_some_and(|(seq, _)| *seq <= through) {
+            self.pending.pop_front();
+        }
+        self.confirmed = self.confirmed.max(through.0);
+        true
+    }
+
+    /// Fails: what is not confirmed is lost, and has to come again. Tells the first of it.
+    pub fn fail(&mut self) -> Option<StoreSeq> {
+        let first = self.pending.front().map(|(seq, _)| *seq)?;
+        for (seq, group) in self.pending.drain(..) {
+            self.again.insert(seq.0, group);
+        }
+        Some(first)
+    }
+
+    /// How many groups have to come again.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.again.len()
+    }
+
+    fn learn(&mut self, seq: u64, group: &StoreGroup) {
+        for op in &group.ops {
+            match op {
+                StoreOp::PutSession(id, session) => {
+                    self.sessions.insert(*id, session.client_id.clone());
+                }
+                StoreOp::PutMessage(_, message) => {
+                    let payload = message.body.get(message_payload(message)..).unwrap_or_default();
+                    if let Some(id) = MessageId::of(payload) {
+                        self.appended.entry(id).or_insert(seq);
+                    }
+                }
+                StoreOp::PutExchange { session, packet_id, stage, .. } => {
+                    if let Some(client) = self.sessions.get(session) {
+                        let released = *stage == StoredStage::Released;
+                        self.exchanges.insert((client.clone(), packet_id.get(), released), seq);
+                    }
+                }
+                StoreOp::PutReceived(session, packet_id) => {
+                    if let Some(client) = self.sessions.get(session) {
+                        self.received.insert((client.clone(), packet_id.get()), seq);
+                    }
+                }
+                StoreOp::PutSubscription { session, filter, .. } => {
+                    if let Some(client) = self.sessions.get(session) {
+                        let key = (client.clone(), filter.clone());
+                        self.subscribed.entry(key).or_default().push_back(seq);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn check(&self, what: &str, seq: Option<&u64>) -> Result<(), String> {
+        match seq {
+            Some(&seq) if seq > self.confirmed => {
+                Err(format!("{what} left before group {seq} was stored ({} is)", self.confirmed))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// PUBACK or PUBREC for this message leaves.
+    ///
+    /// # Errors
+    /// If the message, or the identifier of a QoS 2 message, is not safe.
+    pub fn acknowledges(&self, client: &str, id: u16, message: Option<MessageId>) -> Result<(), String> {
+        self.check("acknowledgement", message.and_then(|message| self.appended.get(&message)))?;
+        self.check("PUBREC", self.received.get(&(client.into(), id)))
+    }
+
+    /// A QoS 2 PUBLISH (or its PUBREL) with this identifier leaves.
+    ///
+    /// # Errors
+    /// If its identifier (or its stage) is not safe.
+    pub fn sends(&self, client: &str, id: u16, released: bool) -> Result<(), String> {
+        self.check("QoS 2 packet", self.exchanges.get(&(client.into(), id, released)))
+    }
+
+    /// SUBACK for this filter leaves.
+    ///
+    /// # Errors
+    /// If the subscription is not safe.
+    pub fn grants(&mut self, client: &str, filter: &str) -> Result<(), String> {
+        let list = self.subscribed.get_mut(&(client.into(), filter.into()));
+        let seq = list.and_then(VecDeque::pop_front);
+        self.check("SUBACK", seq.as_ref())
+    }
+
+    /// A new link: what was asked on the old one is not answered any more.
+    pub fn new_link(&mut self, client: &str) {
+        self.subscribed.retain(|(name, _), _| name != client);
+    }
+
+    /// A session begins anew: what was known about the identifiers of the old one is void.
+    pub fn forget(&mut self, client: &str) {
+        self.exchanges.retain(|(name, ..), _| name != client);
+        self.received.retain(|(name, _), _| name != client);
+        self.subscribed.retain(|(name, _), _| name != client);
+    }
+}
+
+fn message_payload(message: &mqtt_session::store::StoredMessage) -> usize {
+    usize::from(message.topic_len) + usize::try_from(message.properties_len).unwrap_or(usize::MAX / 2)
+}
