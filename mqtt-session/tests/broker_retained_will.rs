@@ -231,6 +231,13 @@ fn a_delayed_will_waits_and_a_resumed_session_cancels_it() {
     assert!(w.got(s).is_empty());
     w.advance(Duration::from_millis(1));
     assert_eq!(w.got(s), ["PUBLISH will q1 #1 \"gone\""]);
+    // Nor does it stay behind when the next connection has none.
+    let c = w.connect(&with_will(Version::V5, will, &session));
+    w.cut(c);
+    let c = w.connect(&ConnectRef { will: None, ..with_will(Version::V5, will, &session) });
+    w.cut(c);
+    w.advance(Duration::from_secs(50));
+    assert!(w.got(s).is_empty());
 }
 
 #[test]

@@ -135,7 +135,6 @@ fn an_identifier_is_kept_until_the_last_acknowledgement() {
         peer.puback(1);
         peer.pubcomp(2);
         for id in next..=u16::MAX {
-            peer.publish("a", "", QoS::AtMostOnce);
             peer.publish("a", "", QoS::AtLeastOnce);
             peer.puback(id);
         }
