@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -93,6 +94,11 @@ pub(super) fn open(node: &Rc<Node>, stream: BoxedStream, peer: Peer) {
     });
 }
 
+/// A panic in the stream's code ends its link, and goes no further: `None`.
+fn caught<T>(poll: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(poll)).ok()
+}
+
 /// The task of a foreign link.
 struct Link {
     stream: BoxedStream,
@@ -124,12 +130,13 @@ impl Link {
     }
 
     async fn run(mut self) {
-        let why = poll_fn(|cx| self.poll(cx)).await;
+        let why = poll_fn(|cx| caught(|| self.poll(cx)).unwrap_or(Poll::Ready(Closed::Error))).await;
         self.closed(why);
         if self.pipe.closed.get() == Some(true) {
             self.node.linger();
             // A peer that does not close its side is cut.
-            let _ = timeout(LINGER, poll_fn(|cx| self.poll_farewell(cx))).await;
+            let farewell = poll_fn(|cx| caught(|| self.poll_farewell(cx)).unwrap_or(Poll::Ready(Ok(()))));
+            let _ = timeout(LINGER, farewell).await;
             self.node.lingered();
         }
     }

@@ -78,18 +78,22 @@ async fn shard(start: Start) -> Result<(), ServeError> {
 async fn receive(node: Rc<Node>, mut mail: mpsc::Receiver<Mail>, accepting: Vec<AbortHandle>) {
     while let Some(first) = mail.recv().await {
         let mut next = Some(first);
-        for _ in 0..COMMANDS_PER_TURN {
-            match next {
-                None => break,
-                Some(Mail::Stream(stream, peer)) => foreign::open(&node, stream, peer),
-                Some(Mail::Command(command)) => {
+        let mut left = COMMANDS_PER_TURN;
+        while let Some(taken) = next.take() {
+            match taken {
+                Mail::Stream(stream, peer) => foreign::open(&node, stream, peer),
+                Mail::Command(command) => {
                     if matches!(command, Command::Shutdown) {
                         stop(&accepting);
                     }
                     node.turn(|shard, now| shard.command(now, command));
                 }
             }
-            next = mail.try_recv().ok();
+            left -= 1;
+            // What is taken is done: the last one must not be taken and forgotten.
+            if left > 0 {
+                next = mail.try_recv().ok();
+            }
         }
     }
     stop(&accepting);

@@ -163,3 +163,19 @@ async fn it_listens_on_several_addresses() {
         Peer::over(stream, Version::V5).introduce("c").await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_is_forgotten_however_many_come_at_once() {
+    let broker = broker().await;
+    for _ in 0..20 {
+        let asked: Vec<_> = (0..200)
+            .map(|_| {
+                let broker = broker.clone();
+                tokio::spawn(async move { broker.stats().await })
+            })
+            .collect();
+        for answer in asked {
+            answer.await.unwrap().unwrap();
+        }
+    }
+}
