@@ -121,8 +121,8 @@ impl End {
             PacketType::Pubrec if seen.reason >= 0x80 => self.ended(seen, sure),
             PacketType::Pubrec => {
                 self.pubrecs.push_back(seen.id);
-                if let Some(exchange) = self.exchanges.get_mut(&seen.id).filter(|e| sure && !e.received) {
-                    exchange.received = true;
+                if let Some(exchange) = self.exchanges.get_mut(&seen.id).filter(|e| !e.received) {
+                    (exchange.received, exchange.doubtful) = (true, !sure);
                     self.recent_pubrecs.insert(seen.id);
                 }
             }
