@@ -390,7 +390,9 @@ impl Broker {
         if !self.backlog.is_empty() {
             return Some(self.now);
         }
-        [self.timers.next(), self.next_question_deadline()].into_iter().flatten().min()
+        // What one call did not get to is due now.
+        let next = [self.timers.next(), self.next_question_deadline()].into_iter().flatten().min();
+        next.map(|due| due.max(self.now))
     }
 
     /// Each input begins here.
