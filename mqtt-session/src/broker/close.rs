@@ -234,6 +234,11 @@ impl Broker {
     /// first.
     pub(super) fn fire_will(&mut self, key: SessionKey) {
         let Some(message) = self.take_will(key) else { return };
+        if !self.may_leave_will(key, message) {
+            self.release_message(message);
+            return;
+        }
+        self.sign(message, Some(key));
         if self.config.ask.will {
             self.ask_about_will(key, message);
         } else {
@@ -291,6 +296,8 @@ impl Broker {
                 self.hang_up(index, ReasonCode::UnspecifiedError, false);
                 self.outputs.push_back(Output::Hangup { conn, after_flush: false });
             }
+            // The permission to be connected has ended.
+            Phase::Live if c.limit <= now => self.hang_up(index, ReasonCode::NotAuthorized, true),
             // [MQTT-3.1.2-22] ([MQTT-3.1.2-24] of 3.1.1)
             Phase::Live => self.hang_up(index, ReasonCode::KeepAliveTimeout, true),
         }

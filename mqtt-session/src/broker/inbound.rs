@@ -85,6 +85,10 @@ impl Broker {
             self.refuse_publish(index, packet, ReasonCode::TopicNameInvalid);
             return;
         }
+        if !self.may_write(key, packet.topic) {
+            self.refuse_publish(index, packet, ReasonCode::NotAuthorized);
+            return;
+        }
         if packet.qos > QoS::AtMostOnce && self.journal.has_failed() {
             self.refuse_publish(index, packet, ReasonCode::QuotaExceeded);
             return;
@@ -139,6 +143,7 @@ impl Broker {
             retain: packet.retain,
         };
         let message = self.messages.insert(self.now, &incoming);
+        self.sign(message, Some(key));
         let twice = packet.qos == QoS::ExactlyOnce;
         if let (true, Some(id), Some(session)) =
             (twice, packet.packet_id, self.sessions.get_mut(key as usize))

@@ -1,7 +1,9 @@
 //! The messages that the broker holds, each once however many sessions want it.
 
+use super::access::Source;
 use crate::Timestamp;
 use crate::store::{MessageId, StoredMessage};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use mqtt_proto::{Properties, PropertiesBuf, PropertyContext, PropertyId, QoS, SharedPublish};
@@ -24,6 +26,8 @@ pub(super) struct Held {
     /// It is the present retained message of its topic since this retained write; 0 if it is not.
     pub(super) retained_at: u64,
     pub(super) expires: Timestamp,
+    /// Who published it, if it is retained and rights matter.
+    pub(super) source: Option<Box<Source>>,
     /// Its number in the store, once it has one.
     pub(super) stored: Option<MessageId>,
 }
@@ -182,6 +186,7 @@ impl Messages {
             retain: message.retain,
             retained_at: 0,
             expires,
+            source: None,
             stored: None,
         };
         self.bytes += held.size();

@@ -60,6 +60,9 @@ impl Broker {
         if let Some(held) = self.messages.get(key) {
             self.router.matching(held.topic(), publisher, &mut matches);
         }
+        if !self.acls.is_empty() {
+            self.withhold(key, &mut matches);
+        }
         let routed = if self.journal.is_on() {
             self.route_stored(key, publisher, wait, &matches)
         } else {
@@ -376,8 +379,14 @@ impl Broker {
 
     /// Finds the member whose turn it is among those that can take a message now, and moves the turn
     /// on. Members without a connection do not count.
-    fn choose_member(&mut self, key: GroupKey, qos: QoS) -> Option<super::router::Member> {
+    fn choose_member(
+        &mut self,
+        key: GroupKey,
+        message: MessageKey,
+        qos: QoS,
+    ) -> Option<super::router::Member> {
         let group = self.router.group(key)?;
+        let topic = self.messages.get(message)?.topic_str();
         let members = &group.members;
         let turn = group.turn % members.len().max(1);
         let order = (turn..members.len()).chain(0..turn);
@@ -385,6 +394,9 @@ impl Broker {
         for at in order {
             let Some(member) = members.get(at) else { continue };
             let Some(session) = self.sessions.get(member.session as usize) else { continue };
+            if !self.acls.may_read(session, topic) {
+                continue;
+            }
             if session.local.is_none() {
                 let Some(connection) = session.link.and_then(|link| self.connections.get(link)) else {
                     continue;
@@ -415,12 +427,15 @@ impl Broker {
         let delivery =
             Delivery { message, group: Some(key), qos, retain, entry: None, ids: SubscriptionIds::None };
         let waits = self.router.group(key).is_some_and(|group| !group.queue.is_empty());
-        if !waits && let Some(member) = self.choose_member(key, qos) {
+        if !waits && let Some(member) = self.choose_member(key, message, qos) {
             return self.give_to_member(member, delivery, size);
         }
+        let Some(held) = self.messages.get(message) else { return Fate::Unwanted };
         let Some(group) = self.router.group_mut(key) else { return Fate::Unwanted };
         let persistent = |member: &super::router::Member| {
-            self.sessions.get(member.session as usize).is_some_and(|s| s.link.is_some() || s.is_durable())
+            self.sessions.get(member.session as usize).is_some_and(|s| {
+                (s.link.is_some() || s.is_durable()) && self.acls.may_read(s, held.topic_str())
+            })
         };
         if qos == QoS::AtMostOnce || !group.members.iter().any(persistent) {
             self.dropped += 1;
@@ -446,18 +461,35 @@ impl Broker {
         self.enqueue(member.session, delivery, size)
     }
 
+    /// Whether no member of the group may read the message any more.
+    fn is_for_nobody(&self, key: GroupKey, message: MessageKey) -> bool {
+        let (Some(group), Some(held)) = (self.router.group(key), self.messages.get(message)) else {
+            return true;
+        };
+        let mut sessions = group.members.iter().filter_map(|m| self.sessions.get(m.session as usize));
+        !self.acls.is_empty() && !sessions.any(|session| self.acls.may_read(session, held.topic_str()))
+    }
+
     /// Hands what waits in a group to members that can take it.
     pub(super) fn pump_group(&mut self, key: GroupKey) {
         loop {
             let front = self.router.group(key).and_then(|group| group.queue.front());
             let Some((message, qos)) = front.map(|front| (front.message, front.qos)) else { return };
-            let Some(member) = self.choose_member(key, qos) else { return };
+            let member = self.choose_member(key, message, qos);
+            if member.is_none() && !self.is_for_nobody(key, message) {
+                return;
+            }
             let size = self.messages.get(message).map_or(0, super::message::Held::size);
             let Some(group) = self.router.group_mut(key) else { return };
             let Some(delivery) = group.queue.pop_front() else { return };
             // Never below zero: the same size was added when it was queued.
             group.queued_bytes = group.queued_bytes.saturating_sub(size);
-            let _ = self.give_to_member(member, delivery, size);
+            match member {
+                Some(member) => {
+                    let _ = self.give_to_member(member, delivery, size);
+                }
+                None => self.dropped += 1,
+            }
             self.release_message(message);
         }
     }

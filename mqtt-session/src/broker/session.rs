@@ -52,6 +52,10 @@ pub(super) struct Will {
 pub(super) struct Session {
     pub(super) client_id: Box<str>,
     pub(super) user_name: Option<Box<str>>,
+    /// Number of the table that says what it may do.
+    pub(super) acl: u16,
+    /// The tables changed since it began: what waits was perhaps queued by a right that is gone.
+    pub(super) recheck: bool,
     pub(super) id: SessionId,
     /// The connection, while there is one.
     pub(super) link: Option<u32>,
@@ -83,6 +87,8 @@ impl Session {
         Self {
             client_id: client_id.into(),
             user_name: None,
+            acl: 0,
+            recheck: false,
             id,
             link: None,
             local: None,
