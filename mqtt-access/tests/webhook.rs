@@ -216,5 +216,5 @@ fn the_broker_asks_about_connections_and_topics() {
     let no = Err(ReasonCode::NotAuthorized);
     let failed = Err(ReasonCode::UnspecifiedError);
     assert_eq!(answer(&mut w), Answer::Filters(vec![Ok(()), no, failed, failed]));
-    assert_eq!(w.got(peer), ["SUBACK #1 00 80 80 80"]);
+    assert_eq!(w.got(peer), ["SUBACK #1 00 87 80 80"]);
 }
