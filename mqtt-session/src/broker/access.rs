@@ -21,7 +21,7 @@ pub(super) struct Acls(Vec<Arc<Acl>>);
 
 /// Who published what is retained, so that it goes with the right to publish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Source {
+pub(super) struct Origin {
     acl: u16,
     user_name: Option<Box<str>>,
     client_id: Box<str>,
@@ -47,9 +47,9 @@ impl Acls {
     }
 
     /// Whether the publisher of what is retained might still publish it.
-    pub(super) fn may_keep(&self, source: &Source, topic: &str) -> bool {
-        let who = Identity { user_name: source.user_name.as_deref(), client_id: &source.client_id };
-        self.allow(source.acl, &who, Action::Write(topic))
+    pub(super) fn may_keep(&self, origin: &Origin, topic: &str) -> bool {
+        let who = Identity { user_name: origin.user_name.as_deref(), client_id: &origin.client_id };
+        self.allow(origin.acl, &who, Action::Write(topic))
     }
 
     /// Whether a CONNECT with a will to this topic is to be refused.
@@ -154,7 +154,7 @@ impl Broker {
         }
         let Some(session) = publisher.and_then(|key| self.sessions.get(key as usize)) else { return };
         if let Some(held) = self.messages.get_mut(message).filter(|held| held.retain) {
-            held.source = Some(Box::new(Source {
+            held.origin = Some(Box::new(Origin {
                 acl: session.acl,
                 user_name: session.user_name.clone(),
                 client_id: session.client_id.clone(),

@@ -2,9 +2,9 @@
 
 use super::Broker;
 use super::connection::Phase;
-use super::message::MessageKey;
 use super::output::{Answer, Ask, ConnectionId, Grant, Output, Question, QuestionId};
 use super::router::SessionKey;
+use super::session::DueWill;
 use crate::Timestamp;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -17,7 +17,7 @@ pub(super) enum Asked {
     /// The packet that waits on this connection.
     Packet(ConnectionId),
     /// A will that fires.
-    Will { message: MessageKey },
+    Will(DueWill),
 }
 
 /// Who asks.
@@ -56,13 +56,13 @@ impl Broker {
             .unwrap_or_default()
     }
 
-    pub(super) fn ask_about_will(&mut self, key: SessionKey, message: MessageKey) {
-        let Some(held) = self.messages.get(message) else { return };
+    pub(super) fn ask_about_will(&mut self, key: SessionKey, will: DueWill) {
+        let Some(held) = self.messages.get(will.message) else { return };
         let question = Question::Will { topic: held.topic_str().into(), qos: held.qos, retain: held.retain };
         let (client_id, user_name) = self.names_of(key);
         let listener = self.sessions.get(key as usize).map_or(0, |session| session.listener);
         let who = Asking { conn: None, listener, client_id, user_name };
-        self.put_question(Asked::Will { message }, who, question);
+        self.put_question(Asked::Will(will), who, question);
     }
 
     fn put_question(&mut self, asked: Asked, who: Asking, question: Question) -> QuestionId {
@@ -105,9 +105,12 @@ impl Broker {
         }
         match asked {
             None => {}
-            Some(Asked::Will { message }) => match answer {
-                Answer::Allow | Answer::Grant(_) => self.wills.push_back((message, None)),
-                _ => self.release_message(message),
+            Some(Asked::Will(will)) => match answer {
+                // Its session may have ended meanwhile.
+                Answer::Allow | Answer::Grant(_) => {
+                    self.wills.push_back(DueWill { publisher: None, ..will });
+                }
+                _ => self.forget_will(will),
             },
             Some(Asked::Packet(conn)) => {
                 let Some(index) = self.index_of(conn) else { return };

@@ -82,9 +82,15 @@ impl Broker {
                 return Err(ReasonCode::TopicNameInvalid);
             }
         }
-        let known = self.clients.contains_key(packet.client_id);
-        if !known && self.sessions.len() >= self.config.max_sessions as usize {
+        let known = self.clients.get(packet.client_id).and_then(|&key| self.sessions.get(key as usize));
+        if known.is_none() && self.sessions.len() >= self.config.max_sessions as usize {
             return Err(ReasonCode::QuotaExceeded);
+        }
+        // What has to be stored before CONNACK cannot be promised while the store is failed.
+        let stores =
+            packet.will.is_some() || self.asked_expiry(packet) > 0 || known.is_some_and(|s| s.stored);
+        if stores && self.journal.has_failed() {
+            return Err(ReasonCode::ServerUnavailable);
         }
         Ok(())
     }
@@ -106,6 +112,7 @@ impl Broker {
     /// one, as Clean Start says ([MQTT-3.1.4-4]). Of two connections with one client identifier the later accepted
     /// one stays.
     pub(super) fn accept(&mut self, index: u32, packet: &ConnectRef<'_>, grant: Grant) {
+        let before = self.journal.last();
         let assigned = packet.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.as_deref().unwrap_or(packet.client_id);
         let user_name = grant.user_name.as_deref().or(packet.user_name);
@@ -122,7 +129,11 @@ impl Broker {
         }
         // The take-over may have ended the session.
         let mut existing = self.clients.get(client_id).copied();
-        if let Some(key) = existing.filter(|_| packet.clean_start) {
+        let expired = |key: &SessionKey| {
+            self.sessions.get(*key as usize).is_some_and(|s| s.link.is_none() && s.expires <= self.now)
+        };
+        // Its timer may be late.
+        if let Some(key) = existing.filter(|key| packet.clean_start || expired(key)) {
             // [MQTT-3.1.2-4] ([MQTT-3.1.2-6] of 3.1.1)
             self.end_session(key);
             existing = None;
@@ -145,11 +156,17 @@ impl Broker {
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.link = Some(index);
             session.user_name = user_name.map(Into::into);
+            session.recheck |= session.acl != grant.acl;
             session.acl = grant.acl;
             session.listener = listener;
             session.expiry_secs = expiry;
             session.expires = Timestamp::MAX;
             session.ledger.rewind();
+            if session.stored && !session.outlives_link() {
+                // It ends with this connection, and so with a restart. What it has in the store is void.
+                session.stored = false;
+                self.journal.op(StoreOp::DeleteSession(session.id));
+            }
         }
         self.store_session(key);
         if let Some(will) = &packet.will {
@@ -160,9 +177,10 @@ impl Broker {
         self.set_validity(index, grant.valid_for);
         self.drop_too_large(index, key);
         self.drop_unreadable(key);
-        let gate = self.journal.commit(&mut self.outputs);
+        // CONNACK waits for what it changed, and for nothing that was under way before.
+        let gate = Some(self.journal.commit(&mut self.outputs)).filter(|last| *last > before);
+        let gate = gate.unwrap_or_default();
         if let Some(c) = self.connections.get_mut(index) {
-            // CONNACK waits for the session's operations.
             c.gate = gate;
         }
         if gate > self.journal.stored() {
@@ -261,11 +279,16 @@ impl Broker {
         let message = self.messages.insert(Timestamp::ZERO, &incoming);
         let delay_secs = will.properties.will_delay_interval().unwrap_or(0);
         self.set_will(key, message, delay_secs);
-        let durable = self.sessions.get(key as usize).filter(|s| s.is_durable()).map(|s| s.id);
-        if let (true, Some(id), Some(held)) = (self.journal.is_on(), durable, self.messages.get(message)) {
+        let (Some(session), Some(held)) = (self.sessions.get(key as usize), self.messages.get(message))
+        else {
+            return;
+        };
+        if self.journal.is_on() {
+            // Also of a session that is not stored: its connection counts as lost after a restart.
+            let client_id = session.client_id.as_ref().into();
             let user_name = user_name.map(Into::into);
-            let stored = StoredWill { message: held.to_stored(), delay_secs, user_name };
-            self.journal.op(StoreOp::PutWill(id, Box::new(stored)));
+            let will = StoredWill { message: held.to_stored(), delay_secs, client_id, user_name };
+            self.journal.op(StoreOp::PutWill(session.id, Box::new(will)));
         }
     }
 

@@ -1,12 +1,12 @@
 //! The messages that the broker holds, each once however many sessions want it.
 
-use super::access::Source;
+use super::access::Origin;
 use crate::Timestamp;
 use crate::store::{MessageId, StoredMessage};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use mqtt_proto::{Properties, PropertiesBuf, PropertyContext, PropertyId, QoS, SharedPublish};
+use mqtt_proto::{Properties, PropertiesBuf, PropertyContext, PropertyId, QoS, SharedPublish, TopicName};
 use slab::Slab;
 
 /// The number of a message in memory.
@@ -27,7 +27,7 @@ pub(super) struct Held {
     pub(super) retained_at: u64,
     pub(super) expires: Timestamp,
     /// Who published it, if it is retained and rights matter.
-    pub(super) source: Option<Box<Source>>,
+    pub(super) origin: Option<Box<Origin>>,
     /// Its number in the store, once it has one.
     pub(super) stored: Option<MessageId>,
 }
@@ -186,11 +186,35 @@ impl Messages {
             retain: message.retain,
             retained_at: 0,
             expires,
-            source: None,
+            origin: None,
             stored: None,
         };
         self.bytes += held.size();
         MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX)
+    }
+
+    /// Holds a message of the store for the caller, who releases it. `None` if it is none.
+    pub(super) fn restore(&mut self, stored: &StoredMessage) -> Option<MessageKey> {
+        let topic_len = usize::from(stored.topic_len);
+        let properties_len = usize::try_from(stored.properties_len).ok()?;
+        let (topic, rest) = stored.body.split_at_checked(topic_len)?;
+        let (properties, _) = rest.split_at_checked(properties_len)?;
+        TopicName::new(core::str::from_utf8(topic).ok()?).ok()?;
+        Properties::parse(properties, PropertyContext::Publish).ok()?;
+        let held = Held {
+            body: stored.body.to_vec(),
+            topic_len: stored.topic_len,
+            properties_len: stored.properties_len,
+            holders: 1,
+            qos: stored.qos,
+            retain: stored.retain,
+            retained_at: 0,
+            expires: stored.expires_at.map_or(Timestamp::MAX, Timestamp::from_micros),
+            origin: None,
+            stored: None,
+        };
+        self.bytes += held.size();
+        Some(MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX))
     }
 
     pub(super) fn get(&self, key: MessageKey) -> Option<&Held> {

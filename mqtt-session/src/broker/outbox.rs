@@ -9,12 +9,14 @@ use super::router::SessionKey;
 use super::session::{Delivery, Session};
 use super::timers::Timer;
 use super::{Broker, delivery_qos};
+use crate::random::IdMap;
 use crate::shared::alias::Alias;
 use crate::shared::ledger::Stage;
 use crate::shared::rules::Rules;
 use crate::shared::window::Window;
-use crate::store::StoredStage;
+use crate::store::{MessageId, StoredStage};
 use crate::{StoreOp, StoreSeq, Timestamp};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use mqtt_proto::{AckRef, MAX_PACKET_SIZE, PacketId, PacketRef, PacketType, PublishHead, QoS, Version};
@@ -85,6 +87,8 @@ struct Drained {
     expired: Vec<MessageKey>,
     /// How often retained messages were looked up.
     lookups: usize,
+    /// What a retained message waits for.
+    blocked_by: Option<StoreSeq>,
 }
 
 impl Broker {
@@ -129,11 +133,14 @@ impl Broker {
             messages: &mut self.messages,
             router: &mut self.router,
             journal: &mut self.journal,
+            unstored_retained: &self.unstored_retained,
             sent: &mut self.sent,
             acls: &self.acls,
             drained: &mut drained,
         };
+        let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.after));
         c.more = drain.run(c, session, max);
+        drain.note_replay(session, replayed);
         let unstored = drained.bound;
         if drained.began {
             self.arm_resend(index);
@@ -148,8 +155,9 @@ impl Broker {
             self.discard(key, delivery, true);
             self.count_drop(key, reason);
         }
-        if unstored {
-            let after = self.journal.commit(&mut self.outputs);
+        let blocked_by = drained.blocked_by;
+        let bound = unstored.then(|| self.journal.commit(&mut self.outputs));
+        if let Some(after) = bound.max(blocked_by) {
             let conn = self.id_of(index);
             self.waiting.push_back((after, conn));
         }
@@ -233,6 +241,7 @@ struct Drain<'a> {
     messages: &'a mut super::message::Messages,
     router: &'a mut super::router::Router,
     journal: &'a mut super::journal::Journal,
+    unstored_retained: &'a IdMap<MessageKey, StoreSeq>,
     sent: &'a mut u64,
     acls: &'a Acls,
     drained: &'a mut Drained,
@@ -283,6 +292,21 @@ impl Drain<'_> {
         }
     }
 
+    /// Stores how far the retained messages of a new subscription are, if that has changed. In one
+    /// group with the entries that they became.
+    fn note_replay(&mut self, session: &Session, before: Option<(Box<str>, u64)>) {
+        let Some(replay) = session.replays.front().filter(|_| session.stored) else { return };
+        if before.is_some_and(|(filter, after)| filter == replay.filter && after == replay.after) {
+            return;
+        }
+        self.journal.op(StoreOp::PutReplay {
+            session: session.id,
+            filter: replay.filter.as_ref().into(),
+            after: MessageId(replay.after),
+            until: MessageId(replay.until),
+        });
+    }
+
     /// Binds an identifier to the front of the queue, if it is above QoS 0 and the window has room.
     fn begin_next(&mut self, c: &mut Connection, session: &mut Session) -> bool {
         if session.ledger.len() >= usize::from(c.window.max()) {
@@ -304,15 +328,49 @@ impl Drain<'_> {
             // Never below zero: the same size was added when it was queued.
             session.queued_bytes = session.queued_bytes.saturating_sub(held.size());
         }
+        self.bind(session, id, delivery);
+        true
+    }
+
+    /// The delivery holds the identifier from now on. For a stored session that is stored: of QoS 2
+    /// before the packet may leave, of QoS 1 without waiting, since a repetition under another
+    /// identifier does no harm.
+    fn bind(&mut self, session: &mut Session, id: PacketId, mut delivery: Delivery) {
         let mut after = StoreSeq(0);
-        if let (Some(entry), QoS::ExactlyOnce) = (delivery.entry, delivery.qos) {
-            let stage = StoredStage::Published;
-            self.journal.op(StoreOp::PutExchange { session: session.id, entry, packet_id: id, stage });
+        let twice = delivery.qos == QoS::ExactlyOnce;
+        if twice && let (Some(entry), Some(group)) = (delivery.entry, delivery.group.take()) {
+            // Begun with one member, it never goes to another [MQTT-4.8.2-5].
+            if let Some(owner) = self.router.owner(Some(group), session.id) {
+                self.journal.op(StoreOp::RemoveEntry(owner, entry));
+            }
+            delivery.entry = None;
+            if session.stored {
+                self.append(session, &mut delivery);
+            }
             after = self.journal.next_seq();
-            self.drained.bound = true;
+        }
+        if let (Some(entry), None) = (delivery.entry, delivery.group) {
+            let number = self.journal.new_entry().0;
+            let (session, packet_id, stage) = (session.id, id, StoredStage::Published);
+            self.journal.op(StoreOp::PutExchange { session, entry, packet_id, number, stage });
+            if twice {
+                after = self.journal.next_seq();
+            }
+        }
+        self.drained.bound |= after > StoreSeq(0);
+        if session.stored && session.noted_id.abs_diff(id.get()) >= NOTED_EVERY {
+            session.noted_id = id.get();
+            self.journal.op(StoreOp::PutPacketId(session.id, id));
         }
         session.ledger.begin(id, delivery.qos, delivery, after);
-        true
+    }
+
+    /// Gives the delivery a place in the session's stored queue.
+    fn append(&mut self, session: &Session, delivery: &mut Delivery) {
+        let Some(stored) = self.messages.get(delivery.message).and_then(|held| held.stored) else { return };
+        let entry = self.journal.new_entry();
+        delivery.entry = Some(entry);
+        self.journal.op(StoreOp::Append(stored, [delivery.to_stored(session.id, entry)].into()));
     }
 
     /// Why a delivery must not be sent, if so: it expired ([MQTT-3.3.2-5]), may not be read any more, or
@@ -395,15 +453,29 @@ impl Drain<'_> {
                     return Replayed::Later;
                 }
                 self.drained.lookups += 1;
-                let found = self.router.retained_matching(&replay.filter);
+                let mut found = self.router.retained_matching(&replay.filter);
+                // In the order in which they were retained, so that one number tells how far it is.
+                let number = |key: &MessageKey| self.messages.get(*key).map_or(0, |held| held.retained_at);
+                found.retain(|key| number(key) > replay.after);
+                found.sort_unstable_by_key(number);
                 found.iter().for_each(|&message| self.messages.hold(message));
                 replay.found.insert(found)
             }
         };
         let Some(&message) = found.get(replay.next) else {
-            session.replays.pop_front();
+            let done = session.replays.pop_front();
+            if let Some(done) = done.filter(|_| session.stored) {
+                let filter = done.filter.into();
+                self.journal.op(StoreOp::DeleteReplay { session: session.id, filter });
+            }
             return Replayed::Some;
         };
+        if let Some(&after) = self.unstored_retained.get(&message)
+            && after > self.journal.stored()
+        {
+            self.drained.blocked_by = Some(after);
+            return Replayed::Blocked;
+        }
         let Some(held) = self.messages.get(message) else {
             replay.next += 1;
             return Replayed::Some;
@@ -413,12 +485,13 @@ impl Drain<'_> {
             return Replayed::Blocked;
         }
         replay.next += 1;
+        replay.after = replay.after.max(held.retained_at);
         // What was set later came live, and what was removed is not wanted.
         let stale = held.retained_at == 0 || held.retained_at > replay.until;
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
         let size = held.size();
-        let revoked = held.source.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
+        let revoked = held.origin.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
         if revoked || held.is_expired(self.now) {
             self.drained.expired.push(message);
             self.drained.finished.push(delivery.uncounted(session, size));
@@ -430,12 +503,19 @@ impl Drain<'_> {
             self.write(c, &delivery, None, false);
             self.drained.finished.push(delivery.uncounted(session, size));
         } else if let Some(id) = session.ledger.free_id(|_| false) {
-            session.ledger.begin(id, qos, delivery, StoreSeq(0));
+            let mut delivery = delivery;
+            if session.stored {
+                self.append(session, &mut delivery);
+            }
+            self.bind(session, id, delivery);
         }
         Replayed::Some
     }
 }
 
+/// How many packet identifiers a session gets until the store is told again. Well below the distance
+/// that a restart keeps from the last one that it knows.
+const NOTED_EVERY: u16 = 4096;
 /// Look-ups of retained messages that one drain makes at most.
 const LOOKUPS: usize = 16;
 

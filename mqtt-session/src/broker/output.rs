@@ -321,6 +321,15 @@ pub enum Event {
         /// Messages that were waiting.
         lost: usize,
     },
+    /// A message was delivered but not retained: there are too many, or the store does not work.
+    NotRetained {
+        /// Its topic.
+        topic: String,
+    },
+    /// The store does not work. Nothing that has to be stored is acknowledged or taken on.
+    StoreFailed,
+    /// Everything is stored again.
+    StoreRecovered,
     /// A message for a local subscriber.
     Message {
         /// Whose.
