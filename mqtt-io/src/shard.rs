@@ -211,6 +211,15 @@ impl<W: Wire> Shard<W> {
                 let found = self.broker.disconnect(now, &client_id, reason);
                 Box::new(move || reply(found))
             }
+            Command::SetAcls(acls, reply) => {
+                self.broker.set_acls(now, acls);
+                Box::new(move || reply(()))
+            }
+            Command::DisconnectUsers(users, reason, reply) => {
+                let closed =
+                    users.iter().map(|user| self.broker.disconnect_user(now, user.as_deref(), reason)).sum();
+                Box::new(move || reply(closed))
+            }
             Command::Stats(reply) => {
                 let stats = self.stats();
                 Box::new(move || reply(stats))

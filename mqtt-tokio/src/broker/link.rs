@@ -1,6 +1,7 @@
 //! Native links: TCP sockets, read when they are readable and written without waiting.
 
 use super::foreign::Pipe;
+use super::listen::Place;
 use super::node::Node;
 use mqtt_io::{Reading, Stack, Wire};
 use mqtt_session::broker::{Closed, ConnectionId, Peer};
@@ -37,11 +38,11 @@ impl Wire for Socket {
 }
 
 /// Takes a connection into the shard.
-pub(super) fn open(node: &Rc<Node>, stream: TcpStream, peer: Peer) {
+pub(super) fn open(node: &Rc<Node>, stream: TcpStream, peer: Peer, place: Place) {
     let (read, half) = stream.into_split();
     node.turn(|shard, now| {
         shard.accept(now, peer, Stack::plain(), |conn| {
-            let reader = Reader { half: read, node: Rc::clone(node), conn, paused: false };
+            let reader = Reader { half: read, node: Rc::clone(node), conn, paused: false, _place: place };
             Socket::Tcp { half, reader: spawn_local(reader) }
         })
     });
@@ -53,13 +54,15 @@ struct Reader {
     node: Rc<Node>,
     conn: ConnectionId,
     paused: bool,
+    /// Counts the connection as long as the socket is open.
+    _place: Place,
 }
 
 impl Future for Reader {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { half, node, conn, paused } = self.get_mut();
+        let Self { half, node, conn, paused, .. } = self.get_mut();
         let conn = *conn;
         if *paused && node.look(|shard| shard.reading(conn)) == Reading::Paused {
             return Poll::Pending;

@@ -26,6 +26,8 @@
 //! A connection has one task, which waits only for bytes to read; nobody is woken to write. All
 //! connections share one read buffer, and an idle connection owns none.
 
+#[cfg(feature = "access")]
+mod access;
 mod auth;
 mod bind;
 mod foreign;
@@ -36,9 +38,11 @@ mod log;
 mod node;
 mod run;
 
+#[cfg(feature = "access")]
+pub use access::{Gate, GateConfig};
 pub use auth::{Authorizer, Decision};
 pub use bind::{BindError, Broker, Config, Listener};
 pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};
 pub use mqtt_session::broker::{
-    Answer, Ask, AskFor, BrokerConfig, Event, Grant, Overflow, Peer, Question, RefusedFilter31, Stats,
+    Answer, Ask, AskFor, BrokerConfig, Denied, Event, Grant, Overflow, Peer, Question, RefusedFilter31, Stats,
 };

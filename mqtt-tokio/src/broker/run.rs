@@ -1,12 +1,13 @@
 //! The thread of a shard: its runtime, its tasks, its end.
 
 use super::auth::Office;
-use super::bind::BindError;
+use super::bind::{BindError, Listener};
 use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
 use super::listen::accept;
 use super::node::{Node, flusher, timer};
 use mqtt_io::{Clock, Command, Shard};
+use mqtt_session::acl::Acl;
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ const COMMANDS_PER_TURN: usize = 64;
 /// What a thread starts with.
 pub(super) struct Start {
     pub(super) broker: BrokerConfig,
-    pub(super) listeners: Vec<std::net::TcpListener>,
+    pub(super) acls: Vec<Arc<Acl>>,
+    pub(super) listeners: Vec<(std::net::TcpListener, Listener)>,
     pub(super) read_buffer: usize,
     pub(super) office: Option<Office>,
     pub(super) mail: mpsc::Receiver<Mail>,
@@ -49,11 +51,13 @@ pub(super) fn thread(start: Start) -> Result<(), ServeError> {
 }
 
 async fn shard(start: Start) -> Result<(), ServeError> {
-    let Start { broker, listeners, read_buffer, office, mail, answered, events, ready } = start;
+    let Start { broker, acls, listeners, read_buffer, office, mail, answered, events, ready } = start;
     let clock = Clock::start();
     let made = Shard::new(broker, clock.now()).map_err(BindError::from).and_then(|shard| {
-        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>()?;
-        Ok((shard, listeners))
+        let listeners = listeners
+            .into_iter()
+            .map(|(listener, settings)| TcpListener::from_std(listener).map(|listener| (listener, settings)));
+        Ok((shard, listeners.collect::<Result<Vec<_>, _>>()?))
     });
     let (shard, listeners) = match made {
         Ok(made) => made,
@@ -65,9 +69,11 @@ async fn shard(start: Start) -> Result<(), ServeError> {
     let node = Rc::new(Node::new(shard, clock, read_buffer, office, events));
     spawn_local(flusher(Rc::clone(&node)));
     spawn_local(timer(Rc::clone(&node)));
-    let accepting = listeners.into_iter().zip(0..);
-    let accepting =
-        accepting.map(|(l, number)| spawn_local(accept(Rc::clone(&node), l, number)).abort_handle());
+    // Before anybody is let in.
+    node.turn(|shard, now| shard.command(now, Command::SetAcls(acls, Box::new(|()| {}))));
+    let accepting = listeners
+        .into_iter()
+        .map(|(listener, settings)| spawn_local(accept(Rc::clone(&node), listener, settings)).abort_handle());
     spawn_local(receive(Rc::clone(&node), mail, accepting.collect()));
     spawn_local(answer(Rc::clone(&node), answered));
     let _ = ready.send(Ok(()));

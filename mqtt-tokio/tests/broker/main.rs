@@ -2,6 +2,8 @@
 //! port 0; whoever has to wait, waits for a packet.
 #![cfg(feature = "broker")]
 
+#[cfg(feature = "access")]
+mod access;
 mod auth;
 mod handle;
 mod links;
