@@ -33,7 +33,9 @@ impl fmt::Display for Warning {
 }
 
 impl Warning {
-    pub(crate) fn new(path: &Path, line: u32, text: impl Into<String>) -> Self {
+    /// Something odd.
+    #[must_use]
+    pub fn new(path: &Path, line: u32, text: impl Into<String>) -> Self {
         Self { path: path.to_owned(), line, text: text.into() }
     }
 }
@@ -62,12 +64,23 @@ impl FileError {
         self.line
     }
 
+    /// Something is wrong in a file, or with it.
+    #[must_use]
+    pub fn new(
+        path: &Path,
+        line: Option<u32>,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { path: path.to_owned(), line, problem: problem.into(), remedy: remedy.into() }
+    }
+
     pub(crate) fn at(path: &Path, line: u32, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line: Some(line), problem: problem.into(), remedy: remedy.into() }
+        Self::new(path, Some(line), problem, remedy)
     }
 
     pub(crate) fn whole(path: &Path, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line: None, problem: problem.into(), remedy: remedy.into() }
+        Self::new(path, None, problem, remedy)
     }
 
     pub(crate) fn io(path: &Path, doing: &str, error: &io::Error) -> Self {
@@ -81,7 +94,7 @@ impl FileError {
     }
 }
 
-/// The bytes of a file.
+/// The bytes of a file, up to 256 MiB.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|e| FileError::io(path, "open", &e))?;
@@ -92,8 +105,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// The text of a file.
-pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
+/// The text of a file, up to 256 MiB.
+///
+/// # Errors
+/// If it cannot be read, is larger, or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
     String::from_utf8(read(path)?).map_err(|e| {
         let before = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
         FileError::at(path, lines_in(before), "this is not UTF-8", "save the file as UTF-8")

@@ -29,6 +29,6 @@ mod throttle;
 pub mod webhook;
 
 pub use access::{Access, CertificateName, Decision, Job, JobKind, Policy, Work};
-pub use file::{FileError, Warning};
+pub use file::{FileError, Warning, read_text};
 pub use password::{HashError, Method, NameError, PasswordFile, PasswordFileEditor, PasswordHash};
 pub use throttle::ThrottleConfig;
