@@ -15,6 +15,8 @@ pub(crate) struct Decisions {
     pub(crate) policies: Vec<Policy>,
     /// The tables that the policies name; none if no listener has one.
     pub(crate) acls: Vec<Arc<Acl>>,
+    /// The file of each table, if it has one.
+    pub(crate) acl_files: Vec<Option<PathBuf>>,
     /// What is odd in the files.
     pub(crate) warnings: Vec<Warning>,
 }
@@ -123,7 +125,7 @@ impl Decisions {
                 // Should another listener have a table, the first is the open one.
                 return Ok(0);
             }
-            return Ok(self.table(Acl::open()));
+            return Ok(self.table(Acl::open(), None));
         };
         let (file, mode) = (origin.path(file), security.acl_mode);
         if let Some(&known) = files.acls.get(&(file.clone(), mode)) {
@@ -148,15 +150,16 @@ impl Decisions {
         self.warnings.extend(read.warnings);
         if self.acls.is_empty() && !self.policies.is_empty() {
             // The listeners before this one have none.
-            self.acls.push(Arc::new(Acl::open()));
+            self.table(Acl::open(), None);
         }
-        let number = self.table(read.acl);
+        let number = self.table(read.acl, Some(file.clone()));
         files.acls.insert((file, mode), number);
         Ok(number)
     }
 
-    fn table(&mut self, acl: Acl) -> u16 {
+    fn table(&mut self, acl: Acl, file: Option<PathBuf>) -> u16 {
         self.acls.push(Arc::new(acl));
+        self.acl_files.push(file);
         u16::try_from(self.acls.len() - 1).unwrap_or(u16::MAX)
     }
 }

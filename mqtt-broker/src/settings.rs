@@ -6,6 +6,7 @@ use crate::config::{FileConfig, Listener, LogLevel, Overrides, Protocol, line_of
 use crate::mosquitto::{self, Note};
 use crate::security::Decisions;
 use mqtt_access::{FileError, Warning, read_text};
+use mqtt_session::acl::Acl;
 use mqtt_tokio::broker::{BrokerConfig, GateConfig};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -206,17 +207,42 @@ impl Settings {
         notes.chain(self.decisions.warnings.iter().map(Warning::to_string))
     }
 
-    /// Where it would listen.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.listeners.iter().map(|listener| listener.address)
+    /// For each address, who may connect there and what decides about topics, in words.
+    pub fn summary(&self) -> impl Iterator<Item = String> {
+        self.listeners.iter().map(|listener| {
+            let number = usize::from(listener.number);
+            let policy = self.decisions.policies.get(number);
+            let mut who = Vec::new();
+            if let Some(passwords) = policy.and_then(|policy| policy.passwords.as_ref()) {
+                who.push(format!("{} users by password", passwords.len()));
+            }
+            #[cfg(feature = "jwt")]
+            if policy.is_some_and(|policy| policy.jwt.is_some()) {
+                who.push("users by token".to_owned());
+            }
+            #[cfg(feature = "http")]
+            if policy.is_some_and(|policy| policy.webhook.is_some()) {
+                who.push("whom the web service lets in".to_owned());
+            }
+            if let Some(policy) = policy.filter(|policy| policy.anonymous) {
+                let everybody = if policy.knows_users() { "everybody without a name" } else { "everybody" };
+                who.push(everybody.to_owned());
+            }
+            let topics = match self.acl(number) {
+                Some((_, Some(file))) => format!("topics by {}", file.display()),
+                _ => "all topics".to_owned(),
+            };
+            format!("{}: {}; {topics}", listener.address, who.join(", "))
+        })
     }
 
-    /// The table of rights of a listener, by its number from 0. `None`: there is none, everything is
-    /// allowed.
+    /// The table of rights of a listener, by its number from 0, and its file. `None`: there is none,
+    /// everything is allowed.
     #[must_use]
-    pub fn acl(&self, listener: usize) -> Option<&mqtt_session::acl::Acl> {
-        let policy = self.decisions.policies.get(listener)?;
-        self.decisions.acls.get(usize::from(policy.acl)).map(AsRef::as_ref)
+    pub fn acl(&self, listener: usize) -> Option<(&Acl, Option<&Path>)> {
+        let number = usize::from(self.decisions.policies.get(listener)?.acl);
+        let file = self.decisions.acl_files.get(number)?.as_deref();
+        self.decisions.acls.get(number).map(|acl| (acl.as_ref(), file))
     }
 
     pub(crate) fn gate(&self) -> GateConfig {

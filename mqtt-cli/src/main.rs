@@ -1,8 +1,10 @@
 //! One program for MQTT.
 
+mod acl;
 mod broker;
 mod connect;
 mod format;
+mod passwd;
 mod properties;
 mod publish;
 mod stop;
@@ -24,6 +26,10 @@ struct Cli {
 enum Command {
     /// Run a broker
     Broker(broker::Options),
+    /// Make and edit password files, with the options of mosquitto_passwd
+    Passwd(passwd::Options),
+    /// Explain who may do what
+    Acl(acl::Options),
     /// Publish messages, with the options of mosquitto_pub
     Pub(publish::Options),
     /// Subscribe and print what comes, with the options of mosquitto_sub
@@ -45,7 +51,9 @@ fn main() -> ExitCode {
     };
     let own = matches.subcommand().map(|(_, own)| own.clone()).unwrap_or_default();
     match cli.command {
-        Command::Broker(options) => broker::run(options),
+        Command::Broker(options) => broker::run(&options),
+        Command::Passwd(options) => passwd::run(&options),
+        Command::Acl(options) => acl::run(&options),
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),
     }
