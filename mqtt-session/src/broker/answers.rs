@@ -65,7 +65,9 @@ impl Broker {
         let id = QuestionId(self.next_question);
         self.questions.insert(id.0, asked);
         self.question_deadlines.push_back((self.now + self.config.answer_timeout, id.0));
-        self.outputs.push_back(Output::Ask(Box::new(Ask { id, conn, client_id, user_name, question })));
+        let listener = conn.and_then(|conn| self.connections.get(conn.index)).map_or(0, |c| c.listener);
+        let ask = Ask { id, conn, listener, client_id, user_name, question };
+        self.outputs.push_back(Output::Ask(Box::new(ask)));
         id
     }
 
@@ -210,8 +212,12 @@ impl Broker {
                 // The CONNECT that began it is taken up again.
                 self.packet_answered(index, &connect, answer);
             }
-            (Answer::Allow, None) if live => self.send_auth(index, ReasonCode::Success, None),
+            (Answer::Allow, None) if live => {
+                self.set_validity(index, None);
+                self.send_auth(index, ReasonCode::Success, None);
+            }
             (Answer::Grant(grant), None) if live => {
+                self.set_validity(index, grant.valid_for);
                 self.send_auth(index, ReasonCode::Success, grant.authentication_data);
             }
             (answer, _) => {

@@ -216,6 +216,7 @@ impl Broker {
         let stored = StoredSession {
             client_id: session.client_id.as_ref().into(),
             user_name: session.user_name.as_deref().map(Into::into),
+            acl: session.acl,
             expiry_secs: session.expiry_secs,
             disconnected_at,
         };
@@ -256,6 +257,11 @@ impl Broker {
     /// first.
     pub(super) fn fire_will(&mut self, key: SessionKey) {
         let Some(will) = self.take_will(key) else { return };
+        if !self.may_leave_will(key, will.message) {
+            self.forget_will(will);
+            return;
+        }
+        self.sign(will.message, Some(key));
         if self.config.ask.will {
             self.ask_about_will(key, will);
         } else {
@@ -318,6 +324,8 @@ impl Broker {
                 self.hang_up(index, ReasonCode::UnspecifiedError, false);
                 self.outputs.push_back(Output::Hangup { conn, after_flush: false });
             }
+            // The permission to be connected has ended.
+            Phase::Live if c.limit <= now => self.hang_up(index, ReasonCode::NotAuthorized, true),
             // [MQTT-3.1.2-22] ([MQTT-3.1.2-24] of 3.1.1)
             Phase::Live => self.hang_up(index, ReasonCode::KeepAliveTimeout, true),
         }

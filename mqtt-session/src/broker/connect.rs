@@ -7,17 +7,19 @@ use super::output::{DropReason, Event, Grant, Question};
 use super::router::SessionKey;
 use super::session::Session;
 use super::timers::Timer;
+use crate::acl::Identity;
 use crate::shared::alias::{InboundAliases, OutboundAliases};
 use crate::shared::keep_alive::KeepAlive;
 use crate::shared::rules::Rules;
 use crate::shared::window::Window;
-use crate::store::StoredWill;
+use crate::store::{StoredAuthor, StoredWill};
 use crate::{StoreOp, Timestamp};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use bytes::Bytes;
+use core::time::Duration;
 use mqtt_proto::{
     ConnackRef, ConnectRef, MAX_PACKET_SIZE, PacketRef, PropertiesBuf, Property, QoS, ReasonCode, WillRef,
 };
@@ -113,6 +115,13 @@ impl Broker {
         let before = self.journal.last();
         let assigned = packet.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.as_deref().unwrap_or(packet.client_id);
+        let user_name = grant.user_name.as_deref().or(packet.user_name);
+        if let Some(will) = &packet.will
+            && self.acls.refuse_will(grant.acl, &Identity { user_name, client_id }, will.topic)
+        {
+            self.refuse(index, ReasonCode::NotAuthorized);
+            return;
+        }
         let existing = self.clients.get(client_id).copied();
         if let Some(old) = existing.and_then(|key| self.sessions.get(key as usize)).and_then(|s| s.link) {
             // [MQTT-3.1.4-3] ([MQTT-3.1.4-2] of 3.1.1)
@@ -141,12 +150,12 @@ impl Broker {
         };
         // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let session_present = existing.is_some();
-        let user_name = grant.user_name.as_deref().or(packet.user_name);
         let asked = self.asked_expiry(packet);
         let expiry = asked.min(self.config.max_session_expiry).min(grant.session_expiry.unwrap_or(u32::MAX));
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.link = Some(index);
             session.user_name = user_name.map(Into::into);
+            session.acl = grant.acl;
             session.expiry_secs = expiry;
             session.expires = Timestamp::MAX;
             session.ledger.rewind();
@@ -162,7 +171,9 @@ impl Broker {
         }
         let keep_alive = self.keep_alive_for(packet, &grant);
         self.go_live(index, key, packet, keep_alive);
+        self.set_validity(index, grant.valid_for);
         self.drop_too_large(index, key);
+        self.drop_unreadable(key);
         // CONNACK waits for what it changed, and for nothing that was under way before.
         let gate = Some(self.journal.commit(&mut self.outputs)).filter(|last| *last > before);
         let gate = gate.unwrap_or_default();
@@ -271,9 +282,12 @@ impl Broker {
         };
         if self.journal.is_on() {
             // Also of a session that is not stored: its connection counts as lost after a restart.
-            let client_id = session.client_id.as_ref().into();
-            let user_name = user_name.map(Into::into);
-            let will = StoredWill { message: held.to_stored(), delay_secs, client_id, user_name };
+            let author = StoredAuthor {
+                acl: session.acl,
+                client_id: session.client_id.as_ref().into(),
+                user_name: user_name.map(Into::into),
+            };
+            let will = StoredWill { message: held.to_stored(), delay_secs, author };
             self.journal.op(StoreOp::PutWill(session.id, Box::new(will)));
         }
     }
@@ -308,6 +322,18 @@ impl Broker {
             c.deadline = deadline;
             let generation = c.generation;
             self.timers.at(deadline, Timer::Connection { index, generation });
+        }
+    }
+
+    /// The client may be connected for so long from now on.
+    pub(super) fn set_validity(&mut self, index: u32, valid_for: Option<Duration>) {
+        let now = self.now;
+        let Some(c) = self.connections.get_mut(index) else { return };
+        c.limit = valid_for.map_or(Timestamp::MAX, |time| now + time);
+        let (limit, generation) = (c.limit, c.generation);
+        if limit < c.deadline {
+            c.deadline = limit;
+            self.timers.at(limit, Timer::Connection { index, generation });
         }
     }
 

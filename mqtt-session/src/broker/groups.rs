@@ -80,12 +80,16 @@ impl Broker {
 
     /// The member whose turn it is among those that can take a message now, and its place. Members
     /// without a connection do not count.
-    fn ready_member(&self, group: &Group, qos: QoS) -> Option<(usize, Member)> {
+    fn ready_member(&self, group: &Group, message: MessageKey, qos: QoS) -> Option<(usize, Member)> {
+        let topic = self.messages.get(message)?.topic_str();
         let members = &group.members;
         let turn = group.turn % members.len().max(1);
         (turn..members.len()).chain(0..turn).find_map(|at| {
             let member = members.get(at)?;
             let session = self.sessions.get(member.session as usize)?;
+            if !self.acls.may_read(session, topic) {
+                return None;
+            }
             if session.local.is_none() {
                 let connection = self.connections.get(session.link?)?;
                 let busy = session.queue.len() + session.ledger.len();
@@ -102,8 +106,8 @@ impl Broker {
     }
 
     /// As [`Broker::ready_member`], and moves the turn on.
-    fn choose_member(&mut self, key: GroupKey, qos: QoS) -> Option<Member> {
-        let (at, member) = self.ready_member(self.router.group(key)?, qos)?;
+    fn choose_member(&mut self, key: GroupKey, message: MessageKey, qos: QoS) -> Option<Member> {
+        let (at, member) = self.ready_member(self.router.group(key)?, message, qos)?;
         if let Some(group) = self.router.group_mut(key) {
             group.turn = at + 1;
         }
@@ -111,13 +115,18 @@ impl Broker {
     }
 
     /// Whether a group takes a message: a member can have it now, or it may wait for one.
-    pub(super) fn group_takes(&mut self, key: GroupKey, qos: QoS, size: usize) -> Fate {
-        let Some(group) = self.router.group(key) else { return Fate::Unwanted };
-        if group.queue.is_empty() && self.ready_member(group, qos).is_some() {
+    pub(super) fn group_takes(&mut self, key: GroupKey, message: MessageKey) -> Fate {
+        let (Some(group), Some(held)) = (self.router.group(key), self.messages.get(message)) else {
+            return Fate::Unwanted;
+        };
+        let (qos, size) = (held.qos, held.size());
+        if group.queue.is_empty() && self.ready_member(group, message, qos).is_some() {
             return Fate::Taken;
         }
         let persistent = |member: &Member| {
-            self.sessions.get(member.session as usize).is_some_and(|s| s.link.is_some() || s.outlives_link())
+            self.sessions.get(member.session as usize).is_some_and(|s| {
+                (s.link.is_some() || s.outlives_link()) && self.acls.may_read(s, held.topic_str())
+            })
         };
         let fate = if qos == QoS::AtMostOnce || !group.members.iter().any(persistent) {
             Fate::Unwanted
@@ -138,7 +147,7 @@ impl Broker {
         let (qos, retain, size) = (held.qos, held.retain, held.size());
         let delivery = Delivery { message, group: Some(key), qos, retain, entry, ids: SubscriptionIds::None };
         let waits = self.router.group(key).is_some_and(|group| !group.queue.is_empty());
-        if !waits && let Some(member) = self.choose_member(key, qos) {
+        if !waits && let Some(member) = self.choose_member(key, message, qos) {
             let _ = self.give_to_member(member, delivery, size);
             return;
         }
@@ -161,18 +170,40 @@ impl Broker {
         self.enqueue(member.session, delivery, size)
     }
 
+    /// Whether no member of the group may read the message any more.
+    fn is_for_nobody(&self, key: GroupKey, message: MessageKey) -> bool {
+        let (Some(group), Some(held)) = (self.router.group(key), self.messages.get(message)) else {
+            return true;
+        };
+        let mut sessions = group.members.iter().filter_map(|m| self.sessions.get(m.session as usize));
+        !self.acls.is_empty() && !sessions.any(|session| self.acls.may_read(session, held.topic_str()))
+    }
+
     /// Hands what waits in a group to members that can take it.
     pub(super) fn pump_group(&mut self, key: GroupKey) {
         loop {
             let front = self.router.group(key).and_then(|group| group.queue.front());
             let Some((message, qos)) = front.map(|front| (front.message, front.qos)) else { return };
-            let Some(member) = self.choose_member(key, qos) else { return };
+            let member = self.choose_member(key, message, qos);
+            if member.is_none() && !self.is_for_nobody(key, message) {
+                return;
+            }
             let size = self.messages.get(message).map_or(0, Held::size);
             let Some(group) = self.router.group_mut(key) else { return };
             let Some(delivery) = group.queue.pop_front() else { return };
             // Never below zero: the same size was added when it was queued.
             group.queued_bytes = group.queued_bytes.saturating_sub(size);
-            let _ = self.give_to_member(member, delivery, size);
+            match (member, delivery.entry, group.stored) {
+                (Some(member), ..) => {
+                    let _ = self.give_to_member(member, delivery, size);
+                }
+                (None, entry, stored) => {
+                    self.dropped += 1;
+                    if let (Some(entry), Some(stored)) = (entry, stored) {
+                        self.journal.op(StoreOp::RemoveEntry(stored, entry));
+                    }
+                }
+            }
             self.release_message(message);
         }
     }

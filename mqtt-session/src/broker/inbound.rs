@@ -86,6 +86,10 @@ impl Broker {
             self.refuse_publish(index, packet, ReasonCode::TopicNameInvalid);
             return;
         }
+        if !self.may_write(key, packet.topic) {
+            self.refuse_publish(index, packet, ReasonCode::NotAuthorized);
+            return;
+        }
         if packet.qos > QoS::AtMostOnce && self.journal.has_failed() {
             self.refuse_publish(index, packet, ReasonCode::QuotaExceeded);
             return;
@@ -140,6 +144,7 @@ impl Broker {
             retain: packet.retain,
         };
         let message = self.messages.insert(self.now, &incoming);
+        self.sign(message, Some(key));
         let twice = packet.qos == QoS::ExactlyOnce;
         let tells = self.connections.get(index).is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
         let source = Source {

@@ -3,6 +3,7 @@
 //! One [`Broker`] owns many connections, their sessions, the subscriptions, retained messages, wills
 //! and timers. It knows no socket: an adapter tells it what happened, and obeys its outputs.
 
+mod access;
 mod answers;
 mod close;
 mod config;
@@ -26,8 +27,8 @@ mod timers;
 pub use config::{AskFor, BrokerConfig, ConfigError, Overflow, RefusedFilter31};
 pub use outbox::Outbox;
 pub use output::{
-    Answer, Ask, Closed, ConnectionId, DropReason, Event, Grant, LocalId, Output, Peer, Question, QuestionId,
-    ReadStatus,
+    Answer, Ask, Closed, ConnectionId, Denied, DropReason, Event, Grant, LocalId, Output, Peer, Question,
+    QuestionId, ReadStatus,
 };
 
 pub use restore::{Restore, Restored};
@@ -35,6 +36,7 @@ pub use restore::{Restore, Restored};
 use crate::random::{IdMap, KeyedHash, PeerMap, Purpose, Random};
 use crate::store::StoredClock;
 use crate::{Message, PublishError, PublishErrorKind, ShardId, ShardMessage, StoreSeq, Timestamp};
+use access::Acls;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -126,6 +128,7 @@ pub struct Broker {
     /// Bytes kept for connections without an accepted CONNECT.
     unauthenticated: usize,
     shutting_down: bool,
+    acls: Acls,
     /// The number of the last retained message that was set.
     retained_writes: u64,
     /// The wall clock as it was last told.
@@ -172,6 +175,7 @@ impl Broker {
             budget: 0,
             unauthenticated: 0,
             shutting_down: false,
+            acls: Acls::default(),
             retained_writes: 0,
             wall_clock: None,
             matches: Matches::default(),
@@ -238,6 +242,7 @@ impl Broker {
     pub fn handle_identified(&mut self, now: Timestamp, conn: ConnectionId, peer: Peer) {
         self.begin(now);
         if let Some(connection) = self.index_of(conn).and_then(|index| self.connections.get_mut(index)) {
+            connection.listener = peer.listener;
             connection.peer = Some(Box::new(peer));
         }
     }

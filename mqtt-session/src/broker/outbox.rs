@@ -1,6 +1,7 @@
 //! Building the bytes that leave a connection. Packet identifiers, aliases, DUP and what is left of
 //! a message's lifetime bind here, when the socket has room.
 
+use super::access::Acls;
 use super::connection::{Connection, Phase};
 use super::message::MessageKey;
 use super::output::{ConnectionId, DropReason};
@@ -82,7 +83,7 @@ struct Drained {
     bound: bool,
     /// Exchanges were sent.
     began: bool,
-    /// Retained messages that have expired.
+    /// Retained messages that have expired, or whose publisher may not publish them any more.
     expired: Vec<MessageKey>,
     /// How often retained messages were looked up.
     lookups: usize,
@@ -134,6 +135,7 @@ impl Broker {
             journal: &mut self.journal,
             unstored_retained: &self.unstored_retained,
             sent: &mut self.sent,
+            acls: &self.acls,
             drained: &mut drained,
         };
         let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.after));
@@ -241,6 +243,7 @@ struct Drain<'a> {
     journal: &'a mut super::journal::Journal,
     unstored_retained: &'a IdMap<MessageKey, StoreSeq>,
     sent: &'a mut u64,
+    acls: &'a Acls,
     drained: &'a mut Drained,
 }
 
@@ -278,7 +281,7 @@ impl Drain<'_> {
                 None => return false,
                 Some(delivery) if delivery.qos == QoS::AtMostOnce => {
                     let Some(delivery) = session.queue.pop_front() else { return false };
-                    self.send_once(c, delivery);
+                    self.send_once(c, session, delivery);
                 }
                 Some(_) => {
                     if !self.begin_next(c, session) {
@@ -313,7 +316,7 @@ impl Drain<'_> {
             return false;
         }
         let Some(delivery) = session.queue.pop_front() else { return false };
-        if let Some(reason) = self.unwanted(c, &delivery) {
+        if let Some(reason) = self.unwanted(c, session, &delivery) {
             self.drained.dropped.push((delivery, reason));
             return true;
         }
@@ -370,12 +373,15 @@ impl Drain<'_> {
         self.journal.op(StoreOp::Append(stored, [delivery.to_stored(session.id, entry)].into()));
     }
 
-    /// Why a delivery must not be sent, if so: it expired ([MQTT-3.3.2-5]) or is too large
-    /// ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
-    fn unwanted(&self, c: &Connection, delivery: &Delivery) -> Option<DropReason> {
+    /// Why a delivery must not be sent, if so: it expired ([MQTT-3.3.2-5]), may not be read any more, or
+    /// is too large ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
+    fn unwanted(&self, c: &Connection, session: &Session, delivery: &Delivery) -> Option<DropReason> {
         let held = self.messages.get(delivery.message)?;
         if held.is_expired(self.now) {
             return Some(DropReason::Expired);
+        }
+        if session.recheck && !self.acls.may_read(session, held.topic_str()) {
+            return Some(DropReason::NotAuthorized);
         }
         let head = delivery.largest_head(held.expiry_left(self.now));
         // An alias that is set makes the packet three bytes longer, and is left out if it does not fit.
@@ -398,8 +404,8 @@ impl Drain<'_> {
         self.drained.began = true;
     }
 
-    fn send_once(&mut self, c: &mut Connection, delivery: Delivery) {
-        match self.unwanted(c, &delivery) {
+    fn send_once(&mut self, c: &mut Connection, session: &Session, delivery: Delivery) {
+        match self.unwanted(c, session, &delivery) {
             Some(reason) => self.drained.dropped.push((delivery, reason)),
             None => {
                 self.write(c, &delivery, None, false);
@@ -485,12 +491,13 @@ impl Drain<'_> {
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
         let size = held.size();
-        if held.is_expired(self.now) {
+        let revoked = held.author.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
+        if revoked || held.is_expired(self.now) {
             self.drained.expired.push(message);
             self.drained.finished.push(delivery.uncounted(session, size));
-        } else if stale {
+        } else if stale || !self.acls.may_read(session, held.topic_str()) {
             self.drained.finished.push(delivery.uncounted(session, size));
-        } else if let Some(reason) = self.unwanted(c, &delivery) {
+        } else if let Some(reason) = self.unwanted(c, session, &delivery) {
             self.drained.dropped.push((delivery.uncounted(session, size), reason));
         } else if qos == QoS::AtMostOnce {
             self.write(c, &delivery, None, false);

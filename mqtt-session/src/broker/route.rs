@@ -81,6 +81,9 @@ impl Broker {
             qos = held.qos;
             self.router.matching(held.topic(), source.publisher, &mut matches);
         }
+        if !self.acls.is_empty() {
+            self.withhold(key, &mut matches);
+        }
         let routed = if self.journal.is_on()
             && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
         {
@@ -135,7 +138,7 @@ impl Broker {
             routed.count(self.enqueue(receiver.session, delivery, size));
         }
         for &group in &matches.groups {
-            let fate = self.group_takes(group, qos, size);
+            let fate = self.group_takes(group, key);
             if fate == Fate::Taken {
                 self.hand_to_group(group, key, None);
             }
@@ -177,7 +180,7 @@ impl Broker {
             ));
         }
         for &group in &matches.groups {
-            let fate = self.group_takes(group, qos, size);
+            let fate = self.group_takes(group, key);
             routed.count(fate);
             if fate != Fate::Taken {
                 continue;

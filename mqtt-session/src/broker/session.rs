@@ -74,6 +74,10 @@ pub(super) struct DueWill {
 pub(super) struct Session {
     pub(super) client_id: Box<str>,
     pub(super) user_name: Option<Box<str>>,
+    /// Number of the table that says what it may do.
+    pub(super) acl: u16,
+    /// The tables changed since it began: what waits was perhaps queued by a right that is gone.
+    pub(super) recheck: bool,
     pub(super) id: SessionId,
     /// It has a record in the store.
     pub(super) stored: bool,
@@ -109,6 +113,8 @@ impl Session {
         Self {
             client_id: client_id.into(),
             user_name: None,
+            acl: 0,
+            recheck: false,
             id,
             stored: false,
             noted_id: 0,

@@ -100,6 +100,9 @@ impl Broker {
         options: SubscriptionOptions,
         id: Option<u32>,
     ) -> Result<QoS, ReasonCode> {
+        if !self.may_subscribe(key, filter) {
+            return Err(ReasonCode::NotAuthorized);
+        }
         let config = &self.config;
         // [MQTT-3.8.3-2] of 3.1.1
         if !config.wildcards_available && filter.has_wildcard() {
