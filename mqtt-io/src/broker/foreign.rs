@@ -3,7 +3,9 @@
 
 use super::link::{LINGER, Socket};
 use super::node::Node;
-use mqtt_io::{Reading, Stack};
+use crate::runtime::{LocalRuntime, LocalTask, until};
+use crate::{Reading, Stack};
+use futures_io::{AsyncRead, AsyncWrite};
 use mqtt_session::broker::{Closed, ConnectionId, Peer};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,9 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::spawn_local;
-use tokio::time::timeout;
+use std::time::Instant;
 
 /// Bytes that wait in a pipe at most: what is in it can no longer expire.
 const PIPE_BYTES: usize = 16 << 10;
@@ -75,7 +75,7 @@ impl Pipe {
 }
 
 /// Takes a stream into the shard.
-pub(super) fn open(node: &Rc<Node>, stream: BoxedStream, peer: Peer) {
+pub(super) fn open<L: LocalRuntime>(node: &Rc<Node<L>>, stream: BoxedStream, peer: Peer) {
     node.turn(|shard, now| {
         let pipe = Rc::new(Pipe::default());
         shard.accept(now, peer, Stack::plain(), |conn| {
@@ -88,7 +88,7 @@ pub(super) fn open(node: &Rc<Node>, stream: BoxedStream, peer: Peer) {
                 conn,
                 paused: false,
             };
-            spawn_local(link.run());
+            node.spawn(link.run()).detach();
             Socket::Foreign(pipe)
         })
     });
@@ -100,12 +100,12 @@ fn caught<T>(poll: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// The task of a foreign link.
-struct Link {
+struct Link<L: LocalRuntime> {
     stream: BoxedStream,
     buffer: Box<[u8]>,
     unsent: Unsent,
     pipe: Rc<Pipe>,
-    node: Rc<Node>,
+    node: Rc<Node<L>>,
     conn: ConnectionId,
     paused: bool,
 }
@@ -117,14 +117,14 @@ struct Unsent {
     flushed: bool,
 }
 
-impl Drop for Link {
+impl<L: LocalRuntime> Drop for Link<L> {
     /// However the task ended, by a panic in the stream's code for one, the machine hears of it.
     fn drop(&mut self) {
         self.closed(Closed::Error);
     }
 }
 
-impl Link {
+impl<L: LocalRuntime> Link<L> {
     fn closed(&self, why: Closed) {
         self.node.turn(|shard, now| shard.closed(now, self.conn, why));
     }
@@ -136,7 +136,7 @@ impl Link {
             self.node.linger();
             // A peer that does not close its side is cut.
             let farewell = poll_fn(|cx| caught(|| self.poll_farewell(cx)).unwrap_or(Poll::Ready(Ok(()))));
-            let _ = timeout(LINGER, farewell).await;
+            let _ = until::<L::Timer, _>(Instant::now() + LINGER, farewell).await;
             self.node.lingered();
         }
     }
@@ -156,14 +156,13 @@ impl Link {
             return Poll::Pending;
         }
         self.paused = false;
-        let mut into = ReadBuf::new(&mut self.buffer);
-        match self.stream.as_mut().poll_read(cx, &mut into) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(_)) => return Poll::Ready(Closed::Error),
-            Poll::Ready(Ok(())) if into.filled().is_empty() => return Poll::Ready(Closed::Eof),
-            Poll::Ready(Ok(())) => {}
-        }
-        let (conn, bytes) = (self.conn, into.filled());
+        let read = match ready!(self.stream.as_mut().poll_read(cx, &mut self.buffer)) {
+            Err(_) => return Poll::Ready(Closed::Error),
+            Ok(0) => return Poll::Ready(Closed::Eof),
+            Ok(n) => n,
+        };
+        // A stream of the program's own may claim what it likes.
+        let (conn, bytes) = (self.conn, self.buffer.get(..read).unwrap_or_default());
         match self.node.turn(|shard, now| shard.read(now, conn, bytes, cx.waker())) {
             Some(Reading::Paused) => self.paused = true,
             Some(Reading::Go) => cx.waker().wake_by_ref(),
@@ -192,7 +191,7 @@ impl Link {
             self.unsent.flushed = false;
             match ready!(self.stream.as_mut().poll_write(cx, bytes))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                n => drop(self.unsent.bytes.drain(..n)),
+                n => drop(self.unsent.bytes.drain(..n.min(bytes.len()))),
             }
         }
     }
@@ -200,11 +199,9 @@ impl Link {
     /// Writes the rest, ends the writing side, and throws away what comes until the peer's end.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write(cx))?;
-        ready!(self.stream.as_mut().poll_shutdown(cx))?;
+        ready!(self.stream.as_mut().poll_close(cx))?;
         loop {
-            let mut into = ReadBuf::new(&mut self.buffer);
-            ready!(self.stream.as_mut().poll_read(cx, &mut into))?;
-            if into.filled().is_empty() {
+            if ready!(self.stream.as_mut().poll_read(cx, &mut self.buffer))? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }

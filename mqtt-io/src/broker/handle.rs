@@ -1,14 +1,15 @@
 //! The broker from outside its thread.
 
 use super::run::Mail;
-use mqtt_io::{Command, Reply, Taken};
+use crate::runtime::{Runtime, Wrap};
+use crate::{Command, Reply, Taken};
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::broker::{Event, LocalId, Peer, Stats};
 use mqtt_session::{Message, PublishError};
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -59,15 +60,16 @@ pub enum ServeError {
 /// All async methods are cancel safe in this way: before the first poll nothing has happened; once the
 /// broker has taken the command, dropping the future neither withdraws nor repeats it.
 #[derive(Clone, Debug)]
-pub struct BrokerHandle {
+pub struct BrokerHandle<R> {
     mailbox: mpsc::Sender<Mail>,
     events: broadcast::WeakSender<Arc<Event>>,
     end: watch::Receiver<Option<Result<(), ServeError>>>,
     addresses: Arc<[SocketAddr]>,
     backlog: usize,
+    runtime: PhantomData<fn() -> R>,
 }
 
-impl BrokerHandle {
+impl<R: Runtime> BrokerHandle<R> {
     pub(super) fn new(
         mailbox: mpsc::Sender<Mail>,
         events: broadcast::WeakSender<Arc<Event>>,
@@ -75,7 +77,7 @@ impl BrokerHandle {
         addresses: Vec<SocketAddr>,
         backlog: usize,
     ) -> Self {
-        Self { mailbox, events, end, addresses: addresses.into(), backlog }
+        Self { mailbox, events, end, addresses: addresses.into(), backlog, runtime: PhantomData }
     }
 
     /// The addresses that are listened on, in the order of [`Config::listeners`](super::Config).
@@ -142,9 +144,9 @@ impl BrokerHandle {
     /// If the broker has ended.
     pub async fn serve_stream<S>(&self, stream: S, peer: Peer) -> Result<(), Ended>
     where
-        S: AsyncRead + AsyncWrite + Send + 'static,
+        R: Wrap<S>,
     {
-        self.mailbox.send(Mail::Stream(Box::pin(stream), peer)).await.map_err(|_| Ended)
+        self.mailbox.send(Mail::Stream(Box::pin(R::wrap(stream)), peer)).await.map_err(|_| Ended)
     }
 
     /// What happens from now on.

@@ -5,8 +5,9 @@
 
 use super::State;
 use super::auth::AuthHandler;
-use super::connector::Connector;
 use super::shared::{Inner, Shared};
+use crate::runtime::{Connect, Timer};
+use futures_io::{AsyncRead, AsyncWrite};
 use mqtt_session::Timestamp;
 use mqtt_session::client::{AuthStep, Cause, DisconnectOptions, Event, LinkDown, Output};
 use std::future::poll_fn;
@@ -14,9 +15,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use std::time::{Duration, Instant};
 
 /// Bytes read at once: so many that a system call costs little for each message, so few that they
 /// are still in the cache when the application gets them.
@@ -29,19 +28,21 @@ const TURNS: usize = 8;
 
 type Dial<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
 
-pub(super) struct Driver<C: Connector> {
+pub(super) struct Driver<R: Connect<C>, C> {
     shared: Arc<Shared>,
     connector: C,
     auth: Option<Box<dyn AuthHandler>>,
     /// A connection that is being opened.
-    dial: Option<Dial<C::Stream>>,
-    stream: Option<C::Stream>,
+    dial: Option<Dial<R::Stream>>,
+    stream: Option<R::Stream>,
     /// Set while a connection is being closed: until when.
     closing: Option<Instant>,
     /// The stream has not taken everything.
     blocked: bool,
     buffer: Box<[u8]>,
-    sleep: Pin<Box<Sleep>>,
+    timer: R::Timer,
+    /// When the timer is going to fire; `None` once it has.
+    armed: Option<Instant>,
     io: Option<Arc<io::Error>>,
     steps: Vec<AuthStep>,
     wakers: Vec<Waker>,
@@ -58,7 +59,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-impl<C: Connector> Driver<C> {
+impl<R: Connect<C>, C> Driver<R, C> {
     pub(super) fn new(shared: Arc<Shared>, connector: C, auth: Option<Box<dyn AuthHandler>>) -> Self {
         Self {
             shared,
@@ -69,7 +70,8 @@ impl<C: Connector> Driver<C> {
             closing: None,
             blocked: false,
             buffer: vec![0; READ].into(),
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer: R::Timer::default(),
+            armed: None,
             io: None,
             steps: Vec::new(),
             wakers: Vec::new(),
@@ -134,16 +136,15 @@ impl<C: Connector> Driver<C> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(stream) = self.stream.as_mut().filter(|_| self.closing.is_none()) else { return false };
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        let Poll::Ready(result) = Pin::new(stream).poll_read(cx, &mut buffer) else { return false };
+        let Poll::Ready(result) = Pin::new(stream).poll_read(cx, &mut self.buffer) else { return false };
         let now = self.shared.now();
         let mut inner = self.shared.lock();
         match result {
-            Ok(()) if !buffer.filled().is_empty() => {
-                inner.machine.handle_read(now, buffer.filled());
+            Ok(n) if n > 0 => {
+                inner.machine.handle_read(now, self.buffer.get(..n).unwrap_or_default());
                 return true;
             }
-            Ok(()) => inner.machine.handle_link_down(now, LinkDown::Closed),
+            Ok(_) => inner.machine.handle_link_down(now, LinkDown::Closed),
             Err(error) => {
                 self.io = Some(Arc::new(error));
                 inner.machine.handle_link_down(now, LinkDown::Failed);
@@ -167,12 +168,12 @@ impl<C: Connector> Driver<C> {
                     Output::Flush => flush = true,
                     Output::Dial { .. } => {
                         self.io = None;
-                        self.dial = Some(Box::pin(self.connector.connect()));
+                        self.dial = Some(Box::pin(R::connect(&self.connector)));
                         busy = true;
                     }
                     Output::HangUp => {
                         self.dial = None;
-                        self.closing = Some(Instant::now() + shared.limits.close_timeout);
+                        self.closing = Some(shared.instant() + shared.limits.close_timeout);
                         flush = true;
                     }
                     Output::Event(event) => busy |= self.event(&mut inner, now, event),
@@ -234,9 +235,9 @@ impl<C: Connector> Driver<C> {
 
     /// Goes on closing; true once it is closed.
     fn close(&mut self, inner: &mut Inner, now: Timestamp, cx: &mut Context<'_>) -> bool {
-        let late = self.closing.is_some_and(|deadline| deadline <= Instant::now());
+        let late = self.closing.is_some_and(|deadline| deadline <= self.shared.instant());
         if let Some(stream) = self.stream.as_mut().filter(|_| !late)
-            && (self.blocked || Pin::new(stream).poll_shutdown(cx).is_pending())
+            && (self.blocked || Pin::new(stream).poll_close(cx).is_pending())
         {
             return false;
         }
@@ -337,12 +338,12 @@ impl<C: Connector> Driver<C> {
         let Some(due) = due else { return false };
         // Only a deadline that moved earlier needs the timer: one that moved later is found out when
         // it fires.
-        if due < self.sleep.deadline() || self.sleep.is_elapsed() {
-            self.sleep.as_mut().reset(due);
-        }
-        if self.sleep.as_mut().poll(cx).is_pending() {
+        let at = self.armed.map_or(due, |armed| armed.min(due));
+        self.armed = Some(at);
+        if self.timer.poll_until(cx, at).is_pending() {
             return false;
         }
+        self.armed = None;
         if self.closing.is_none() {
             let now = self.shared.now();
             self.shared.lock().machine.handle_timeout(now);

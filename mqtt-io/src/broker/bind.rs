@@ -3,8 +3,9 @@
 use super::auth::{Authorizer, Office};
 use super::handle::{BrokerHandle, ServeError};
 use super::node::panic_text;
-use super::run::{self, Start};
-use mqtt_io::ShardError;
+use super::run::{Life, Start};
+use crate::ShardError;
+use crate::runtime::Runtime;
 use mqtt_session::Seed;
 use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -12,7 +13,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Connections that the system keeps until they are accepted.
@@ -144,60 +144,53 @@ impl From<ShardError> for BindError {
     }
 }
 
-/// Starts brokers.
-#[derive(Debug)]
-pub struct Broker(());
-
-impl Broker {
-    /// Binds every listener and starts a broker on a thread of its own. When this returns, clients
-    /// can connect.
-    ///
-    /// The broker lives until [`BrokerHandle::shutdown`] is called or the last handle is dropped.
-    ///
-    /// # Errors
-    /// If a setting is wrong or an address is not to be had; nothing is left running then.
-    ///
-    /// # Panics
-    /// If called outside a Tokio runtime.
-    pub async fn bind(mut config: Config) -> Result<BrokerHandle, BindError> {
-        config.check()?;
-        if config.broker.seed == Seed::default() {
-            getrandom::fill(&mut config.broker.seed.0).map_err(io::Error::other)?;
-        }
-        let mut listeners = Vec::with_capacity(config.listeners.len());
-        let mut addresses = Vec::with_capacity(config.listeners.len());
-        for Listener { address } in config.listeners {
-            let (listener, local) =
-                listen(address).map_err(|source| BindError::Listen { address, source })?;
-            listeners.push(listener);
-            addresses.push(local);
-        }
-        let (answers, answered) = mpsc::unbounded_channel();
-        let runtime = Handle::current();
-        let office = config.authorizer.map(|authorizer| Office { authorizer, runtime, answers });
-        let (mailbox, mail) = mpsc::channel(config.mailbox);
-        let (events, _) = broadcast::channel(config.backlog);
-        let weak_events = events.downgrade();
-        let (ended, end) = watch::channel(None);
-        let (ready, started) = oneshot::channel();
-        let start = Start {
-            broker: config.broker,
-            listeners,
-            read_buffer: config.read_buffer,
-            office,
-            mail,
-            answered,
-            events,
-            ready,
-        };
-        std::thread::Builder::new().name("mqtt-shard-0".to_owned()).spawn(move || {
-            let result = catch_unwind(AssertUnwindSafe(|| run::thread(start)));
-            let result = result.unwrap_or_else(|panic| Err(ServeError::Panicked(panic_text(panic.as_ref()))));
-            ended.send_replace(Some(result));
-        })?;
-        started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
-        Ok(BrokerHandle::new(mailbox, weak_events, end, addresses, config.backlog))
+/// Binds every listener and starts a broker on a thread of its own. When this returns, clients can
+/// connect. `runtime` is where authorizers run; `thread` is given the life of the broker's thread and
+/// drives it there to its end.
+///
+/// # Errors
+/// If a setting is wrong or an address is not to be had; nothing is left running then.
+pub async fn bind<R: Runtime>(
+    runtime: R,
+    mut config: Config,
+    thread: impl FnOnce(Life) -> Result<(), ServeError> + Send + 'static,
+) -> Result<BrokerHandle<R>, BindError> {
+    config.check()?;
+    if config.broker.seed == Seed::default() {
+        getrandom::fill(&mut config.broker.seed.0).map_err(io::Error::other)?;
     }
+    let mut listeners = Vec::with_capacity(config.listeners.len());
+    let mut addresses = Vec::with_capacity(config.listeners.len());
+    for Listener { address } in config.listeners {
+        let (listener, local) = listen(address).map_err(|source| BindError::Listen { address, source })?;
+        listeners.push(listener);
+        addresses.push(local);
+    }
+    let (answers, answered) = mpsc::unbounded_channel();
+    let spawn = Box::new(move |task| runtime.spawn(task));
+    let office = config.authorizer.map(|authorizer| Office { authorizer, spawn, answers });
+    let (mailbox, mail) = mpsc::channel(config.mailbox);
+    let (events, _) = broadcast::channel(config.backlog);
+    let weak_events = events.downgrade();
+    let (ended, end) = watch::channel(None);
+    let (ready, started) = oneshot::channel();
+    let start = Start {
+        broker: config.broker,
+        listeners,
+        read_buffer: config.read_buffer,
+        office,
+        mail,
+        answered,
+        events,
+        ready,
+    };
+    std::thread::Builder::new().name("mqtt-shard-0".to_owned()).spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| thread(Life(start))));
+        let result = result.unwrap_or_else(|panic| Err(ServeError::Panicked(panic_text(panic.as_ref()))));
+        ended.send_replace(Some(result));
+    })?;
+    started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
+    Ok(BrokerHandle::new(mailbox, weak_events, end, addresses, config.backlog))
 }
 
 fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {

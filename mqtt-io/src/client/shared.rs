@@ -18,8 +18,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 use tokio::sync::{Notify, OnceCell, oneshot, watch};
-use tokio::time::Instant;
 
 /// A lock that a panic elsewhere does not make unusable: what it guards is changed in whole steps.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -29,6 +29,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(super) struct Shared {
     inner: Mutex<Inner>,
+    clock: fn() -> Instant,
     epoch: Instant,
     pub(super) limits: Limits,
     /// Publishers that wait for room in the queue.
@@ -90,7 +91,12 @@ pub(super) struct Several {
 }
 
 impl Shared {
-    pub(super) fn start(config: ClientConfig, limits: Limits, inbox_name: &str) -> Result<Arc<Self>, Error> {
+    pub(super) fn start(
+        config: ClientConfig,
+        limits: Limits,
+        inbox_name: &str,
+        clock: fn() -> Instant,
+    ) -> Result<Arc<Self>, Error> {
         let max_queued = config.max_queued_messages;
         let mut machine = Machine::new(config, Timestamp::ZERO)?;
         machine.connect(Timestamp::ZERO);
@@ -109,7 +115,8 @@ impl Shared {
                 reauth: Vec::new(),
                 closed: None,
             }),
-            epoch: Instant::now(),
+            clock,
+            epoch: clock(),
             limits,
             room: Notify::new(),
             waiting_for_room: AtomicUsize::new(0),
@@ -121,7 +128,12 @@ impl Shared {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp::ZERO + self.epoch.elapsed()
+        Timestamp::ZERO + self.instant().saturating_duration_since(self.epoch)
+    }
+
+    /// What the runtime's clock shows.
+    pub(super) fn instant(&self) -> Instant {
+        (self.clock)()
     }
 
     pub(super) fn at(&self, time: Timestamp) -> Instant {

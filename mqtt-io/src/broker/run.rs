@@ -6,14 +6,13 @@ use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
 use super::listen::accept;
 use super::node::{Node, flusher, timer};
-use mqtt_io::{Clock, Command, Shard};
+use crate::runtime::{LocalRuntime, LocalTask};
+use crate::{Clock, Command, Shard};
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
 
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 64;
@@ -36,23 +35,40 @@ pub(super) enum Mail {
     Stream(BoxedStream, Peer),
 }
 
-/// The whole life of a shard.
-pub(super) fn thread(start: Start) -> Result<(), ServeError> {
-    match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
-        Ok(runtime) => runtime.block_on(shard(start)),
-        Err(e) => {
-            // Whoever waits for this has given up if nobody takes it.
-            let _ = start.ready.send(Err(e.into()));
-            Ok(())
-        }
+/// The life of a broker's thread, to be lived there.
+pub struct Life(pub(super) Start);
+
+impl Life {
+    /// Lives it to its end: drive this as the main task of the thread's runtime.
+    ///
+    /// # Errors
+    /// If the broker did not end in order.
+    pub async fn run<L: LocalRuntime>(self, runtime: L) -> Result<(), ServeError> {
+        shard(self.0, runtime).await
+    }
+
+    /// There is no runtime for it.
+    ///
+    /// # Errors
+    /// None: who waits for the broker to start is told.
+    pub fn fail(self, e: io::Error) -> Result<(), ServeError> {
+        // Whoever waits for this has given up if nobody takes it.
+        let _ = self.0.ready.send(Err(e.into()));
+        Ok(())
     }
 }
 
-async fn shard(start: Start) -> Result<(), ServeError> {
+impl std::fmt::Debug for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Life").finish_non_exhaustive()
+    }
+}
+
+async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeError> {
     let Start { broker, listeners, read_buffer, office, mail, answered, events, ready } = start;
     let clock = Clock::start();
     let made = Shard::new(broker, clock.now()).map_err(BindError::from).and_then(|shard| {
-        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>()?;
+        let listeners = listeners.into_iter().map(L::listener).collect::<Result<Vec<_>, _>>()?;
         Ok((shard, listeners))
     });
     let (shard, listeners) = match made {
@@ -62,20 +78,23 @@ async fn shard(start: Start) -> Result<(), ServeError> {
             return Ok(());
         }
     };
-    let node = Rc::new(Node::new(shard, clock, read_buffer, office, events));
-    spawn_local(flusher(Rc::clone(&node)));
-    spawn_local(timer(Rc::clone(&node)));
+    let node = Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events));
+    node.spawn(flusher(Rc::clone(&node))).detach();
+    node.spawn(timer(Rc::clone(&node))).detach();
     let accepting = listeners.into_iter().zip(0..);
-    let accepting =
-        accepting.map(|(l, number)| spawn_local(accept(Rc::clone(&node), l, number)).abort_handle());
-    spawn_local(receive(Rc::clone(&node), mail, accepting.collect()));
-    spawn_local(answer(Rc::clone(&node), answered));
+    let accepting = accepting.map(|(l, number)| node.spawn(accept(Rc::clone(&node), l, number)));
+    node.spawn(receive(Rc::clone(&node), mail, accepting.collect())).detach();
+    node.spawn(answer(Rc::clone(&node), answered)).detach();
     let _ = ready.send(Ok(()));
     node.ended().await.map_err(ServeError::Panicked)
 }
 
 /// Does what handles want. When the last of them is gone, the broker ends.
-async fn receive(node: Rc<Node>, mut mail: mpsc::Receiver<Mail>, accepting: Vec<AbortHandle>) {
+async fn receive<L: LocalRuntime>(
+    node: Rc<Node<L>>,
+    mut mail: mpsc::Receiver<Mail>,
+    mut accepting: Vec<L::Task>,
+) {
     while let Some(first) = mail.recv().await {
         let mut next = Some(first);
         let mut left = COMMANDS_PER_TURN;
@@ -84,7 +103,8 @@ async fn receive(node: Rc<Node>, mut mail: mpsc::Receiver<Mail>, accepting: Vec<
                 Mail::Stream(stream, peer) => foreign::open(&node, stream, peer),
                 Mail::Command(command) => {
                     if matches!(command, Command::Shutdown) {
-                        stop(&accepting);
+                        // Closes the listeners.
+                        accepting.clear();
                     }
                     node.turn(|shard, now| shard.command(now, command));
                 }
@@ -96,17 +116,12 @@ async fn receive(node: Rc<Node>, mut mail: mpsc::Receiver<Mail>, accepting: Vec<
             }
         }
     }
-    stop(&accepting);
+    accepting.clear();
     node.turn(|shard, now| shard.command(now, Command::Shutdown));
 }
 
-/// Closes the listeners.
-fn stop(accepting: &[AbortHandle]) {
-    accepting.iter().for_each(AbortHandle::abort);
-}
-
 /// Passes on what the authorizer decided.
-async fn answer(node: Rc<Node>, mut answered: mpsc::UnboundedReceiver<Command>) {
+async fn answer<L: LocalRuntime>(node: Rc<Node<L>>, mut answered: mpsc::UnboundedReceiver<Command>) {
     while let Some(answer) = answered.recv().await {
         node.turn(|shard, now| shard.command(now, answer));
     }

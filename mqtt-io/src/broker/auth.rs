@@ -1,12 +1,11 @@
 //! Asking the program who may do what.
 
-use mqtt_io::Command;
+use crate::Command;
 use mqtt_proto::ReasonCode;
 use mqtt_session::broker::{Answer, Ask, QuestionId};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// An answer to come.
@@ -15,7 +14,7 @@ pub type Decision<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 /// Decides who may connect, publish and subscribe.
 ///
 /// Which questions are asked is set by [`BrokerConfig::ask`](super::BrokerConfig::ask). Decisions
-/// run on the runtime that called [`Broker::bind`](super::Broker::bind) and may take their time:
+/// run on the runtime that started the broker, not on the broker's thread, and may take their time:
 /// only the connection that is asked about waits. No answer within
 /// [`BrokerConfig::answer_timeout`](super::BrokerConfig::answer_timeout) is a no, and so is a panic.
 ///
@@ -35,11 +34,14 @@ where
     }
 }
 
+/// Starts a task on the runtime that started the broker.
+pub(super) type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send>;
+
 /// Whom to ask, where, and how the answers come back. There is at most one open question for each
 /// connection, so the channel need not be bounded.
 pub(super) struct Office {
     pub(super) authorizer: Arc<dyn Authorizer>,
-    pub(super) runtime: Handle,
+    pub(super) spawn: Spawn,
     pub(super) answers: UnboundedSender<Command>,
 }
 
@@ -47,10 +49,10 @@ impl Office {
     pub(super) fn ask(&self, ask: Ask) {
         let pending = Pending { id: ask.id, answers: Some(self.answers.clone()) };
         let authorizer = Arc::clone(&self.authorizer);
-        self.runtime.spawn(async move {
+        (self.spawn)(Box::pin(async move {
             let answer = authorizer.decide(ask).await;
             pending.answer(answer);
-        });
+        }));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Streams of messages.
 
 use super::shared::{Ack, Several, Shared, lock};
-use super::{Client, Error};
+use super::{Error, Handle};
 use mqtt_proto::ReasonCode;
 use mqtt_session::Message;
 use mqtt_session::client::Received;
@@ -191,16 +191,16 @@ impl Inner {
 }
 
 /// The messages that match the filters of one subscribe, or that match no stream's filter
-/// ([`Client::unclaimed`]).
+/// ([`Client::unclaimed`](super::Client::unclaimed)).
 ///
 /// A stream that is not read never stops the client: when it is full it drops messages of QoS 0 and
 /// says so by [`Item::Lagged`]; others stay unacknowledged, so that the server holds back.
 ///
 /// Dropping a stream neither unsubscribes nor acknowledges. What it held goes to
-/// [`Client::unclaimed`], and so does what still comes.
+/// [`Client::unclaimed`](super::Client::unclaimed), and so does what still comes.
 #[derive(Debug)]
 pub struct Subscription {
-    client: Client,
+    handle: Arc<Handle>,
     queue: Arc<Queue>,
     /// Taken out of the queue at once, given out one by one.
     ready: VecDeque<Entry>,
@@ -212,9 +212,9 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(client: Client, queue: Arc<Queue>, id: Option<u64>, filters: Vec<String>) -> Self {
-        let manual = client.shared().limits.manual_ack;
-        Self { client, queue, ready: VecDeque::new(), id, filters, granted: Vec::new(), manual }
+    pub(super) fn new(handle: Arc<Handle>, queue: Arc<Queue>, id: Option<u64>, filters: Vec<String>) -> Self {
+        let manual = handle.shared.limits.manual_ack;
+        Self { handle, queue, ready: VecDeque::new(), id, filters, granted: Vec::new(), manual }
     }
 
     /// The next message; `None` once the client is closed and everything was given out.
@@ -245,7 +245,7 @@ impl Subscription {
     fn hand_out(&self, entry: Entry) -> Item {
         match entry {
             Entry::Message(mut held) => {
-                let shared = self.client.shared();
+                let shared = &self.handle.shared;
                 let ack = match held.take_ack() {
                     Some(ack) if self.manual => Some((shared.clone(), ack)),
                     Some(ack) => {
@@ -281,13 +281,13 @@ impl Subscription {
     /// # Errors
     /// If the request is not taken, or the client closes before the server answers.
     pub async fn unsubscribe(mut self) -> Result<(), Error> {
-        let shared = self.client.shared().clone();
+        let shared = self.handle.shared.clone();
         let filters = shared.sole_filters(self.id, &self.filters);
         let answered = match filters.is_empty() {
             true => Ok(()),
             false => {
                 let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-                self.client.unsubscribe(&filters).await
+                self.handle.unsubscribe(&filters).await
             }
         };
         for entry in self.close() {
@@ -302,7 +302,7 @@ impl Subscription {
 
     /// Ends the stream, and gives back what was not received.
     fn close(&mut self) -> VecDeque<Entry> {
-        self.client.shared().remove_stream(self.id);
+        self.handle.shared.remove_stream(self.id);
         let mut rest = std::mem::take(&mut self.ready);
         rest.append(&mut self.queue.take());
         rest
@@ -312,6 +312,6 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let rest = self.close();
-        self.client.shared().give_back(rest);
+        self.handle.shared.give_back(rest);
     }
 }

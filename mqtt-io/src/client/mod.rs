@@ -1,33 +1,13 @@
-//! A client: a handle that is cheap to clone, a driver task that does the work, and streams.
+//! The client without a runtime: a handle that is cheap to clone, a driver task that does the work,
+//! and streams.
 //!
-//! ```no_run
-//! use mqtt_tokio::client::{Client, Item};
-//! use mqtt_session::Message;
-//! use mqtt_proto::QoS;
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::connect("mqtt://localhost").await?;
-//! let mut hello = client.subscribe("hello/#", QoS::AtLeastOnce).await?;
-//! client.publish(Message::new("hello/world", "Hi!").with_qos(QoS::AtLeastOnce)).await?;
-//! if let Some(Item::Message(message)) = hello.recv().await {
-//!     println!("{}: {:?}", message.topic, message.payload);
-//! }
-//! client.disconnect().await?;
-//! # Ok(())
-//! # }
-//! ```
+//! Programs use it through an adapter, whose types are these with its runtime for `R`, and which says
+//! how they are used.
 //!
 //! The driver runs whether or not anything is polled, connects again by itself, and never stops
 //! reading because a stream is full: publishing from a receive loop cannot deadlock.
-//!
-//! # What is lost when
-//!
-//! Dropping all handles and streams disconnects like [`Client::disconnect`], as well as it can: if the
-//! runtime stops before that is done, what was not sent is lost, and the server publishes the will. So
-//! end with `client.disconnect().await?`.
 
 mod auth;
-mod connector;
 mod driver;
 mod error;
 mod options;
@@ -35,16 +15,17 @@ mod shared;
 mod stream;
 
 pub use auth::{AuthFailed, AuthHandler};
-pub use connector::{Connector, Tcp};
 pub use error::Error;
-pub use options::Options;
+pub use options::{Options, Tcp};
 pub use stream::{Delivery, Item, Subscription};
 
+use crate::runtime::{Connect, Runtime, until};
 use mqtt_proto::{PropertiesBuf, Property, QoS, ReasonCode, SubscriptionOptions};
 use mqtt_session::client::{Cause, Connected, DisconnectOptions, Outcome};
 use mqtt_session::{Message, PublishErrorKind};
 use shared::{Pending, Shared};
 use std::io;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -54,8 +35,9 @@ use tokio::sync::{oneshot, watch};
 
 /// A handle of a client. Clones are handles of the same client.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct Client<R> {
     handle: Arc<Handle>,
+    runtime: PhantomData<fn() -> R>,
 }
 
 /// The last one to go disconnects.
@@ -67,6 +49,29 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.command(|inner, now| inner.machine.disconnect(now, DisconnectOptions::default()));
+    }
+}
+
+impl Handle {
+    async fn unsubscribe(&self, filters: &[&str]) -> Result<(), Error> {
+        let codes = self.ask(|machine, now| machine.unsubscribe(now, filters, &PropertiesBuf::new())).await?;
+        match codes.into_iter().find(|code| code.is_error()) {
+            Some(reason) => Err(Error::Refused(reason)),
+            None => Ok(()),
+        }
+    }
+
+    async fn ask<E: Into<Error>>(
+        &self,
+        command: impl FnOnce(
+            &mut mqtt_session::client::Client,
+            mqtt_session::Timestamp,
+        ) -> Result<mqtt_session::client::Token, E>,
+    ) -> Result<Vec<ReasonCode>, Error> {
+        match self.shared.request(command)?.await? {
+            Outcome::Granted(granted) => Ok(granted.codes),
+            other => Err(Error::of(other)),
+        }
     }
 }
 
@@ -126,9 +131,9 @@ impl Future for Completion {
     }
 }
 
-impl Client {
+impl<R: Runtime> Client<R> {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { handle: Arc::new(Handle { shared }) }
+        Self { handle: Arc::new(Handle { shared }), runtime: PhantomData }
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -142,8 +147,11 @@ impl Client {
     ///
     /// # Errors
     /// If the URL is none, or the connection does not come about.
-    pub async fn connect(url: &str) -> Result<Self, Error> {
-        Options::from_url(url)?.connect().await
+    pub async fn connect(url: &str) -> Result<Self, Error>
+    where
+        R: Connect<Tcp> + Default,
+    {
+        Options::<R>::from_url(url)?.connect().await
     }
 
     /// How the client is, and each change of that.
@@ -240,7 +248,8 @@ impl Client {
             self.publish(message).await?;
             response.await.map_err(|_| self.closed_error())
         };
-        tokio::time::timeout(shared.limits.request_timeout, answered).await.map_err(|_| Error::Timeout)?
+        let late = shared.instant() + shared.limits.request_timeout;
+        until::<R::Timer, _>(late, answered).await.ok_or(Error::Timeout)?
     }
 
     /// Subscribes to the topic that responses are sent to, once.
@@ -294,7 +303,7 @@ impl Client {
         let names: Vec<String> = filters.iter().map(|(filter, _)| (*filter).to_owned()).collect();
         // First the stream: messages may come before the answer.
         let (id, queue) = self.shared().add_stream(&names);
-        let mut stream = Subscription::new(self.clone(), queue, Some(id), names);
+        let mut stream = Subscription::new(self.handle.clone(), queue, Some(id), names);
         stream.granted = self.ask_subscribe(filters, properties).await?;
         Ok(stream)
     }
@@ -304,7 +313,7 @@ impl Client {
         filters: &[(&str, SubscriptionOptions)],
         properties: &PropertiesBuf,
     ) -> Result<Vec<ReasonCode>, Error> {
-        let codes = self.ask(|machine, now| machine.subscribe(now, filters, properties)).await?;
+        let codes = self.handle.ask(|machine, now| machine.subscribe(now, filters, properties)).await?;
         match codes.iter().find(|code| code.is_error()) {
             Some(&reason) if codes.iter().all(|code| code.is_error()) => Err(Error::Refused(reason)),
             _ => Ok(codes),
@@ -319,24 +328,7 @@ impl Client {
     /// # Errors
     /// If a filter breaks a rule or the server refuses.
     pub async fn unsubscribe(&self, filters: &[&str]) -> Result<(), Error> {
-        let codes = self.ask(|machine, now| machine.unsubscribe(now, filters, &PropertiesBuf::new())).await?;
-        match codes.into_iter().find(|code| code.is_error()) {
-            Some(reason) => Err(Error::Refused(reason)),
-            None => Ok(()),
-        }
-    }
-
-    async fn ask<E: Into<Error>>(
-        &self,
-        command: impl FnOnce(
-            &mut mqtt_session::client::Client,
-            mqtt_session::Timestamp,
-        ) -> Result<mqtt_session::client::Token, E>,
-    ) -> Result<Vec<ReasonCode>, Error> {
-        match self.shared().request(command)?.await? {
-            Outcome::Granted(granted) => Ok(granted.codes),
-            other => Err(Error::of(other)),
-        }
+        self.handle.unsubscribe(filters).await
     }
 
     /// The messages that match no stream's filter: those of a session from before, for instance. A few
@@ -345,7 +337,7 @@ impl Client {
     #[must_use]
     pub fn unclaimed(&self) -> Option<Subscription> {
         let queue = self.shared().take_unclaimed()?;
-        Some(Subscription::new(self.clone(), queue, None, Vec::new()))
+        Some(Subscription::new(self.handle.clone(), queue, None, Vec::new()))
     }
 
     // ---- the rest ----

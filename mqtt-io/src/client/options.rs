@@ -1,9 +1,9 @@
 //! Settings of a client.
 
-use super::connector::{Connector, Tcp};
 use super::driver::Driver;
 use super::shared::Shared;
 use super::{AuthHandler, Client, Error, State};
+use crate::runtime::Connect;
 use bytes::Bytes;
 use mqtt_proto::Version;
 use mqtt_session::client::{Authentication, Cause, CleanStart, ClientConfig, Will};
@@ -11,12 +11,25 @@ use mqtt_session::{Durability, Seed};
 use std::fmt::Write;
 use std::time::Duration;
 
+/// A server that TCP connections are opened to [MQTT-4.2-1]; the name is looked up anew for each.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Tcp {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
 /// Settings of a [`Client`]. What is not set has a default; limits are all finite.
-pub struct Options<C = Tcp> {
-    pub(super) config: ClientConfig,
-    pub(super) connector: C,
-    pub(super) auth: Option<Box<dyn AuthHandler>>,
-    pub(super) limits: Limits,
+///
+/// `R` is the runtime that the client runs on, and `C` what opens its connections.
+pub struct Options<R, C = Tcp> {
+    runtime: R,
+    config: ClientConfig,
+    connector: C,
+    auth: Option<Box<dyn AuthHandler>>,
+    limits: Limits,
 }
 
 /// Limits of the adapter.
@@ -29,7 +42,7 @@ pub(super) struct Limits {
     pub(super) close_timeout: Duration,
 }
 
-impl Options {
+impl<R: Default> Options<R> {
     /// A server by name or address, and port.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
@@ -39,6 +52,7 @@ impl Options {
             ..ClientConfig::default()
         };
         Self {
+            runtime: R::default(),
             config,
             connector: Tcp { host: host.into(), port },
             auth: None,
@@ -121,12 +135,25 @@ fn unescape(text: &str) -> Result<Vec<u8>, Error> {
     Ok(plain)
 }
 
-impl<C: Connector> Options<C> {
-    /// Opens connections by something else than TCP.
+impl<R, C> Options<R, C> {
+    /// Opens connections by something else than TCP: by a closure, for one, whose future gives any
+    /// stream that can be read and written, as one of TLS, of WebSocket, or a pipe in a test. It is
+    /// called again for each attempt, and its future is dropped when an attempt takes longer than the
+    /// settings allow.
     #[must_use]
-    pub fn connector<D: Connector>(self, connector: D) -> Options<D> {
-        let Self { config, auth, limits, .. } = self;
-        Options { config, connector, auth, limits }
+    pub fn connector<D>(self, connector: D) -> Options<R, D>
+    where
+        R: Connect<D>,
+    {
+        let Self { runtime, config, auth, limits, .. } = self;
+        Options { runtime, config, connector, auth, limits }
+    }
+
+    /// Has the driver run somewhere else than on the default runtime.
+    #[must_use]
+    pub fn runtime(mut self, runtime: R) -> Self {
+        self.runtime = runtime;
+        self
     }
 
     /// The version to speak; 5.0 if not set.
@@ -228,11 +255,16 @@ impl<C: Connector> Options<C> {
     /// Starts the client without waiting for the connection: what is published before waits in the
     /// queue, and [`Client::state`] tells how it goes.
     ///
-    /// Has to be called within a Tokio runtime, on which the driver then runs.
+    /// The driver runs on the runtime; where tasks can be started only within it, this has to be called
+    /// there.
     ///
     /// # Errors
     /// If a setting cannot work.
-    pub fn start(mut self) -> Result<Client, Error> {
+    pub fn start(mut self) -> Result<Client<R>, Error>
+    where
+        R: Connect<C>,
+        C: Send + 'static,
+    {
         let config = &mut self.config;
         let mut random = [0; 24];
         getrandom::fill(&mut random).map_err(|_| Error::Random)?;
@@ -248,8 +280,8 @@ impl<C: Connector> Options<C> {
         // A backlog must not fill the window of those who do take their messages.
         let half = usize::from(config.receive_maximum / 2).max(1);
         self.limits.unclaimed = self.limits.unclaimed.min(half);
-        let shared = Shared::start(self.config, self.limits, &hex("", id))?;
-        tokio::spawn(Driver::new(shared.clone(), self.connector, self.auth).run());
+        let shared = Shared::start(self.config, self.limits, &hex("", id), R::now)?;
+        self.runtime.spawn(Driver::<R, C>::new(shared.clone(), self.connector, self.auth).run());
         Ok(Client::new(shared))
     }
 
@@ -260,7 +292,11 @@ impl<C: Connector> Options<C> {
     /// # Errors
     /// If a setting cannot work, or the first attempt fails; the client is gone then. To have it try on,
     /// use [`Options::start`].
-    pub async fn connect(self) -> Result<Client, Error> {
+    pub async fn connect(self) -> Result<Client<R>, Error>
+    where
+        R: Connect<C>,
+        C: Send + 'static,
+    {
         let client = self.start()?;
         let mut state = client.state();
         loop {
@@ -289,7 +325,7 @@ fn hex(prefix: &str, bytes: &[u8]) -> String {
     })
 }
 
-impl<C> std::fmt::Debug for Options<C> {
+impl<R, C> std::fmt::Debug for Options<R, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options").field("config", &self.config).finish_non_exhaustive()
     }

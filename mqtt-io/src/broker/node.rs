@@ -6,20 +6,18 @@
 use super::auth::Office;
 use super::link::{self, Socket};
 use super::log;
-use mqtt_io::{Clock, Command, Effect, Shard, Taken};
+use crate::runtime::{LocalRuntime, Timer};
+use crate::{Clock, Command, Effect, Shard, Taken};
 use mqtt_session::Timestamp;
 use mqtt_session::broker::Event;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::broadcast;
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until};
 
 /// Wakes the one task that waits for it.
 #[derive(Default)]
@@ -52,13 +50,14 @@ impl Signal {
 }
 
 /// What all tasks of a shard share.
-pub(super) struct Node {
-    shard: RefCell<Shard<Socket>>,
+pub(super) struct Node<L: LocalRuntime> {
+    runtime: L,
+    shard: RefCell<Shard<Socket<L>>>,
     clock: Clock,
     /// The one buffer into which every native link reads.
     pub(super) buffer: RefCell<Box<[u8]>>,
     /// Kept for its memory.
-    effects: Cell<Vec<Effect<Socket>>>,
+    effects: Cell<Vec<Effect<Socket<L>>>>,
     flush: Signal,
     /// When the timer is going to fire.
     armed: Cell<Timestamp>,
@@ -80,15 +79,17 @@ enum State {
     Failed(String),
 }
 
-impl Node {
+impl<L: LocalRuntime> Node<L> {
     pub(super) fn new(
-        shard: Shard<Socket>,
+        shard: Shard<Socket<L>>,
         clock: Clock,
+        runtime: L,
         buffer: usize,
         office: Option<Office>,
         events: broadcast::Sender<Arc<Event>>,
     ) -> Self {
         Self {
+            runtime,
             shard: RefCell::new(shard),
             clock,
             buffer: RefCell::new(vec![0; buffer].into()),
@@ -104,12 +105,17 @@ impl Node {
         }
     }
 
+    /// Starts a task on this thread.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> L::Task {
+        self.runtime.spawn_local(task)
+    }
+
     /// Lets `act` at the machine, then does everything that follows from it. `None` if the shard has
     /// failed.
     #[inline]
     pub(super) fn turn<R>(
         self: &Rc<Self>,
-        act: impl FnOnce(&mut Shard<Socket>, Timestamp) -> R,
+        act: impl FnOnce(&mut Shard<Socket<L>>, Timestamp) -> R,
     ) -> Option<R> {
         if matches!(*self.state.borrow(), State::Failed(_)) {
             return None;
@@ -150,11 +156,11 @@ impl Node {
     }
 
     /// A look at the machine that changes nothing.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&mut Shard<Socket>) -> R) -> R {
+    pub(super) fn look<R>(&self, look: impl FnOnce(&mut Shard<Socket<L>>) -> R) -> R {
         look(&mut self.shard.borrow_mut())
     }
 
-    fn perform(self: &Rc<Self>, effect: Effect<Socket>) {
+    fn perform(self: &Rc<Self>, effect: Effect<Socket<L>>) {
         match effect {
             Effect::Close { wire, linger } => link::close(self, wire, linger),
             Effect::AwaitWritable(conn) => link::await_writable(self, conn),
@@ -175,7 +181,6 @@ impl Node {
                 }
             },
             Effect::Call(call) => call(),
-            _ => {}
         }
     }
 
@@ -234,20 +239,20 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 /// Writes once for all links that became dirty while others were read: it stands behind them in the
 /// runtime's queue.
-pub(super) async fn flusher(node: Rc<Node>) {
+pub(super) async fn flusher<L: LocalRuntime>(node: Rc<Node<L>>) {
     loop {
         poll_fn(|cx| node.flush.poll_raised(cx)).await;
         node.turn(|shard, now| shard.flush(now));
         if node.look(|shard| shard.is_dirty()) {
-            yield_now().await;
+            L::yield_now().await;
         }
     }
 }
 
 /// The one timer. It is woken when the deadline moves to an earlier time; when it moves to a later
 /// one, the timer fires at the old time, finds nothing to do, and is set anew.
-pub(super) async fn timer(node: Rc<Node>) {
-    let mut sleep = pin!(sleep_until(Instant::now()));
+pub(super) async fn timer<L: LocalRuntime>(node: Rc<Node<L>>) {
+    let mut timer = L::Timer::default();
     loop {
         poll_fn(|cx| {
             while node.rearm.poll_raised(cx).is_ready() {}
@@ -256,16 +261,15 @@ pub(super) async fn timer(node: Rc<Node>) {
                 return Poll::Ready(());
             }
             // Beyond what the system can express is never.
-            let Some(at) = node.clock.instant(at) else { return Poll::Pending };
-            if sleep.deadline() != at.into() {
-                sleep.as_mut().reset(at.into());
+            match node.clock.instant(at) {
+                Some(at) => timer.poll_until(cx, at),
+                None => Poll::Pending,
             }
-            sleep.as_mut().poll(cx)
         })
         .await;
         node.armed.set(Timestamp::MAX);
         node.turn(|shard, now| shard.tick(now));
         // There may be more to do at once, but others come first.
-        yield_now().await;
+        L::yield_now().await;
     }
 }

@@ -2,13 +2,11 @@
 
 use super::link;
 use super::node::Node;
+use crate::runtime::{LocalRuntime, sleep};
 use mqtt_session::broker::Peer;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::task::yield_now;
-use tokio::time::sleep;
 
 /// Connections taken before others get their turn.
 const ACCEPTS_PER_TURN: usize = 32;
@@ -19,22 +17,20 @@ const REST: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Accepts for ever [MQTT-4.2-1].
-pub(super) async fn accept(node: Rc<Node>, listener: TcpListener, number: u16) {
-    let port = listener.local_addr().map_or(0, |local| local.port());
+pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, listener: L::Listener, number: u16) {
+    let port = L::port(&listener);
     let mut told: Option<Instant> = None;
     let mut accepted = 0;
     loop {
-        match listener.accept().await {
+        match L::accept(&listener).await {
             Ok((stream, address)) => {
                 tracing::debug!("New connection from {address} on port {port}.");
-                // Without it messages are only later, so a failure does not matter.
-                let _ = stream.set_nodelay(true);
                 let peer = Peer { address: Some(address), listener: number, ..Peer::default() };
                 link::open(&node, stream, peer);
                 accepted += 1;
                 if accepted >= ACCEPTS_PER_TURN {
                     accepted = 0;
-                    yield_now().await;
+                    L::yield_now().await;
                 }
             }
             Err(e) if is_about_one_connection(&e) => {}
@@ -43,7 +39,7 @@ pub(super) async fn accept(node: Rc<Node>, listener: TcpListener, number: u16) {
                     told = Some(Instant::now());
                     tracing::error!("Cannot accept connections at times: {e}. This is told once a minute.");
                 }
-                sleep(REST).await;
+                sleep::<L::Timer>(REST).await;
             }
         }
     }
