@@ -24,7 +24,7 @@ impl Disk {
             let groups = peer.groups();
             let Some((last, _)) = groups.last() else { return };
             let last = *last;
-            self.log.extend(groups.into_iter().flat_map(|(_, group)| group.ops));
+            self.log.extend(groups.into_iter().flat_map(|(_, group)| group.ops.to_vec()));
             peer.client.handle_stored(peer.now, last);
             peer.pump();
         }

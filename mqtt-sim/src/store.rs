@@ -80,7 +80,7 @@ impl Store {
     }
 
     fn learn(&mut self, seq: u64, group: &StoreGroup) {
-        for op in &group.ops {
+        for op in &*group.ops {
             match op {
                 StoreOp::PutSession(id, session) => {
                     self.sessions.insert(*id, session.client_id.clone());

@@ -195,13 +195,12 @@ impl Broker {
             return;
         }
         let Some(session) = self.sessions.get(key as usize).filter(|s| s.is_durable()) else { return };
-        let expires_at = (session.link.is_none() && session.expires != Timestamp::MAX)
-            .then_some(session.expires.as_micros());
+        let disconnected_at = session.link.is_none().then_some(self.now.as_micros());
         let stored = StoredSession {
             client_id: session.client_id.as_ref().into(),
             user_name: session.user_name.as_deref().map(Into::into),
             expiry_secs: session.expiry_secs,
-            expires_at,
+            disconnected_at,
         };
         self.journal.op(StoreOp::PutSession(session.id, Box::new(stored)));
     }

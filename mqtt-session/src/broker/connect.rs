@@ -251,7 +251,9 @@ impl Broker {
         let durable = self.sessions.get(key as usize).filter(|s| s.is_durable()).map(|s| s.id);
         if let (true, Some(id), Some(held)) = (self.journal.is_on(), durable, self.messages.get(message)) {
             let user_name = user_name.map(Into::into);
-            let stored = StoredWill { message: held.to_stored(), delay_secs, user_name };
+            let client_id = self.sessions.get(key as usize).map(|s| s.client_id.as_ref().into());
+            let client_id = client_id.unwrap_or_default();
+            let stored = StoredWill { message: held.to_stored(), delay_secs, client_id, user_name };
             self.journal.op(StoreOp::PutWill(id, Box::new(stored)));
         }
     }

@@ -345,7 +345,13 @@ impl Broker {
                 if let Some(delivery) = message {
                     if let Some(entry) = delivery.entry {
                         let stage = StoredStage::Released;
-                        let op = StoreOp::PutExchange { session: session_id, entry, packet_id: id, stage };
+                        let op = StoreOp::PutExchange {
+                            session: session_id,
+                            entry,
+                            packet_id: id,
+                            number: 0,
+                            stage,
+                        };
                         self.journal.op(op);
                         // The entry stays in the store until PUBCOMP; the body is needed no more.
                         if let Some(session) = self.sessions.get_mut(key as usize) {

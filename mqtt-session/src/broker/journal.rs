@@ -3,6 +3,7 @@
 use super::output::Output;
 use crate::store::{Durability, EntryId, MessageId, SessionId, StoreGroup, StoreOp, StoreSeq};
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// What is emitted and not confirmed is kept, so that it can be written again after the store failed.
 /// Beyond this many bytes, what causes operations waits.
@@ -11,7 +12,7 @@ const UNCONFIRMED_LIMIT: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Journal {
     on: bool,
-    open: StoreGroup,
+    open: Vec<StoreOp>,
     last: StoreSeq,
     stored: StoreSeq,
     unconfirmed: VecDeque<(StoreSeq, usize, StoreGroup)>,
@@ -26,7 +27,7 @@ impl Journal {
     pub(super) fn new(durability: Durability) -> Self {
         Self {
             on: durability != Durability::Off,
-            open: StoreGroup::default(),
+            open: Vec::new(),
             last: StoreSeq(0),
             stored: StoreSeq(0),
             unconfirmed: VecDeque::new(),
@@ -69,16 +70,16 @@ impl Journal {
     /// Adds an operation to the open group.
     pub(super) fn op(&mut self, op: StoreOp) {
         if self.on {
-            self.open.ops.push(op);
+            self.open.push(op);
         }
     }
 
     /// Closes the open group, if it has operations, and gives the number that has to be stored
     /// before anything that depends on what was emitted so far.
     pub(super) fn commit(&mut self, outputs: &mut VecDeque<Output>) -> StoreSeq {
-        if !self.open.ops.is_empty() {
+        if !self.open.is_empty() {
             self.last = self.last.next();
-            let group = core::mem::take(&mut self.open);
+            let group = StoreGroup::new(core::mem::take(&mut self.open));
             let size = group.size();
             self.unconfirmed_bytes += size;
             // Also after a failure: it comes behind what was emitted again.

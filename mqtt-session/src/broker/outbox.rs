@@ -304,7 +304,13 @@ impl Drain<'_> {
         let mut after = StoreSeq(0);
         if let (Some(entry), QoS::ExactlyOnce) = (delivery.entry, delivery.qos) {
             let stage = StoredStage::Published;
-            self.journal.op(StoreOp::PutExchange { session: session.id, entry, packet_id: id, stage });
+            self.journal.op(StoreOp::PutExchange {
+                session: session.id,
+                entry,
+                packet_id: id,
+                number: 0,
+                stage,
+            });
             after = self.journal.next_seq();
             self.drained.bound = true;
         }

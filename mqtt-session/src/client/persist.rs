@@ -80,7 +80,7 @@ impl StoreLog {
         if !self.on {
             return None;
         }
-        let group = StoreGroup { ops };
+        let group = StoreGroup::new(ops);
         self.last = StoreSeq(self.last.0 + 1);
         self.bytes += group.size();
         self.pending.push_back((self.last, group.clone()));
@@ -120,7 +120,7 @@ pub(super) fn put_session(
             client_id: session.client_id.clone(),
             user_name: config.user_name.clone(),
             expiry_secs,
-            expires_at: None,
+            disconnected_at: None,
         }),
     )
 }
@@ -155,7 +155,7 @@ pub(super) fn append(session: SessionId, outgoing: &Outgoing) -> StoreOp {
 }
 
 pub(super) fn put_exchange(session: SessionId, token: Token, id: PacketId, stage: StoredStage) -> StoreOp {
-    StoreOp::PutExchange { session, entry: EntryId(token.0), packet_id: id, stage }
+    StoreOp::PutExchange { session, entry: EntryId(token.0), packet_id: id, number: token.0, stage }
 }
 
 /// The message is done with.
@@ -204,7 +204,7 @@ pub(super) fn restore(
                 stored.entries.remove(&entry);
                 stored.exchanges.remove(&entry);
             }
-            StoreOp::PutExchange { session, entry, packet_id, stage } => {
+            StoreOp::PutExchange { session, entry, packet_id, stage, .. } => {
                 sessions.entry(session).or_default().exchanges.insert(entry, (packet_id, stage));
             }
             StoreOp::PutReceived(id, packet_id) => {

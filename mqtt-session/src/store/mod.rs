@@ -4,9 +4,20 @@
 //! operation is an absolute put or delete, never a counter, so that replaying one is harmless. What
 //! has to wait for a group (an acknowledgement, a QoS 2 message) waits inside the machine until
 //! `handle_stored` confirms it.
+//!
+//! A machine is made from what is stored by [`Broker::restore`](crate::Broker::restore) and
+//! [`Client::restore`](crate::Client::restore), which take the puts that are left, in the order that
+//! [`Contents::records`] documents. [`Contents`] is all that a store has to know, as a value.
+
+mod clock;
+mod contents;
+
+pub use clock::StoredClock;
+pub use contents::Contents;
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use mqtt_proto::{PacketId, QoS, SubscriptionOptions};
@@ -48,14 +59,19 @@ pub struct MessageId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId(pub u64);
 
-/// Operations that take effect together or not at all.
+/// Operations that take effect together or not at all. Cheap to clone: the machine keeps what it
+/// emitted until it is confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreGroup {
     /// In the order in which they are to be applied.
-    pub ops: Vec<StoreOp>,
+    pub ops: Arc<[StoreOp]>,
 }
 
 impl StoreGroup {
+    pub(crate) fn new(ops: Vec<StoreOp>) -> Self {
+        Self { ops: ops.into() }
+    }
+
     /// About how many bytes the group occupies, for limits.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -83,7 +99,7 @@ pub struct StoredMessage {
 /// How one session is to get a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredDelivery {
-    /// Whose queue.
+    /// Whose queue: a session's, or that of a group of shared subscriptions.
     pub session: SessionId,
     /// Where in the queue.
     pub entry: EntryId,
@@ -105,14 +121,16 @@ pub enum StoredStage {
 }
 
 /// A will as it is stored: with the identity that set it, so that it can be authorised again when it
-/// fires.
+/// fires. It outlives the record of its session: a session that ends with its connection has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredWill {
-    /// The message.
+    /// The message. Its expiry counts from the epoch until it fires.
     pub message: StoredMessage,
     /// Seconds between the loss of the connection and the will.
     pub delay_secs: u32,
-    /// Who set it.
+    /// Who set it: the client identifier.
+    pub client_id: String,
+    /// Who set it: the user name.
     pub user_name: Option<String>,
 }
 
@@ -125,18 +143,41 @@ pub struct StoredSession {
     pub user_name: Option<String>,
     /// How long it outlives its connection, in seconds; `u32::MAX` means for ever.
     pub expiry_secs: u32,
-    /// When it ends, in microseconds of machine time; `None` while it is connected.
-    pub expires_at: Option<u64>,
+    /// When it lost its connection, in microseconds of machine time; `None` while it is connected.
+    pub disconnected_at: Option<u64>,
 }
 
-/// One absolute change.
+/// Numbers below which all that were ever given lie. A machine reserves them in blocks, so that none
+/// is given twice, whatever was deleted before a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredLimits {
+    /// For [`SessionId`].
+    pub sessions: u64,
+    /// For [`MessageId`].
+    pub messages: u64,
+    /// For [`EntryId`].
+    pub entries: u64,
+}
+
+/// One absolute change. Exhaustive on purpose: a store that does not know an operation must not
+/// compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum StoreOp {
+    /// Put how far numbers are reserved.
+    PutLimits(StoredLimits),
+    /// Put what the clocks showed.
+    PutClock(StoredClock),
     /// Put a session's record.
     PutSession(SessionId, Box<StoredSession>),
-    /// Delete a session's record. Everything else of the session is void from then on.
+    /// Delete a session's record. Everything else of the session, but for its will, is void from then
+    /// on: a store sweeps it when it has time, and `restore` ignores it.
     DeleteSession(SessionId),
+    /// Put a packet identifier near the last that the session was given.
+    PutPacketId(SessionId, PacketId),
+    /// Put a group of shared subscriptions: its queue is kept like a session's.
+    PutGroup(SessionId, String),
+    /// Delete a group. Its queue is void from then on.
+    DeleteGroup(SessionId),
     /// Put a subscription.
     PutSubscription {
         /// Whose.
@@ -155,13 +196,32 @@ pub enum StoreOp {
         /// The filter as it was sent.
         filter: String,
     },
+    /// A subscription still has to get retained messages: those with numbers above `after` and not
+    /// above `until`.
+    PutReplay {
+        /// Whose.
+        session: SessionId,
+        /// The filter as it was sent.
+        filter: String,
+        /// The last one that it got.
+        after: MessageId,
+        /// The last one that was there when it subscribed.
+        until: MessageId,
+    },
+    /// A subscription has got its retained messages.
+    DeleteReplay {
+        /// Whose.
+        session: SessionId,
+        /// The filter as it was sent.
+        filter: String,
+    },
     /// Put a message body.
     PutMessage(MessageId, Box<StoredMessage>),
     /// Delete a message body that nothing refers to any more.
     DeleteMessage(MessageId),
     /// Append a message to queues.
     Append(MessageId, Vec<StoredDelivery>),
-    /// Remove an entry from a queue.
+    /// Remove an entry from a queue, with its identifier if it holds one.
     RemoveEntry(SessionId, EntryId),
     /// An entry holds a packet identifier from now on, or has come further.
     PutExchange {
@@ -171,7 +231,9 @@ pub enum StoreOp {
         entry: EntryId,
         /// Its identifier.
         packet_id: PacketId,
-        /// How far it is.
+        /// Its place among the session's exchanges, which are sent again in this order.
+        number: u64,
+        /// How far it is. Once released, the body may be deleted before the entry is.
         stage: StoredStage,
     },
     /// A QoS 2 message with this identifier was taken and is not released.
@@ -192,7 +254,11 @@ impl StoreOp {
     fn size(&self) -> usize {
         32 + match self {
             Self::PutSession(_, s) => s.client_id.len(),
-            Self::PutSubscription { filter, .. } | Self::DeleteSubscription { filter, .. } => filter.len(),
+            Self::PutSubscription { filter, .. }
+            | Self::DeleteSubscription { filter, .. }
+            | Self::PutReplay { filter, .. }
+            | Self::DeleteReplay { filter, .. }
+            | Self::PutGroup(_, filter) => filter.len(),
             Self::PutMessage(_, m) => m.body.len(),
             Self::Append(_, deliveries) => deliveries.len() * 32,
             Self::PutRetained(topic, _) | Self::DeleteRetained(topic) => topic.len(),
