@@ -38,7 +38,6 @@ pub mod client;
 mod clock;
 mod command;
 mod link;
-#[cfg(any(feature = "broker", feature = "client"))]
 pub mod runtime;
 mod shard;
 mod stack;

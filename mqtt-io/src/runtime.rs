@@ -7,12 +7,12 @@
 
 use futures_io::{AsyncRead, AsyncWrite};
 use std::fmt::Debug;
-use std::future::{Future, poll_fn};
-use std::io;
-#[cfg(feature = "broker")]
-use std::io::IoSlice;
-#[cfg(feature = "broker")]
+use std::future::Future;
+#[cfg(any(feature = "broker", feature = "client"))]
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
+#[cfg(any(feature = "broker", feature = "client"))]
 use std::pin::pin;
 use std::task::{Context, Poll};
 #[cfg(feature = "broker")]
@@ -69,7 +69,6 @@ pub trait Wrap<S>: 'static {
 }
 
 /// A runtime whose tasks stay on the thread where they were started.
-#[cfg(feature = "broker")]
 pub trait LocalRuntime: Clone + 'static {
     /// Its timer.
     type Timer: Timer;
@@ -104,14 +103,12 @@ pub trait LocalRuntime: Clone + 'static {
 }
 
 /// A task on this thread.
-#[cfg(feature = "broker")]
 pub trait LocalTask: 'static {
     /// Lets the task run on by itself.
     fn detach(self);
 }
 
 /// A TCP connection, of which one task reads and whoever comes by writes.
-#[cfg(feature = "broker")]
 pub trait Tcp: 'static {
     /// Reads; 0 is the end.
     ///
@@ -139,6 +136,7 @@ pub(crate) async fn sleep<T: Timer>(time: Duration) {
 }
 
 /// `future`, unless `at` comes before it is ready.
+#[cfg(any(feature = "broker", feature = "client"))]
 pub(crate) async fn until<T: Timer, F: Future>(at: Instant, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut timer = T::default();

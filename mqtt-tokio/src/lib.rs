@@ -10,14 +10,10 @@
 pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
-#[cfg(any(feature = "broker", feature = "client"))]
 mod runtime;
-#[cfg(any(feature = "broker", feature = "client"))]
 mod stream;
 
 #[cfg(feature = "client")]
 pub use client::Client;
-#[cfg(any(feature = "broker", feature = "client"))]
 pub use runtime::{Tokio, TokioTimer};
-#[cfg(any(feature = "broker", feature = "client"))]
 pub use stream::Compat;

@@ -21,6 +21,14 @@ pub struct Tcp {
     pub port: u16,
 }
 
+impl Tcp {
+    /// A server by name or address, and port.
+    #[must_use]
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+}
+
 /// Settings of a [`Client`]. What is not set has a default; limits are all finite.
 ///
 /// `R` is the runtime that the client runs on, and `C` what opens its connections.
@@ -54,7 +62,7 @@ impl<R: Default> Options<R> {
         Self {
             runtime: R::default(),
             config,
-            connector: Tcp { host: host.into(), port },
+            connector: Tcp::new(host, port),
             auth: None,
             limits: Limits {
                 stream: 1000,
