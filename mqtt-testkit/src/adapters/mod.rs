@@ -7,9 +7,11 @@
 //! Nothing here sleeps. Whoever waits, waits for a message, a state or an end; [`PATIENCE`] only turns
 //! a test that hangs into one that fails.
 
+mod duplex;
 mod script;
 mod server;
 
+pub use duplex::{Duplex, duplex};
 pub use script::{
     back_pressure, connect, every_qos, keep_alive_of_the_broker, keep_alive_of_the_client, resumed_session,
     shutdown,
@@ -20,7 +22,6 @@ use mqtt_io::client::Tcp;
 use mqtt_io::runtime::{Connect, Runtime, Timer};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 /// Longer than any step takes, on a busy machine too.
@@ -43,25 +44,29 @@ pub trait Harness {
     /// Starts a broker.
     fn bind(config: Config) -> impl Future<Output = Result<BrokerHandle<Self::Runtime>, BindError>>;
 
-    /// Runs one step, and gives up on it after [`PATIENCE`].
+    /// Runs one step.
     ///
     /// # Panics
-    /// If the step fails or takes too long.
+    /// If the step fails or takes longer than [`PATIENCE`].
     fn step(step: impl Future<Output = ()>) {
-        Self::block_on(async {
-            let late = Self::Runtime::now() + PATIENCE;
-            let mut timer = <Self::Runtime as Runtime>::Timer::default();
-            let mut step = pin!(step);
-            poll_fn(|cx| {
-                assert!(timer.poll_until(cx, late).is_pending(), "the step hangs");
-                match step.as_mut().poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(()),
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await;
-        });
+        Self::block_on(within::<Self::Runtime, _>(step));
     }
+}
+
+/// What `future` gives.
+///
+/// # Panics
+/// If that takes longer than [`PATIENCE`].
+pub async fn within<R: Runtime, F: Future>(future: F) -> F::Output {
+    let late = R::now() + PATIENCE;
+    let mut timer = R::Timer::default();
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let done = future.as_mut().poll(cx);
+        assert!(done.is_ready() || timer.poll_until(cx, late).is_pending(), "it hangs");
+        done
+    })
+    .await
 }
 
 /// A test for each step of the script, driven by a [`Harness`](adapters::Harness).

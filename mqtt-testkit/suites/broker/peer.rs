@@ -1,16 +1,22 @@
+use crate::adapter::broker::BrokerHandle;
+use crate::rt::Runtime;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use mqtt_io::client::Tcp;
+use mqtt_io::runtime::Connect;
 use mqtt_proto::{
     ConnectRef, MAX_PACKET_SIZE, PacketId, PacketRef, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef,
     Version,
 };
+use mqtt_testkit::adapters::within;
 use mqtt_testkit::brief;
-use mqtt_tokio::broker::BrokerHandle;
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use std::io;
+use std::net::SocketAddr;
 
-/// Longer than anything takes; a test that hangs is a test that fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) type TcpStream = <Runtime as Connect<Tcp>>::Stream;
+
+pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    Runtime::connect(&Tcp::new(address.ip().to_string(), address.port())).await
+}
 
 /// A client that sends whatever it is told.
 pub(crate) struct Peer<S> {
@@ -21,7 +27,7 @@ pub(crate) struct Peer<S> {
 
 impl Peer<TcpStream> {
     pub(crate) async fn open(broker: &BrokerHandle, version: Version) -> Self {
-        Self::over(TcpStream::connect(broker.local_addrs()[0]).await.unwrap(), version)
+        Self::over(dial(broker.local_addrs()[0]).await.unwrap(), version)
     }
 
     pub(crate) async fn connect(broker: &BrokerHandle, version: Version, client_id: &str) -> Self {
@@ -69,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     /// The next packet in brief, or `EOF`.
     pub(crate) async fn recv(&mut self) -> String {
-        timeout(PATIENCE, self.next()).await.expect("a packet or the end")
+        within::<Runtime, _>(self.next()).await
     }
 
     async fn next(&mut self) -> String {
@@ -81,9 +87,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 self.inbox.drain(..len);
                 return text;
             }
-            if self.stream.read_buf(&mut self.inbox).await.unwrap() == 0 {
-                assert!(self.inbox.is_empty(), "half a packet");
-                return "EOF".to_owned();
+            let mut chunk = [0; 8192];
+            match self.stream.read(&mut chunk).await.unwrap() {
+                0 => {
+                    assert!(self.inbox.is_empty(), "half a packet");
+                    return "EOF".to_owned();
+                }
+                n => self.inbox.extend_from_slice(&chunk[..n]),
             }
         }
     }

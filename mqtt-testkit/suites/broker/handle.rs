@@ -1,14 +1,16 @@
 //! The broker's handle: commands, events, beginning and end.
 
-use crate::peer::Peer;
-use crate::{broker, broker_with};
-use mqtt_proto::{QoS, ReasonCode, Version};
-use mqtt_session::{Durability, Message};
-use mqtt_tokio::broker::{
+use super::peer::{Peer, dial};
+use super::{broker, broker_with};
+use crate::adapter::broker::{
     AskFor, BindError, Broker, Config, Ended, Event, Lagged, PublishFailed, ServeError, SubscribeFailed,
 };
+use crate::rt;
+use futures_lite::future::zip;
+use mqtt_proto::{QoS, ReasonCode, Version};
+use mqtt_session::{Durability, Message};
 
-#[tokio::test]
+#[rt::test]
 async fn the_program_itself_publishes_and_subscribes() {
     let broker = broker().await;
     let mut own = broker.subscribe("a/#", QoS::AtLeastOnce.into()).await.unwrap();
@@ -21,7 +23,7 @@ async fn the_program_itself_publishes_and_subscribes() {
     assert_eq!(own.recv().await.unwrap().unwrap().payload, "y");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn mistakes_are_handed_back() {
     let broker = broker().await;
     let Err(PublishFailed::Refused(error)) = broker.publish(Message::new("a/#", "x")).await else {
@@ -32,7 +34,7 @@ async fn mistakes_are_handed_back() {
     assert!(matches!(error, SubscribeFailed::Invalid(_)), "{error:?}");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_dropped_subscription_ends() {
     let broker = broker().await;
     let own = broker.subscribe("a", Default::default()).await.unwrap();
@@ -41,7 +43,7 @@ async fn a_dropped_subscription_ends() {
     assert_eq!(broker.publish(Message::new("a", "x")).await, Ok(0));
 }
 
-#[tokio::test]
+#[rt::test]
 async fn who_does_not_take_its_messages_learns_how_many_are_missing() {
     let broker = broker_with(|config| config.backlog = 2).await;
     let mut own = broker.subscribe("a", Default::default()).await.unwrap();
@@ -55,7 +57,7 @@ async fn who_does_not_take_its_messages_learns_how_many_are_missing() {
     assert_eq!(own.recv().await.unwrap().unwrap().payload, "5");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_client_can_be_disconnected() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker, Version::V5, "c").await;
@@ -66,7 +68,7 @@ async fn a_client_can_be_disconnected() {
     assert_eq!(peer.recv().await, "EOF");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn events_tell_what_happens() {
     let broker = broker().await;
     let mut events = broker.events();
@@ -82,7 +84,7 @@ async fn events_tell_what_happens() {
     }
 }
 
-#[tokio::test]
+#[rt::test]
 async fn shutting_down_takes_leave() {
     let broker = broker().await;
     let address = broker.local_addrs()[0];
@@ -90,22 +92,23 @@ async fn shutting_down_takes_leave() {
     let mut five = Peer::connect(&broker, Version::V5, "five").await;
     let mut four = Peer::connect(&broker, Version::V311, "four").await;
     // The peer closes its side when it has read the farewell; until then the broker waits a little.
-    let (ended, ()) = tokio::join!(broker.shutdown(), async {
+    let (ended, ()) = zip(broker.shutdown(), async {
         assert_eq!(five.recv().await, "DISCONNECT 8B");
         assert_eq!(five.recv().await, "EOF");
         drop(five);
         assert_eq!(four.recv().await, "EOF");
-    });
+    })
+    .await;
     assert_eq!(ended, Ok(()));
     assert_eq!(broker.shutdown().await, Ok(()), "twice is as good as once");
     assert_eq!(broker.stats().await, Err(Ended));
     assert_eq!(own.recv().await, Ok(None));
     assert_eq!(broker.events().recv().await, Ok(None));
     // Nobody listens there any more.
-    tokio::net::TcpStream::connect(address).await.unwrap_err();
+    assert!(dial(address).await.is_err());
 }
 
-#[tokio::test]
+#[rt::test]
 async fn the_broker_ends_with_its_last_handle() {
     let broker = broker().await;
     let other = broker.clone();
@@ -117,18 +120,18 @@ async fn the_broker_ends_with_its_last_handle() {
     assert_eq!(peer.recv().await, "EOF");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_panic_inside_ends_the_broker_with_an_error() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker, Version::V5, "c").await;
-    let (ended, ()) = tokio::join!(broker.serve(), broker.panic());
+    let (ended, ()) = zip(broker.serve(), broker.panic()).await;
     assert_eq!(ended, Err(ServeError::Panicked("a test asked for this panic".to_owned())));
     assert_eq!(broker.shutdown().await, ended);
     assert_eq!(broker.stats().await, Err(Ended));
     assert_eq!(peer.recv().await, "EOF", "the connections are cut");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_broker_that_cannot_start_says_why() {
     let first = broker().await;
     let taken = first.local_addrs()[0];
@@ -153,29 +156,13 @@ async fn a_broker_that_cannot_start_says_why() {
     assert!(matches!(Broker::bind(config).await, Err(BindError::Zero("mailbox"))));
 }
 
-#[tokio::test]
+#[rt::test]
 async fn it_listens_on_several_addresses() {
     let any = "127.0.0.1:0".parse().unwrap();
     let broker = Broker::bind(Config::listening_on([any, any])).await.unwrap();
     assert_eq!(broker.local_addrs().len(), 2);
-    for address in broker.local_addrs() {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    for &address in broker.local_addrs() {
+        let stream = dial(address).await.unwrap();
         Peer::over(stream, Version::V5).introduce("c").await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_command_is_forgotten_however_many_come_at_once() {
-    let broker = broker().await;
-    for _ in 0..20 {
-        let asked: Vec<_> = (0..200)
-            .map(|_| {
-                let broker = broker.clone();
-                tokio::spawn(async move { broker.stats().await })
-            })
-            .collect();
-        for answer in asked {
-            answer.await.unwrap().unwrap();
-        }
     }
 }

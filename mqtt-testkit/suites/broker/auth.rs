@@ -1,33 +1,28 @@
 //! Asking the program who may do what.
 
-use crate::broker_with;
-use crate::peer::{Peer, connect};
+use super::broker_with;
+use super::peer::{Peer, connect};
+use crate::adapter::broker::{Answer, Ask, BrokerHandle, Config, Question};
+use crate::rt;
+use futures_lite::future::yield_now;
 use mqtt_proto::{ReasonCode, Version};
-use mqtt_tokio::broker::{Answer, Ask, BrokerHandle, Config, Question};
-use std::sync::Arc;
-use tokio::sync::Notify;
 
-async fn broker_by<D>(decide: impl Fn(Ask) -> D + Send + Sync + 'static) -> BrokerHandle
+pub(crate) async fn broker_by<D>(decide: impl Fn(Ask) -> D + Send + Sync + 'static) -> BrokerHandle
 where
     D: Future<Output = Answer> + Send + 'static,
 {
     broker_with(|config| *config = std::mem::take(config).authorized_by(decide)).await
 }
 
-#[tokio::test]
-async fn the_answer_counts_inside_a_current_thread_runtime() {
-    the_answer_counts().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answer_counts_inside_a_multi_thread_runtime() {
-    the_answer_counts().await;
-}
-
+#[rt::test]
 async fn the_answer_counts() {
+    answers_count().await;
+}
+
+pub(crate) async fn answers_count() {
     let broker = broker_by(|ask: Ask| async move {
         // Whoever decides may wait for others of this runtime.
-        tokio::spawn(tokio::task::yield_now()).await.unwrap();
+        rt::spawn(yield_now()).await;
         match ask.question {
             Question::Publish { topic, .. } if topic != "open" => Answer::Deny(ReasonCode::NotAuthorized),
             _ if ask.client_id == "stranger" => Answer::Deny(ReasonCode::Banned),
@@ -47,15 +42,14 @@ async fn the_answer_counts() {
     assert_eq!(sub.recv().await, "PUBLISH open q0 \"2\"");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn only_who_is_asked_about_waits() {
-    let gate = Arc::new(Notify::new());
-    let pass = Arc::clone(&gate);
+    let (pass, gate) = async_channel::bounded(1);
     let broker = broker_by(move |ask: Ask| {
-        let gate = Arc::clone(&gate);
+        let gate = gate.clone();
         async move {
             if ask.client_id == "waits" {
-                gate.notified().await;
+                gate.recv().await.unwrap();
             }
             Answer::Allow
         }
@@ -64,11 +58,11 @@ async fn only_who_is_asked_about_waits() {
     let mut waits = Peer::open(&broker, Version::V311).await;
     waits.send(&connect(Version::V311, "waits")).await;
     let _other = Peer::connect(&broker, Version::V311, "other").await;
-    pass.notify_one();
+    pass.send(()).await.unwrap();
     assert_eq!(waits.recv().await, "CONNACK 00");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_panic_is_a_no() {
     let broker = broker_by(|ask: Ask| async move {
         assert_ne!(ask.client_id, "trap", "this client makes the authorizer panic");
@@ -79,19 +73,6 @@ async fn a_panic_is_a_no() {
     trap.send(&connect(Version::V5, "trap")).await;
     assert_eq!(trap.recv().await, "CONNACK 80");
     let _other = Peer::connect(&broker, Version::V5, "other").await;
-}
-
-#[test]
-fn a_runtime_that_ends_answers_nothing_any_more() {
-    let inner = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let broker = inner.block_on(broker_by(|_| std::future::pending()));
-    drop(inner);
-    let outer = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    outer.block_on(async {
-        let mut peer = Peer::open(&broker, Version::V5).await;
-        peer.send(&connect(Version::V5, "c")).await;
-        assert_eq!(peer.recv().await, "CONNACK 80");
-    });
 }
 
 #[test]

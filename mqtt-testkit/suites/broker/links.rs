@@ -1,23 +1,24 @@
 //! Native and foreign links.
 
-use crate::peer::{Peer, connect};
-use crate::{broker, broker_with};
+use super::peer::{Peer, connect};
+use super::{broker, broker_with};
+use crate::rt;
+use futures_lite::future::yield_now;
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use mqtt_proto::{ConnectRef, DisconnectRef, PacketRef, Version, WillRef};
+use mqtt_testkit::adapters::duplex;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 
 /// [MQTT-4.2-1] [MQTT-7.1.1-1] of 3.1.1
-#[tokio::test]
-async fn messages_go_through_inside_a_current_thread_runtime() {
-    messages_go_through().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_go_through_inside_a_multi_thread_runtime() {
-    messages_go_through().await;
-}
-
+#[rt::test]
 async fn messages_go_through() {
+    messages_do_go_through().await;
+}
+
+pub(crate) async fn messages_do_go_through() {
     let broker = broker().await;
     let mut sub = Peer::subscriber(&broker, "sub", "a/+").await;
     let mut five = Peer::connect(&broker, Version::V5, "five").await;
@@ -28,21 +29,20 @@ async fn messages_go_through() {
     broker.shutdown().await.unwrap();
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_packet_may_come_byte_by_byte() {
     let broker = broker().await;
     let mut peer = Peer::open(&broker, Version::V311).await;
     let mut bytes = Vec::new();
     connect(Version::V311, "slow").encode(Version::V311, &mut bytes).unwrap();
-    peer.stream.set_nodelay(true).unwrap();
     for byte in bytes {
         peer.stream.write_all(&[byte]).await.unwrap();
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     assert_eq!(peer.recv().await, "CONNACK 00");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_packet_may_be_larger_than_the_read_buffer() {
     let broker = broker_with(|config| config.read_buffer = 1000).await;
     let mut sub = Peer::subscriber(&broker, "sub", "#").await;
@@ -53,7 +53,7 @@ async fn a_packet_may_be_larger_than_the_read_buffer() {
     assert_eq!(got.len(), "PUBLISH t q0 \"\"".len() + large.len());
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_reader_that_falls_behind_gets_everything_in_order() {
     const COUNT: usize = 6_000;
     let broker = broker().await;
@@ -73,7 +73,7 @@ async fn a_reader_that_falls_behind_gets_everything_in_order() {
     }
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_lost_connection_is_a_lost_connection_and_a_goodbye_a_goodbye() {
     let broker = broker().await;
     let mut sub = Peer::subscriber(&broker, "sub", "will/#").await;
@@ -91,7 +91,7 @@ async fn a_lost_connection_is_a_lost_connection_and_a_goodbye_a_goodbye() {
     assert_eq!(sub.recv().await, "PUBLISH will/rude q0 \"gone\"");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn the_broker_closes_after_a_goodbye() {
     let broker = broker().await;
     let mut peer = Peer::connect(&broker, Version::V5, "c").await;
@@ -99,29 +99,31 @@ async fn the_broker_closes_after_a_goodbye() {
     assert_eq!(peer.recv().await, "EOF");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_farewell_survives_what_the_peer_still_sends() {
     let broker = broker().await;
     let peer = Peer::connect(&broker, Version::V5, "c").await;
     // A reserved packet type, and much behind it that nobody will read.
     let mut bytes = vec![0; 4_000_000];
     bytes[1] = 0;
-    let (mut read, mut write) = tokio::io::split(peer.stream);
-    let send = tokio::spawn(async move {
+    let (mut read, mut write) = futures_lite::io::split(peer.stream);
+    let send = rt::spawn(async move {
         // The broker may have closed meanwhile.
         let _ = write.write_all(&bytes).await;
         write
     });
     let mut farewell = Vec::new();
     while farewell.len() < 3 {
-        let n = tokio::io::AsyncReadExt::read_buf(&mut read, &mut farewell).await.unwrap();
+        let mut chunk = [0; 16];
+        let n = read.read(&mut chunk).await.unwrap();
         assert_ne!(n, 0, "closed before the farewell");
+        farewell.extend_from_slice(&chunk[..n]);
     }
     assert_eq!(farewell[..3], [0xE0, 1, 0x81]);
-    send.await.unwrap();
+    send.await;
 }
 
-#[tokio::test]
+#[rt::test]
 async fn who_says_nothing_is_cut() {
     let broker = broker_with(|config| config.broker.connect_timeout = Duration::from_millis(50)).await;
     let mut peer = Peer::open(&broker, Version::V311).await;
@@ -129,7 +131,7 @@ async fn who_says_nothing_is_cut() {
     assert_eq!(broker.stats().await.unwrap().connections, 0);
 }
 
-#[tokio::test]
+#[rt::test]
 async fn who_stays_silent_too_long_is_told() {
     let broker = broker().await;
     let mut peer = Peer::open(&broker, Version::V5).await;
@@ -140,7 +142,7 @@ async fn who_stays_silent_too_long_is_told() {
     assert_eq!(peer.recv().await, "EOF");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn one_too_many_is_turned_away() {
     let broker = broker_with(|config| config.broker.max_connections = 1).await;
     let _one = Peer::connect(&broker, Version::V311, "one").await;
@@ -148,12 +150,12 @@ async fn one_too_many_is_turned_away() {
     assert_eq!(two.recv().await, "EOF");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn any_stream_can_be_served() {
     let broker = broker().await;
     let mut sub = Peer::subscriber(&broker, "sub", "a").await;
-    let (ours, theirs) = tokio::io::duplex(64);
-    broker.serve_stream(theirs, Default::default()).await.unwrap();
+    let (ours, theirs) = duplex(64);
+    broker.serve_stream(rt::native(theirs), Default::default()).await.unwrap();
     let mut foreign = Peer::over(ours, Version::V311);
     foreign.introduce("foreign").await;
     foreign.subscribe("b").await;
@@ -165,11 +167,11 @@ async fn any_stream_can_be_served() {
     assert_eq!(foreign.recv().await, "EOF");
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_slow_stream_gets_everything_in_order() {
     let broker = broker().await;
-    let (ours, theirs) = tokio::io::duplex(1_000);
-    broker.serve_stream(theirs, Default::default()).await.unwrap();
+    let (ours, theirs) = duplex(1_000);
+    broker.serve_stream(rt::native(theirs), Default::default()).await.unwrap();
     let mut sub = Peer::over(ours, Version::V311);
     sub.introduce("sub").await;
     sub.subscribe("#").await;
@@ -185,11 +187,11 @@ async fn a_slow_stream_gets_everything_in_order() {
     }
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_foreign_peer_is_taken_leave_of() {
     let broker = broker().await;
-    let (ours, theirs) = tokio::io::duplex(64);
-    broker.serve_stream(theirs, Default::default()).await.unwrap();
+    let (ours, theirs) = duplex(64);
+    broker.serve_stream(rt::native(theirs), Default::default()).await.unwrap();
     let mut old = Peer::over(ours, Version::V5);
     old.introduce("same").await;
     let _new = Peer::connect(&broker, Version::V311, "same").await;
@@ -200,44 +202,30 @@ async fn a_foreign_peer_is_taken_leave_of() {
 /// A stream whose code panics.
 struct Bad;
 
-impl tokio::io::AsyncRead for Bad {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-        _: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
+impl futures_lite::AsyncRead for Bad {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
         panic!("a stream of the user's panics")
     }
 }
 
-impl tokio::io::AsyncWrite for Bad {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-        _: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::task::Poll::Pending
+impl futures_lite::AsyncWrite for Bad {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
     }
 
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
-#[tokio::test]
+#[rt::test]
 async fn a_stream_that_panics_ends_only_its_own_link() {
     let broker = broker().await;
-    broker.serve_stream(Bad, Default::default()).await.unwrap();
+    broker.serve_stream(rt::native(Bad), Default::default()).await.unwrap();
     while broker.stats().await.unwrap().connections > 0 {}
     let _works = Peer::connect(&broker, Version::V311, "c").await;
 }
