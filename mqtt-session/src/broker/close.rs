@@ -116,6 +116,10 @@ impl Broker {
         }
         self.return_to_groups(key);
         self.store_session(key);
+        if self.shutting_down && self.journal.is_on() {
+            // Its will and its end are stored, and due by their times after the restart.
+            return;
+        }
         self.settle_session(key);
     }
 
