@@ -5,6 +5,7 @@ use crate::settings::{Settings, Source};
 use crate::signal::{Signals, Stopped, Wanted};
 use mqtt_access::{Access, FileError, PasswordFile, Policy};
 use mqtt_proto::ReasonCode;
+use mqtt_tokio::Tokio;
 use mqtt_tokio::broker::{AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError};
 use std::collections::BTreeSet;
 use std::io;
@@ -105,7 +106,8 @@ async fn start(settings: Settings) -> Result<Running, Error> {
     let access =
         Access::new(decisions.policies.clone(), throttle).reporting_to(|text| tracing::error!("{text}"));
     let access = Arc::new(access);
-    let mut config = Config::default().authorized_by(Gate::new(Arc::clone(&access), settings.gate()));
+    let mut config =
+        Config::default().authorized_by(Gate::new(Tokio::default(), Arc::clone(&access), settings.gate()));
     config.listeners.clone_from(&settings.listeners);
     config.acls.clone_from(&decisions.acls);
     config.broker.clone_from(&settings.broker);

@@ -10,6 +10,7 @@ use super::session::{Delivery, Session};
 use super::{Broker, DropReason};
 use crate::Timestamp;
 use crate::acl::{Acl, Action, Identity, Mode};
+use crate::store::StoredAuthor;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -18,14 +19,6 @@ use mqtt_proto::{ReasonCode, TopicFilter};
 /// The tables by their number; none means that everybody may do everything.
 #[derive(Debug, Default)]
 pub(super) struct Acls(Vec<Arc<Acl>>);
-
-/// Who published what is retained, so that it goes with the right to publish it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    acl: u16,
-    user_name: Option<Box<str>>,
-    client_id: Box<str>,
-}
 
 impl Acls {
     pub(super) const fn is_empty(&self) -> bool {
@@ -47,9 +40,9 @@ impl Acls {
     }
 
     /// Whether the publisher of what is retained might still publish it.
-    pub(super) fn may_keep(&self, origin: &Origin, topic: &str) -> bool {
-        let who = Identity { user_name: origin.user_name.as_deref(), client_id: &origin.client_id };
-        self.allow(origin.acl, &who, Action::Write(topic))
+    pub(super) fn may_keep(&self, author: &StoredAuthor, topic: &str) -> bool {
+        let who = Identity { user_name: author.user_name.as_deref(), client_id: &author.client_id };
+        self.allow(author.acl, &who, Action::Write(topic))
     }
 
     /// Whether a CONNECT with a will to this topic is to be refused.
@@ -154,10 +147,10 @@ impl Broker {
         }
         let Some(session) = publisher.and_then(|key| self.sessions.get(key as usize)) else { return };
         if let Some(held) = self.messages.get_mut(message).filter(|held| held.retain) {
-            held.origin = Some(Box::new(Origin {
+            held.author = Some(Box::new(StoredAuthor {
                 acl: session.acl,
-                user_name: session.user_name.clone(),
-                client_id: session.client_id.clone(),
+                client_id: session.client_id.as_ref().into(),
+                user_name: session.user_name.as_deref().map(Into::into),
             }));
         }
     }

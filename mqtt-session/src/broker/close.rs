@@ -116,6 +116,10 @@ impl Broker {
         }
         self.return_to_groups(key);
         self.store_session(key);
+        if self.shutting_down && self.journal.is_on() {
+            // Its will and its end are stored, and due by their times after the restart.
+            return;
+        }
         self.settle_session(key);
     }
 
@@ -216,6 +220,7 @@ impl Broker {
         let stored = StoredSession {
             client_id: session.client_id.as_ref().into(),
             user_name: session.user_name.as_deref().map(Into::into),
+            acl: session.acl,
             expiry_secs: session.expiry_secs,
             disconnected_at,
         };

@@ -12,7 +12,7 @@ use crate::shared::alias::{InboundAliases, OutboundAliases};
 use crate::shared::keep_alive::KeepAlive;
 use crate::shared::rules::Rules;
 use crate::shared::window::Window;
-use crate::store::StoredWill;
+use crate::store::{StoredAuthor, StoredWill};
 use crate::{StoreOp, Timestamp};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -285,9 +285,12 @@ impl Broker {
         };
         if self.journal.is_on() {
             // Also of a session that is not stored: its connection counts as lost after a restart.
-            let client_id = session.client_id.as_ref().into();
-            let user_name = user_name.map(Into::into);
-            let will = StoredWill { message: held.to_stored(), delay_secs, client_id, user_name };
+            let author = StoredAuthor {
+                acl: session.acl,
+                client_id: session.client_id.as_ref().into(),
+                user_name: user_name.map(Into::into),
+            };
+            let will = StoredWill { message: held.to_stored(), delay_secs, author };
             self.journal.op(StoreOp::PutWill(session.id, Box::new(will)));
         }
     }

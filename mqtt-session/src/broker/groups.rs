@@ -79,20 +79,21 @@ impl Broker {
     }
 
     /// The member whose turn it is among those that can take a message now, and its place. Members
-    /// without a connection do not count, nor do those that may not read it.
-    fn ready_member(&self, group: &Group, held: &Held) -> Option<(usize, Member)> {
+    /// without a connection do not count.
+    fn ready_member(&self, group: &Group, message: MessageKey, qos: QoS) -> Option<(usize, Member)> {
+        let topic = self.messages.get(message)?.topic_str();
         let members = &group.members;
         let turn = group.turn % members.len().max(1);
         (turn..members.len()).chain(0..turn).find_map(|at| {
             let member = members.get(at)?;
             let session = self.sessions.get(member.session as usize)?;
-            if !self.acls.may_read(session, held.topic_str()) {
+            if !self.acls.may_read(session, topic) {
                 return None;
             }
             if session.local.is_none() {
                 let connection = self.connections.get(session.link?)?;
                 let busy = session.queue.len() + session.ledger.len();
-                let slots = match delivery_qos(held.qos, member.options.qos) {
+                let slots = match delivery_qos(qos, member.options.qos) {
                     QoS::AtMostOnce => self.config.max_queued_messages as usize,
                     _ => usize::from(connection.window.max()),
                 };
@@ -105,9 +106,8 @@ impl Broker {
     }
 
     /// As [`Broker::ready_member`], and moves the turn on.
-    fn choose_member(&mut self, key: GroupKey, message: MessageKey) -> Option<Member> {
-        let held = self.messages.get(message)?;
-        let (at, member) = self.ready_member(self.router.group(key)?, held)?;
+    fn choose_member(&mut self, key: GroupKey, message: MessageKey, qos: QoS) -> Option<Member> {
+        let (at, member) = self.ready_member(self.router.group(key)?, message, qos)?;
         if let Some(group) = self.router.group_mut(key) {
             group.turn = at + 1;
         }
@@ -119,7 +119,8 @@ impl Broker {
         let (Some(group), Some(held)) = (self.router.group(key), self.messages.get(message)) else {
             return Fate::Unwanted;
         };
-        if group.queue.is_empty() && self.ready_member(group, held).is_some() {
+        let (qos, size) = (held.qos, held.size());
+        if group.queue.is_empty() && self.ready_member(group, message, qos).is_some() {
             return Fate::Taken;
         }
         let persistent = |member: &Member| {
@@ -127,10 +128,10 @@ impl Broker {
                 (s.link.is_some() || s.outlives_link()) && self.acls.may_read(s, held.topic_str())
             })
         };
-        let fate = if held.qos == QoS::AtMostOnce || !group.members.iter().any(persistent) {
+        let fate = if qos == QoS::AtMostOnce || !group.members.iter().any(persistent) {
             Fate::Unwanted
         } else if group.queue.len() >= self.config.max_queued_messages as usize
-            || group.queued_bytes + held.size() > self.config.max_queued_bytes
+            || group.queued_bytes + size > self.config.max_queued_bytes
         {
             Fate::Refused
         } else {
@@ -146,7 +147,7 @@ impl Broker {
         let (qos, retain, size) = (held.qos, held.retain, held.size());
         let delivery = Delivery { message, group: Some(key), qos, retain, entry, ids: SubscriptionIds::None };
         let waits = self.router.group(key).is_some_and(|group| !group.queue.is_empty());
-        if !waits && let Some(member) = self.choose_member(key, message) {
+        if !waits && let Some(member) = self.choose_member(key, message, qos) {
             let _ = self.give_to_member(member, delivery, size);
             return;
         }
@@ -182,8 +183,8 @@ impl Broker {
     pub(super) fn pump_group(&mut self, key: GroupKey) {
         loop {
             let front = self.router.group(key).and_then(|group| group.queue.front());
-            let Some(message) = front.map(|front| front.message) else { return };
-            let member = self.choose_member(key, message);
+            let Some((message, qos)) = front.map(|front| (front.message, front.qos)) else { return };
+            let member = self.choose_member(key, message, qos);
             if member.is_none() && !self.is_for_nobody(key, message) {
                 return;
             }
@@ -192,14 +193,13 @@ impl Broker {
             let Some(delivery) = group.queue.pop_front() else { return };
             // Never below zero: the same size was added when it was queued.
             group.queued_bytes = group.queued_bytes.saturating_sub(size);
-            let stored = group.stored;
-            match member {
-                Some(member) => {
+            match (member, delivery.entry, group.stored) {
+                (Some(member), ..) => {
                     let _ = self.give_to_member(member, delivery, size);
                 }
-                None => {
+                (None, entry, stored) => {
                     self.dropped += 1;
-                    if let (Some(stored), Some(entry)) = (stored, delivery.entry) {
+                    if let (Some(entry), Some(stored)) = (entry, stored) {
                         self.journal.op(StoreOp::RemoveEntry(stored, entry));
                     }
                 }

@@ -169,13 +169,15 @@ impl Journal {
         recovered
     }
 
+    /// Whether everything that was emitted is safe, or is not going to be soon.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.failed || self.stored.0 >= self.last.0
+    }
+
     /// The store lost `from` and all after it: they are emitted again. Whether that is news.
     pub(super) fn fail(&mut self, from: StoreSeq, outputs: &mut VecDeque<Output>) -> bool {
-        if self.unconfirmed.back().is_none_or(|(seq, ..)| *seq < from) {
-            return false;
-        }
-        let news = !self.failed;
-        self.failed = true;
+        let news = self.on && !self.failed;
+        self.failed = self.on;
         for (seq, _, group) in &self.unconfirmed {
             if *seq >= from {
                 outputs.push_back(Output::Store(*seq, group.clone()));

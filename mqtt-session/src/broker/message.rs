@@ -1,8 +1,7 @@
 //! The messages that the broker holds, each once however many sessions want it.
 
-use super::access::Origin;
 use crate::Timestamp;
-use crate::store::{MessageId, StoredMessage};
+use crate::store::{MessageId, StoredAuthor, StoredMessage};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -27,7 +26,7 @@ pub(super) struct Held {
     pub(super) retained_at: u64,
     pub(super) expires: Timestamp,
     /// Who published it, if it is retained and rights matter.
-    pub(super) origin: Option<Box<Origin>>,
+    pub(super) author: Option<Box<StoredAuthor>>,
     /// Its number in the store, once it has one.
     pub(super) stored: Option<MessageId>,
 }
@@ -104,6 +103,7 @@ impl Held {
             qos: self.qos,
             retain: self.retain,
             expires_at: (self.expires != Timestamp::MAX).then_some(self.expires.as_micros()),
+            author: self.author.clone(),
         }
     }
 }
@@ -186,7 +186,7 @@ impl Messages {
             retain: message.retain,
             retained_at: 0,
             expires,
-            origin: None,
+            author: None,
             stored: None,
         };
         self.bytes += held.size();
@@ -210,8 +210,8 @@ impl Messages {
             retain: stored.retain,
             retained_at: 0,
             expires: stored.expires_at.map_or(Timestamp::MAX, Timestamp::from_micros),
-            origin: None,
             stored: None,
+            author: stored.author.clone(),
         };
         self.bytes += held.size();
         Some(MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX))

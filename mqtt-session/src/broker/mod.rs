@@ -287,7 +287,8 @@ impl Broker {
         self.finish();
     }
 
-    /// Everything up to `through` is stored.
+    /// Everything up to `through` is stored. When a store works again after a failure and nothing is
+    /// to be stored, any number tells that.
     pub fn handle_stored(&mut self, now: Timestamp, through: StoreSeq) {
         self.begin(now);
         if self.journal.confirm(through) {
@@ -305,6 +306,7 @@ impl Broker {
                 self.continue_reading(index);
             }
         }
+        self.take_leave();
         self.finish();
     }
 
@@ -317,6 +319,7 @@ impl Broker {
         if self.journal.fail(from, &mut self.outputs) {
             self.event(Event::StoreFailed);
         }
+        self.take_leave();
         self.finish();
     }
 
@@ -406,15 +409,24 @@ impl Broker {
         true
     }
 
-    /// Refuses new connections from now on, tells each client why (5.0: 0x8B) and hangs up. Wills
-    /// are published by their rules.
+    /// Refuses new connections and reads nothing more from now on; once everything is stored and
+    /// acknowledged, tells each client why (5.0: 0x8B) and hangs up. Wills are published by their
+    /// rules, or, with a store, after the restart.
     pub fn shutdown(&mut self, now: Timestamp) {
         self.begin(now);
         self.shutting_down = true;
+        self.take_leave();
+        self.finish();
+    }
+
+    /// Hangs up on everybody if the broker is shutting down and waits for nothing.
+    fn take_leave(&mut self) {
+        if !self.shutting_down || !self.journal.is_settled() {
+            return;
+        }
         for index in self.connections.indices() {
             self.hang_up(index, ReasonCode::ServerShuttingDown, true);
         }
-        self.finish();
     }
 
     /// The next thing to do; `None` when there is nothing more. Call it after each `handle_*` and

@@ -491,7 +491,7 @@ impl Drain<'_> {
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
         let size = held.size();
-        let revoked = held.origin.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
+        let revoked = held.author.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
         if revoked || held.is_expired(self.now) {
             self.drained.expired.push(message);
             self.drained.finished.push(delivery.uncounted(session, size));

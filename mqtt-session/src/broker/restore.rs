@@ -195,6 +195,7 @@ impl Restore {
         let broker = &mut self.broker;
         let mut session = Session::new(&stored.client_id, id);
         session.user_name = stored.user_name.as_deref().map(Into::into);
+        session.acl = stored.acl;
         session.expiry_secs = stored.expiry_secs;
         session.stored = true;
         // Which rights it has is known when it is back.
@@ -421,8 +422,9 @@ impl Restore {
             let key = match self.owners.get(&id.0) {
                 Some(&Owner::Session(key)) => key,
                 _ => {
-                    let mut session = Session::new(&will.client_id, id);
-                    session.user_name = will.user_name.as_deref().map(Into::into);
+                    let mut session = Session::new(&will.author.client_id, id);
+                    session.user_name = will.author.user_name.as_deref().map(Into::into);
+                    session.acl = will.author.acl;
                     let key =
                         SessionKey::try_from(broker.sessions.insert(session)).unwrap_or(SessionKey::MAX);
                     self.since.push((key, Some(now)));
