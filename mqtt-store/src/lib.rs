@@ -30,14 +30,23 @@
 //! # Ok::<(), mqtt_store::StoreError>(())
 //! ```
 #![forbid(unsafe_code)]
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(
+    not(any(test, feature = "suite")),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
+#[cfg(feature = "fjall")]
+mod disk;
 mod error;
 mod memory;
 mod sift;
 mod storage;
 mod store;
+#[cfg(feature = "suite")]
+pub mod suite;
 
+#[cfg(feature = "fjall")]
+pub use disk::{FjallOptions, FjallStore, Opened, Progress, Salvage};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use storage::{Histogram, Report, Storage, StorageHandle, StorageStats};

@@ -10,8 +10,8 @@ use mqtt_session::{StoreGroup, StoreOp};
 ///   least everything for which [`write`](Self::write) returned `Ok`.
 /// * The groups change contents as [`Contents`](mqtt_session::store::Contents) says, and
 ///   [`load`](Self::load) gives what
-///   [`Contents::records`](mqtt_session::store::Contents::records) gives, in that order. Only what
-///   belongs to a session or group that has no record (but a will) is left out: it may not be swept
+///   [`Contents::records`](mqtt_session::store::Contents::records) gives, in that order (texts that
+///   agree in 60,000 bytes may come in any order among themselves). Only what belongs to a session or group that has no record (but a will) is left out: it may not be swept
 ///   yet.
 /// * After an error nothing more is written until [`reopen`](Self::reopen) succeeded. Of the groups
 ///   of the failed call any prefix may be there then. They come again, which is harmless: every

@@ -1,0 +1,245 @@
+//! Reads fjall's journals, without changing them.
+//!
+//! fjall cuts a journal off where it stops making sense. After a crash that is right: the last batch
+//! was never acknowledged. But a flipped bit in the middle would cut off what was. So before fjall
+//! opens them, journals are read here, and what is sound behind the cut proves the damage.
+//!
+//! The format is that of fjall 3, whose exact version this crate requires. All numbers are
+//! little-endian:
+//!
+//! ```text
+//! batch  = 1, items u32, sequence u64, item.., 3, checksum u64, "FJL", 3
+//! item   = 2, kind u8, compression u8, keyspace u64, key u16, value u32, value u32, key.., value..
+//! ```
+//!
+//! The checksum is over the items.
+
+use super::layout::{Mark, SECRET_AT};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64;
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const MAGIC: [u8; 4] = *b"FJL\x03";
+const START_LEN: usize = 1 + 4 + 8;
+const ITEM_LEN: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
+/// From the start of a batch to the secret in its mark: the key of a mark is one byte.
+const TO_SECRET: usize = START_LEN + ITEM_LEN + 1 + SECRET_AT;
+
+/// A change as it stands in a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Item<'a> {
+    pub(super) keyspace: u64,
+    pub(super) key: &'a [u8],
+    /// `None` if the key is removed.
+    pub(super) value: Option<&'a [u8]>,
+}
+
+/// A batch that is whole: its checksum is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch<'a> {
+    pub(super) sequence: u64,
+    pub(super) items: Vec<Item<'a>>,
+    end: usize,
+}
+
+impl Batch<'_> {
+    /// The mark in front, if it is one of this store.
+    fn mark(&self, secret: &[u8; 16]) -> Option<Mark> {
+        let first = self.items.first()?;
+        Mark::decode(first.key, first.value?).ok().filter(|mark| mark.secret == *secret)
+    }
+}
+
+/// A journal, in memory: it is at most as large as fjall lets it grow, about 64 MB and a batch.
+#[derive(Debug)]
+pub(super) struct Journal {
+    bytes: Vec<u8>,
+}
+
+/// The journals in `store`, oldest first.
+pub(super) fn paths(store: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(store)? {
+        let path = entry?.path();
+        let number =
+            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
+        if let Some(number) = number
+            && path.extension().is_some_and(|extension| extension == "jnl")
+        {
+            found.push((number, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+impl Journal {
+    /// Reads a journal, without the zeros behind its end.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        let mut file = File::open(path)?;
+        let (mut chunk, nothing) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        // fjall makes a new journal longer than what is in it. Its last batch ends in no zero.
+        let mut zeros = 0;
+        loop {
+            let n = file.read(&mut chunk)?;
+            let Some(new) = chunk.get(..n).filter(|new| !new.is_empty()) else { break };
+            let empty = nothing.starts_with(new);
+            let last = if empty { None } else { new.iter().rposition(|byte| *byte != 0) };
+            let used = last.map_or(0, |last| last + 1);
+            if let Some(new) = new.get(..used).filter(|new| !new.is_empty()) {
+                bytes.resize(bytes.len() + zeros, 0);
+                bytes.extend_from_slice(new);
+                zeros = 0;
+            }
+            zeros += n - used;
+        }
+        Ok(Self { bytes })
+    }
+
+    fn batch_at(&self, at: usize) -> Option<Batch<'_>> {
+        let mut rest = Cursor { bytes: &self.bytes, at };
+        if rest.u8()? != START {
+            return None;
+        }
+        let count = u32::from_le_bytes(rest.array()?);
+        let sequence = u64::from_le_bytes(rest.array()?);
+        let first = rest.at;
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(rest.item()?);
+        }
+        let last = rest.at;
+        if rest.u8()? != END {
+            return None;
+        }
+        let sum = u64::from_le_bytes(rest.array()?);
+        let whole = rest.array()? == MAGIC && xxh3_64(self.bytes.get(first..last)?) == sum;
+        whole.then_some(Batch { sequence, items, end: rest.at })
+    }
+
+    /// The batches up to the first that is not whole, and where that is.
+    fn prefix(&self) -> (Vec<Batch<'_>>, usize) {
+        let mut at = 0;
+        let mut batches = Vec::new();
+        while let Some(batch) = self.batch_at(at) {
+            at = batch.end;
+            batches.push(batch);
+        }
+        (batches, at)
+    }
+
+    /// All batches that are whole, those behind a damage included: of these, only such as nobody but
+    /// this store can have written.
+    pub(super) fn batches(&self, secret: &[u8; 16]) -> Vec<Batch<'_>> {
+        let (mut batches, mut at) = self.prefix();
+        while let Some((batch, _)) = self.next_marked(at, secret) {
+            at = batch.end;
+            batches.push(batch);
+        }
+        batches
+    }
+
+    /// The first batch of this store that is whole and begins at or behind `from`.
+    fn next_marked(&self, from: usize, secret: &[u8; 16]) -> Option<(Batch<'_>, Mark)> {
+        let mut at = from;
+        loop {
+            let window = self.bytes.get(at.checked_add(TO_SECRET)?..)?;
+            let start = at + window.windows(secret.len()).position(|bytes| bytes == secret)?;
+            if let Some(batch) = self.batch_at(start)
+                && let Some(mark) = batch.mark(secret)
+            {
+                return Some((batch, mark));
+            }
+            at = start + 1;
+        }
+    }
+
+    /// Where the last whole batch ends, or what proves that this journal lost something that was
+    /// acknowledged. `followed` tells that another journal comes after it.
+    pub(super) fn check(&self, secret: &[u8; 16], followed: bool) -> Result<u64, String> {
+        let (batches, end) = self.prefix();
+        if let Some(number) = out_of_sequence(&batches, secret) {
+            return Err(format!("the sequence number of batch {number} is wrong"));
+        }
+        if end == self.bytes.len() {
+            return Ok(end as u64);
+        }
+        if followed {
+            return Err(format!("no batch at byte {end}, and the journal goes on in another file"));
+        }
+        let last = batches.iter().rev().find_map(|batch| batch.mark(secret));
+        let last = last.map_or(0, |mark| mark.batch);
+        let mut at = end;
+        while let Some((batch, mark)) = self.next_marked(at, secret) {
+            if mark.synced > last {
+                let number = mark.batch;
+                return Err(format!(
+                    "no batch at byte {end}, and batch {number} behind it was written when what lay there was safe"
+                ));
+            }
+            at = batch.end;
+        }
+        // A program that is killed leaves the beginning of what it wrote. This was written to its end.
+        if self.bytes.ends_with(&MAGIC) {
+            return Err(format!("the checksum of the batch at byte {end} is wrong"));
+        }
+        Ok(end as u64)
+    }
+}
+
+/// The number of a batch whose sequence number, over which fjall has no checksum, is not between
+/// those that its own mark and the next one tell.
+fn out_of_sequence(batches: &[Batch<'_>], secret: &[u8; 16]) -> Option<u64> {
+    /// No program makes so many changes between two of its own.
+    const APART: u64 = 1 << 32;
+    let marked = || batches.iter().filter_map(|batch| Some((batch.sequence, batch.mark(secret)?)));
+    let next = marked().skip(1).map(|(_, mark)| mark.sequence).map(Some).chain([None]);
+    marked().zip(next).find_map(|((sequence, mark), next)| {
+        let bound = next.unwrap_or_else(|| mark.sequence.saturating_add(APART));
+        (!(mark.sequence..bound).contains(&sequence)).then_some(mark.batch)
+    })
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(n)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn item(&mut self) -> Option<Item<'a>> {
+        if self.u8()? != ITEM {
+            return None;
+        }
+        let kind = self.u8()?;
+        let uncompressed = self.u8()? == 0;
+        let keyspace = u64::from_le_bytes(self.array()?);
+        let key_len = u16::from_le_bytes(self.array()?);
+        let value_len = u32::from_le_bytes(self.array()?);
+        let stored_len = u32::from_le_bytes(self.array()?);
+        let key = self.take(key_len.into())?;
+        let value = self.take(stored_len.try_into().ok()?)?;
+        // Other kinds exist; this crate writes these two.
+        let known = uncompressed && value_len == stored_len && kind <= 1;
+        known.then_some(Item { keyspace, key, value: (kind == 0).then_some(value) })
+    }
+}
