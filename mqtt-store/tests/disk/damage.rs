@@ -1,8 +1,6 @@
 //! Flipped bits and cut files: never a panic, never wrong data, and what is readable goes on.
 
-mod common;
-
-use common::{after, append, copy, files, group, load, nth, open, put_message, put_session, write};
+use super::common::{after, append, copy, files, group, load, nth, open, put_message, put_session, write};
 use mqtt_session::StoreOp;
 use mqtt_store::{FjallOptions, FjallStore, Store, StoreErrorKind};
 use std::fs;
@@ -101,6 +99,8 @@ fn judge(path: &Path, groups: u64, what: &str, seen: &mut Seen) {
 #[test]
 fn flipped_bits() {
     const GROUPS: u64 = 60;
+    // More on demand: it takes a while.
+    let places = std::env::var("MQTT_STORE_PLACES").map_or(10, |n| n.parse().expect("a number"));
     let dir = tempfile::tempdir().expect("a directory");
     make(dir.path(), GROUPS);
     let mut seen = Seen::default();
@@ -109,8 +109,8 @@ fn flipped_bits() {
     for name in &names {
         let bytes = fs::read(name).expect("a file");
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        // Some tens of places in each file, its first bytes and its last among them.
-        let step = (used / 40).max(1);
+        // Some places in each file, its first bytes and its last among them.
+        let step = (used / places).max(1);
         for at in (0..used).step_by(step).chain(used.saturating_sub(3)..used) {
             let damaged = tempfile::tempdir().expect("a directory");
             copy(dir.path(), damaged.path());
@@ -122,7 +122,7 @@ fn flipped_bits() {
         }
     }
     println!("{seen:?}");
-    assert!(seen.salvaged > 100, "{seen:?}");
+    assert!(seen.salvaged > 50, "{seen:?}");
     // Only the last batch of a journal can look as if it had not been written to its end.
     assert!(seen.shorter < 20, "{seen:?}");
 }

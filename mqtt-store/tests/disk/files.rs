@@ -1,8 +1,8 @@
 //! The store on disk and its files: who may open it, what a kill leaves, what it gives back.
 
-mod common;
-
-use common::{after, append, copy, files, group, load, nth, open, put_message, put_session, remove, write};
+use super::common::{
+    after, append, copy, files, group, load, nth, open, put_message, put_session, remove, write,
+};
 use mqtt_store::{FjallOptions, FjallStore, Store, StoreErrorKind};
 use std::fs;
 use std::path::Path;
