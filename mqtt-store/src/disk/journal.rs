@@ -16,7 +16,7 @@
 
 use super::layout::{Mark, SECRET_AT};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,6 +25,7 @@ const ITEM: u8 = 2;
 const END: u8 = 3;
 const MAGIC: [u8; 4] = *b"FJL\x03";
 const START_LEN: usize = 1 + 4 + 8;
+const END_LEN: usize = 1 + 8 + MAGIC.len();
 const ITEM_LEN: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
 /// From the start of a batch to the secret in its mark: the key of a mark is one byte.
 const TO_SECRET: usize = START_LEN + ITEM_LEN + 1 + SECRET_AT;
@@ -54,7 +55,8 @@ impl Batch<'_> {
     }
 }
 
-/// A journal, in memory: it is at most as large as fjall lets it grow, about 64 MB and a batch.
+/// A journal or the end of one, in memory. A whole one is read for salvaging only: it has up to
+/// 64 MB and a batch.
 #[derive(Debug)]
 pub(super) struct Journal {
     bytes: Vec<u8>,
@@ -78,10 +80,11 @@ pub(super) fn paths(store: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Journal {
-    /// Reads a journal, without the zeros behind its end.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
+    /// Reads a journal from byte `from` on, without the zeros behind its end.
+    pub(super) fn read(path: &Path, from: u64) -> io::Result<Self> {
         let mut bytes = Vec::new();
         let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
         let (mut chunk, nothing) = (vec![0; 1 << 20], vec![0; 1 << 20]);
         // fjall makes a new journal longer than what is in it. Its last batch ends in no zero.
         let mut zeros = 0;
@@ -102,24 +105,7 @@ impl Journal {
     }
 
     fn batch_at(&self, at: usize) -> Option<Batch<'_>> {
-        let mut rest = Cursor { bytes: &self.bytes, at };
-        if rest.u8()? != START {
-            return None;
-        }
-        let count = u32::from_le_bytes(rest.array()?);
-        let sequence = u64::from_le_bytes(rest.array()?);
-        let first = rest.at;
-        let mut items = Vec::new();
-        for _ in 0..count {
-            items.push(rest.item()?);
-        }
-        let last = rest.at;
-        if rest.u8()? != END {
-            return None;
-        }
-        let sum = u64::from_le_bytes(rest.array()?);
-        let whole = rest.array()? == MAGIC && xxh3_64(self.bytes.get(first..last)?) == sum;
-        whole.then_some(Batch { sequence, items, end: rest.at })
+        batch_at(&self.bytes, at)
     }
 
     /// The batches up to the first that is not whole, and where that is.
@@ -158,51 +144,110 @@ impl Journal {
             at = start + 1;
         }
     }
+}
 
-    /// Where the last whole batch ends, or what proves that this journal lost something that was
-    /// acknowledged. `followed` tells that another journal comes after it.
-    pub(super) fn check(&self, secret: &[u8; 16], followed: bool) -> Result<u64, String> {
-        let (batches, end) = self.prefix();
-        if let Some(number) = out_of_sequence(&batches, secret) {
-            return Err(format!("the sequence number of batch {number} is wrong"));
+/// The batch at `at`, if it is whole.
+fn batch_at(bytes: &[u8], at: usize) -> Option<Batch<'_>> {
+    let mut rest = Cursor { bytes, at };
+    if rest.u8()? != START {
+        return None;
+    }
+    let count = u32::from_le_bytes(rest.array()?);
+    let sequence = u64::from_le_bytes(rest.array()?);
+    let first = rest.at;
+    let mut items = Vec::new();
+    for _ in 0..count {
+        items.push(rest.item()?);
+    }
+    let last = rest.at;
+    if rest.u8()? != END {
+        return None;
+    }
+    let sum = u64::from_le_bytes(rest.array()?);
+    let whole = rest.array()? == MAGIC && xxh3_64(bytes.get(first..last)?) == sum;
+    whole.then_some(Batch { sequence, items, end: rest.at })
+}
+
+/// Reads as much as looks like a batch into `buffer`; `false` if it does not.
+fn read_batch(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    let mut more = |buffer: &mut Vec<u8>, n: usize| -> io::Result<Option<usize>> {
+        let at = buffer.len();
+        // Grows by what is there, whatever a length claims.
+        let read = reader.by_ref().take(n as u64).read_to_end(buffer)?;
+        Ok((read == n).then_some(at))
+    };
+    buffer.clear();
+    if more(buffer, START_LEN)?.is_none() {
+        return Ok(false);
+    }
+    let mut start = Cursor { bytes: buffer, at: 0 };
+    let (Some(START), Some(count)) = (start.u8(), start.array()) else { return Ok(false) };
+    for _ in 0..u32::from_le_bytes(count) {
+        let Some(at) = more(buffer, ITEM_LEN)? else { return Ok(false) };
+        let Some(len) = (Cursor { bytes: buffer, at }).item_len() else { return Ok(false) };
+        if more(buffer, len)?.is_none() {
+            return Ok(false);
         }
-        if end == self.bytes.len() {
-            return Ok(end as u64);
+    }
+    Ok(more(buffer, END_LEN)?.is_some())
+}
+
+/// Where the last whole batch of a journal ends, or what proves that it lost something that was
+/// acknowledged. `followed` tells that another journal comes after it.
+pub(super) fn check(path: &Path, secret: &[u8; 16], followed: bool) -> io::Result<Result<u64, String>> {
+    /// No program makes so many changes between two of its own.
+    const APART: u64 = 1 << 32;
+    let out_of_sequence = |number| Ok(Err(format!("the sequence number of batch {number} is wrong")));
+    let mut reader = BufReader::with_capacity(256 << 10, File::open(path)?);
+    let (mut buffer, mut end) = (Vec::new(), 0);
+    let mut last: Option<(u64, Mark)> = None;
+    while read_batch(&mut reader, &mut buffer)?
+        && let Some(batch) = batch_at(&buffer, 0)
+    {
+        end += batch.end as u64;
+        let Some(mark) = batch.mark(secret) else { continue };
+        // fjall has no checksum over sequence numbers. Two marks tell what lies between them.
+        if let Some((sequence, before)) = last
+            && !(before.sequence..mark.sequence).contains(&sequence)
+        {
+            return out_of_sequence(before.batch);
+        }
+        last = Some((batch.sequence, mark));
+    }
+    if let Some((sequence, mark)) = last
+        && sequence.checked_sub(mark.sequence).is_none_or(|apart| apart > APART)
+    {
+        return out_of_sequence(mark.batch);
+    }
+    let tail = Journal::read(path, end)?;
+    let last = last.map_or(0, |(_, mark)| mark.batch);
+    Ok(tail
+        .lost(secret, last, followed)
+        .map_or(Ok(end), |what| Err(format!("no batch at byte {end}, {what}"))))
+}
+
+impl Journal {
+    /// What proves that this, behind batch number `last`, was whole once.
+    fn lost(&self, secret: &[u8; 16], last: u64, followed: bool) -> Option<String> {
+        if self.bytes.is_empty() {
+            return None;
         }
         if followed {
-            return Err(format!("no batch at byte {end}, and the journal goes on in another file"));
+            return Some("and the journal goes on in another file".to_owned());
         }
-        let last = batches.iter().rev().find_map(|batch| batch.mark(secret));
-        let last = last.map_or(0, |mark| mark.batch);
-        let mut at = end;
+        let mut at = 0;
         while let Some((batch, mark)) = self.next_marked(at, secret) {
             if mark.synced > last {
                 let number = mark.batch;
-                return Err(format!(
-                    "no batch at byte {end}, and batch {number} behind it was written when what lay there was safe"
+                return Some(format!(
+                    "and batch {number} behind it was written when what lay there was safe"
                 ));
             }
             at = batch.end;
         }
         // A program that is killed leaves the beginning of what it wrote. This was written to its end.
-        if self.bytes.ends_with(&MAGIC) {
-            return Err(format!("the checksum of the batch at byte {end} is wrong"));
-        }
-        Ok(end as u64)
+        self.bytes.ends_with(&MAGIC).then(|| "and something with the end of one".to_owned())
     }
-}
-
-/// The number of a batch whose sequence number, over which fjall has no checksum, is not between
-/// those that its own mark and the next one tell.
-fn out_of_sequence(batches: &[Batch<'_>], secret: &[u8; 16]) -> Option<u64> {
-    /// No program makes so many changes between two of its own.
-    const APART: u64 = 1 << 32;
-    let marked = || batches.iter().filter_map(|batch| Some((batch.sequence, batch.mark(secret)?)));
-    let next = marked().skip(1).map(|(_, mark)| mark.sequence).map(Some).chain([None]);
-    marked().zip(next).find_map(|((sequence, mark), next)| {
-        let bound = next.unwrap_or_else(|| mark.sequence.saturating_add(APART));
-        (!(mark.sequence..bound).contains(&sequence)).then_some(mark.batch)
-    })
 }
 
 struct Cursor<'a> {
@@ -224,6 +269,19 @@ impl<'a> Cursor<'a> {
 
     fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// How much follows the fixed part of an item.
+    fn item_len(&mut self) -> Option<usize> {
+        if self.u8()? != ITEM {
+            return None;
+        }
+        // Kind, compression, keyspace.
+        self.take(1 + 1 + 8)?;
+        let key_len = u16::from_le_bytes(self.array()?);
+        let _value_len: [u8; 4] = self.array()?;
+        let stored_len = u32::from_le_bytes(self.array()?);
+        usize::from(key_len).checked_add(stored_len.try_into().ok()?)
     }
 
     fn item(&mut self) -> Option<Item<'a>> {

@@ -142,7 +142,7 @@ impl Reading<'_> {
     fn journals(&mut self, store: &Path, secret: &[u8; 16]) -> lsm_tree::Result<()> {
         for path in journal::paths(store)? {
             // The system failing to read is no reason to give up what the others have.
-            let Ok(journal) = Journal::read(&path) else { continue };
+            let Ok(journal) = Journal::read(&path, 0) else { continue };
             for batch in journal.batches(secret) {
                 for item in batch.items.iter().filter(|item| item.keyspace == RECORDS) {
                     self.take(item.key, item.value, batch.sequence)?;

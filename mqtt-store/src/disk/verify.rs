@@ -5,7 +5,7 @@
 //! matters has a checksum: the manifest in the file that names it, tables in the manifest, batches in
 //! journals. Nothing here writes.
 
-use super::journal::{self, Journal};
+use super::journal;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ pub(super) fn journals(store: &Path, secret: &[u8; 16]) -> io::Result<Finding> {
     }
     let mut tails = Vec::new();
     for (i, path) in paths.iter().enumerate() {
-        match Journal::read(path)?.check(secret, i + 1 < paths.len()) {
+        match journal::check(path, secret, i + 1 < paths.len())? {
             Ok(end) if end < std::fs::metadata(path)?.len() => {
                 tails.push(Tail { path: path.clone(), end });
             }
