@@ -1,8 +1,8 @@
-//! Between the broker machine and the sockets, for any runtime.
+//! Between the machines and the sockets, for any runtime.
 //!
-//! The machine of `mqtt-session` takes bytes and gives bytes. An adapter owns sockets, tasks and
-//! timers of one runtime. What every adapter would otherwise write again stands here, without a
-//! socket, a task or a timer:
+//! The machines of `mqtt-session` take bytes and give bytes. An adapter owns sockets, tasks and
+//! timers of one runtime. What every adapter would otherwise write again stands here, and needs no
+//! runtime:
 //!
 //! * [`Shard`] owns the machine and its links, obeys the machine's outputs, and writes each dirty
 //!   link once per turn through [`Wire`], the adapter's handle of a socket.
@@ -11,6 +11,9 @@
 //! * [`Command`] is what other threads want of a shard; replies come through callbacks, so that no
 //!   channel of any runtime appears here.
 //! * [`Clock`] turns the machine's time into the operating system's and back.
+//! * `client` (feature `client`) is the whole client but for sockets, timer and executor, and `broker`
+//!   (feature `broker`) the same of a broker's thread. `runtime` holds the few traits by which an
+//!   adapter brings these.
 //!
 //! # The turn
 //!
@@ -25,12 +28,17 @@
 //!                         sleep until shard.deadline() at most
 //! ```
 //!
-//! Nothing in this crate calls into code of the program's user: whatever could do that leaves as an
+//! Nothing in the shard calls into code of the program's user: whatever could do that leaves as an
 //! [`Effect`], to be performed when nobody borrows the shard.
 
+#[cfg(feature = "broker")]
+pub mod broker;
+#[cfg(feature = "client")]
+pub mod client;
 mod clock;
 mod command;
 mod link;
+pub mod runtime;
 mod shard;
 mod stack;
 

@@ -116,7 +116,7 @@ impl Flow {
 fn session(id: u64) -> Vec<StoreOp> {
     let client_id = format!("client-{id}");
     let record =
-        StoredSession { client_id, user_name: None, expiry_secs: u32::MAX, disconnected_at: Some(0) };
+        StoredSession { client_id, user_name: None, acl: 0, expiry_secs: u32::MAX, disconnected_at: Some(0) };
     let (session, filter) = (SessionId(id), format!("to/{id}/#"));
     let options = SubscriptionOptions::from(QoS::AtLeastOnce);
     vec![
@@ -138,6 +138,7 @@ fn message(id: u64, session: u64) -> Vec<StoreOp> {
         qos,
         retain: false,
         expires_at: None,
+        author: None,
     };
     let (session, entry) = (SessionId(session), EntryId(id));
     let delivery = StoredDelivery { session, entry, qos, retain: false, subscription_ids: Box::default() };

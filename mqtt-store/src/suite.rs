@@ -22,8 +22,8 @@ use crate::{Loaded, Store};
 use bytes::Bytes;
 use mqtt_proto::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use mqtt_session::store::{
-    Contents, EntryId, MessageId, SessionId, StoredClock, StoredDelivery, StoredLimits, StoredMessage,
-    StoredSession, StoredStage, StoredWill,
+    Contents, EntryId, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery, StoredLimits,
+    StoredMessage, StoredSession, StoredStage, StoredWill,
 };
 use mqtt_session::{StoreGroup, StoreOp, Timestamp};
 use proptest::collection::vec;
@@ -72,7 +72,7 @@ pub fn group(ops: impl IntoIterator<Item = StoreOp>) -> StoreGroup {
 
 fn session(id: u64) -> StoreOp {
     let client_id = format!("client-{id}");
-    let record = StoredSession { client_id, user_name: None, expiry_secs: 60, disconnected_at: None };
+    let record = StoredSession { client_id, user_name: None, acl: 0, expiry_secs: 60, disconnected_at: None };
     StoreOp::PutSession(SessionId(id), Box::new(record))
 }
 
@@ -84,6 +84,7 @@ fn body(topic: &str, payload: &[u8]) -> StoredMessage {
         qos: QoS::AtLeastOnce,
         retain: false,
         expires_at: None,
+        author: None,
     }
 }
 
@@ -147,8 +148,7 @@ fn what_is_void_is_not_loaded_and_goes<P: Place>(place: &P) {
                 Box::new(StoredWill {
                     message: body("will", b"gone"),
                     delay_secs: 1,
-                    client_id: "c".to_owned(),
-                    user_name: None,
+                    author: StoredAuthor::default(),
                 }),
             ),
         ];
@@ -192,12 +192,15 @@ fn the_largest_and_the_smallest_come_back<P: Place>(place: &P) {
     let ops = |texts: [&str; 3], id: u64| {
         let owner = SessionId(id);
         let texts = texts.map(str::to_owned);
+        let author =
+            StoredAuthor { acl: u16::MAX, client_id: texts[0].clone(), user_name: Some(String::new()) };
         let mut ops = vec![
             StoreOp::PutSession(
                 owner,
                 Box::new(StoredSession {
                     client_id: texts[0].clone(),
                     user_name: Some(texts[0].clone()),
+                    acl: u16::MAX,
                     expiry_secs: u32::MAX,
                     disconnected_at: Some(u64::MAX),
                 }),
@@ -210,6 +213,7 @@ fn the_largest_and_the_smallest_come_back<P: Place>(place: &P) {
                     qos: QoS::ExactlyOnce,
                     retain: true,
                     expires_at: Some(u64::MAX),
+                    author: Some(author.clone().into()),
                     ..body(&texts[0], &vec![7; 300 << 10])
                 }),
             ),
@@ -237,12 +241,7 @@ fn the_largest_and_the_smallest_come_back<P: Place>(place: &P) {
             ),
             StoreOp::PutWill(
                 owner,
-                Box::new(StoredWill {
-                    message: body(&texts[0], b""),
-                    delay_secs: u32::MAX,
-                    client_id: texts[0].clone(),
-                    user_name: Some(String::new()),
-                }),
+                Box::new(StoredWill { message: body(&texts[0], b""), delay_secs: u32::MAX, author }),
             ),
         ];
         for filter in texts {
@@ -402,6 +401,7 @@ impl Model {
                 let record = StoredSession {
                     client_id: format!("client-{id}"),
                     user_name: Some("user".to_owned()),
+                    acl: b,
                     expiry_secs: b.into(),
                     disconnected_at: Some(a.into()),
                 };
@@ -467,8 +467,7 @@ impl Model {
                 let will = StoredWill {
                     message: body("will", &b.to_be_bytes()),
                     delay_secs: b.into(),
-                    client_id: format!("client-{id}"),
-                    user_name: None,
+                    author: StoredAuthor { acl: a, client_id: format!("client-{id}"), user_name: None },
                 };
                 vec![StoreOp::PutWill(SessionId(id), Box::new(will))]
             }

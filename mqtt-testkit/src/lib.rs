@@ -2,9 +2,11 @@
 //!
 //! [`World`] runs a broker machine on virtual time with peers that send whatever packets a test
 //! wants, well formed or not. [`brief`] writes a packet in a few characters, so that a test can list
-//! what it expects.
+//! what it expects. `adapters` (feature `adapters`) is one script for every runtime adapter.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "adapters")]
+pub mod adapters;
 mod brief;
 mod pair;
 mod world;

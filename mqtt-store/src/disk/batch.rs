@@ -155,6 +155,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             expires_at: None,
+            author: None,
         };
         let delivery = StoredDelivery {
             session: SessionId(1),

@@ -195,7 +195,11 @@ pub(super) fn explain(path: &Path, doing: &str, error: fjall::Error) -> StoreErr
         fjall::Error::InvalidVersion(_) => {
             of(StoreErrorKind::NewerFormat, "its database has a format that is not known")
         }
-        fjall::Error::Poisoned => of(StoreErrorKind::Io, "fjall stopped after an error of the disk"),
+        // It does not tell why.
+        fjall::Error::Poisoned => match probe(path) {
+            Ok(()) => of(StoreErrorKind::Io, "fjall stopped after an error of the disk"),
+            Err(error) => of_io(path, doing, &error),
+        },
         error @ (fjall::Error::JournalRecovery(_)
         | fjall::Error::Decompress(_)
         | fjall::Error::InvalidTrailer
@@ -203,6 +207,13 @@ pub(super) fn explain(path: &Path, doing: &str, error: fjall::Error) -> StoreErr
         | fjall::Error::Unrecoverable) => of(StoreErrorKind::Damaged, &format!("{error:?}")),
         error => of(StoreErrorKind::Io, &format!("{error:?}")),
     }
+}
+
+/// Whether the disk takes anything.
+fn probe(path: &Path) -> std::io::Result<()> {
+    let file = path.join("probe");
+    let probed = std::fs::write(&file, [1; 256 << 10]);
+    std::fs::remove_file(file).and(probed)
 }
 
 /// What an error of a tree means.

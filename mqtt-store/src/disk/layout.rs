@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use mqtt_proto::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use mqtt_session::store::{
-    EntryId, MessageId, SessionId, StoredClock, StoredDelivery, StoredLimits, StoredMessage, StoredSession,
-    StoredStage, StoredWill,
+    EntryId, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery, StoredLimits, StoredMessage,
+    StoredSession, StoredStage, StoredWill,
 };
 use mqtt_session::{StoreOp, Timestamp};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -151,14 +151,27 @@ impl Value {
     }
 
     fn message(self, message: &StoredMessage) -> Self {
-        let StoredMessage { body, topic_len, properties_len, qos, retain, expires_at } = message;
+        let StoredMessage { body, topic_len, properties_len, qos, retain, expires_at, author } = message;
         self.u8(qos.as_u8() | u8::from(*retain) << 2)
             .option(*expires_at)
+            .optional_author(author.as_deref())
             .u16(*topic_len)
             .u32(*properties_len)
             // Bodies of the protocol are shorter than 2^32 bytes.
             .u32(body.len() as u32)
             .raw(body)
+    }
+
+    fn author(self, author: &StoredAuthor) -> Self {
+        let StoredAuthor { acl, client_id, user_name } = author;
+        self.u16(*acl).text(client_id).optional_text(user_name.as_deref())
+    }
+
+    fn optional_author(self, author: Option<&StoredAuthor>) -> Self {
+        match author {
+            None => self.u8(0),
+            Some(author) => self.u8(1).author(author),
+        }
     }
 
     fn under(mut self, key: Vec<u8>) -> Change {
@@ -177,12 +190,16 @@ pub(super) fn encode(op: &StoreOp, to: &mut Vec<Change>) {
         StoreOp::PutClock(StoredClock { time, unix_ms }) => {
             Value::new(16).u64(time.as_micros()).u64(*unix_ms).under(key(tag::CLOCK, &[]))
         }
-        StoreOp::PutSession(id, session) => Value::new(64)
-            .u32(session.expiry_secs)
-            .option(session.disconnected_at)
-            .text(&session.client_id)
-            .optional_text(session.user_name.as_deref())
-            .under(key(tag::SESSION, &[id.0])),
+        StoreOp::PutSession(id, session) => {
+            let StoredSession { client_id, user_name, acl, expiry_secs, disconnected_at } = &**session;
+            Value::new(64)
+                .u32(*expiry_secs)
+                .option(*disconnected_at)
+                .u16(*acl)
+                .text(client_id)
+                .optional_text(user_name.as_deref())
+                .under(key(tag::SESSION, &[id.0]))
+        }
         StoreOp::DeleteSession(id) => Change::remove(key(tag::SESSION, &[id.0])),
         StoreOp::PutPacketId(session, id) => {
             Value::new(2).u16(id.get()).under(key(tag::PACKET_ID, &[session.0]))
@@ -239,12 +256,14 @@ pub(super) fn encode(op: &StoreOp, to: &mut Vec<Change>) {
             Value::new(9).u64(message.0).rest_of(topic).under(text_key(tag::RETAINED, None, topic))
         }
         StoreOp::DeleteRetained(topic) => Change::remove(text_key(tag::RETAINED, None, topic)),
-        StoreOp::PutWill(session, will) => Value::new(64 + will.message.body.len())
-            .u32(will.delay_secs)
-            .text(&will.client_id)
-            .optional_text(will.user_name.as_deref())
-            .message(&will.message)
-            .under(key(tag::WILL, &[session.0])),
+        StoreOp::PutWill(session, will) => {
+            let StoredWill { message, delay_secs, author } = &**will;
+            Value::new(64 + message.body.len())
+                .u32(*delay_secs)
+                .author(author)
+                .message(message)
+                .under(key(tag::WILL, &[session.0]))
+        }
         StoreOp::DeleteWill(session) => Change::remove(key(tag::WILL, &[session.0])),
     };
     to.push(change);
@@ -332,9 +351,18 @@ impl<'a> Reader<'a> {
         PacketId::new(self.u16()?).ok_or(Corrupt)
     }
 
+    fn author(&mut self) -> Result<StoredAuthor, Corrupt> {
+        Ok(StoredAuthor { acl: self.u16()?, client_id: self.text()?, user_name: self.optional_text()? })
+    }
+
+    fn optional_author(&mut self) -> Result<Option<Box<StoredAuthor>>, Corrupt> {
+        if self.flag()? { self.author().map(|author| Some(Box::new(author))) } else { Ok(None) }
+    }
+
     fn message(&mut self) -> Result<StoredMessage, Corrupt> {
         let flags = self.u8()?;
         let expires_at = self.option()?;
+        let author = self.optional_author()?;
         let (topic_len, properties_len, len) = (self.u16()?, self.u32()?, self.u32()?);
         if u64::from(topic_len) + u64::from(properties_len) > u64::from(len) {
             return Err(Corrupt);
@@ -347,6 +375,7 @@ impl<'a> Reader<'a> {
             qos: QoS::from_u8(flags & 3).ok_or(Corrupt)?,
             retain: flags & 4 != 0,
             expires_at,
+            author,
         })
     }
 }
@@ -381,9 +410,9 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Option<StoreOp>, Corrup
             StoreOp::PutClock(StoredClock { time: Timestamp::from_micros(v.u64()?), unix_ms: v.u64()? })
         }
         tag::SESSION => {
-            let (expiry_secs, disconnected_at) = (v.u32()?, v.option()?);
+            let (expiry_secs, disconnected_at, acl) = (v.u32()?, v.option()?, v.u16()?);
             let (client_id, user_name) = (v.text()?, v.optional_text()?);
-            let record = StoredSession { client_id, user_name, expiry_secs, disconnected_at };
+            let record = StoredSession { client_id, user_name, acl, expiry_secs, disconnected_at };
             StoreOp::PutSession(SessionId(k.id()?), Box::new(record))
         }
         tag::PACKET_ID => StoreOp::PutPacketId(SessionId(k.id()?), v.packet_id()?),
@@ -435,8 +464,8 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Option<StoreOp>, Corrup
             StoreOp::PutRetained(v.text_under(Reader(std::mem::take(&mut k.0)))?, message)
         }
         tag::WILL => {
-            let (delay_secs, client_id, user_name) = (v.u32()?, v.text()?, v.optional_text()?);
-            let will = StoredWill { message: v.message()?, delay_secs, client_id, user_name };
+            let (delay_secs, author) = (v.u32()?, v.author()?);
+            let will = StoredWill { message: v.message()?, delay_secs, author };
             StoreOp::PutWill(SessionId(k.id()?), Box::new(will))
         }
         _ => return Err(Corrupt),

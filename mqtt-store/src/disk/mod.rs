@@ -55,7 +55,7 @@ pub struct FjallOptions {
 impl Default for FjallOptions {
     fn default() -> Self {
         Self {
-            memtable_bytes: 8 * MIB,
+            memtable_bytes: 4 * MIB,
             table_bytes: 16 * MIB,
             cache_bytes: MIB,
             open_files: 32,

@@ -19,7 +19,7 @@ pub(crate) fn group(ops: Vec<StoreOp>) -> StoreGroup {
 
 pub(crate) fn put_session(id: u64) -> StoreOp {
     let client_id = format!("client-{id}");
-    let record = StoredSession { client_id, user_name: None, expiry_secs: 60, disconnected_at: None };
+    let record = StoredSession { client_id, user_name: None, acl: 0, expiry_secs: 60, disconnected_at: None };
     StoreOp::PutSession(SessionId(id), Box::new(record))
 }
 
@@ -33,6 +33,7 @@ pub(crate) fn put_message(id: u64, len: usize) -> StoreOp {
         qos: QoS::AtLeastOnce,
         retain: false,
         expires_at: None,
+        author: None,
     };
     StoreOp::PutMessage(MessageId(id), Box::new(message))
 }

@@ -230,6 +230,7 @@ fn a_payload_that_looks_like_a_journal_is_a_payload() {
         qos: mqtt_proto::QoS::AtLeastOnce,
         retain: false,
         expires_at: None,
+        author: None,
     };
     let put = StoreOp::PutMessage(mqtt_session::store::MessageId(1000), Box::new(message));
     let mut store = open(dir.path()).expect("it opens").store;

@@ -147,10 +147,12 @@ impl Walk {
                     match &item.content {
                         Some((_, items)) => self.items(items, &inner, &name),
                         None => {
+                            let elsewhere = item.attrs.iter().find_map(path).map(|path| modules.join(path));
+                            let inner = elsewhere.as_deref().and_then(Path::parent).unwrap_or(&inner);
                             let files = [modules.join(format!("{ident}.rs")), inner.join("mod.rs")];
-                            // A module elsewhere, with a path of its own, is not looked at.
-                            if let Some(file) = files.iter().find(|file| file.is_file()) {
-                                self.file(file, &inner, &name);
+                            let mut files = elsewhere.iter().chain(&files);
+                            if let Some(file) = files.find(|file| file.is_file()) {
+                                self.file(file, inner, &name);
                             }
                         }
                     }
@@ -215,18 +217,25 @@ fn is_test(attr: &Attribute) -> bool {
     attr.path().segments.last().is_some_and(|segment| segment.ident == "test")
 }
 
+/// The text of `#[path = "..."]`.
+fn path(attr: &Attribute) -> Option<String> {
+    text_of(attr, "path")
+}
+
 fn doc(attrs: &[Attribute]) -> String {
-    let lines = attrs.iter().filter_map(|attr| match &attr.meta {
-        Meta::NameValue(meta) if meta.path.is_ident("doc") => match &meta.value {
-            Expr::Lit(lit) => match &lit.lit {
-                Lit::Str(text) => Some(text.value()),
-                _ => None,
-            },
+    attrs.iter().filter_map(|attr| text_of(attr, "doc")).collect::<Vec<_>>().join("\n")
+}
+
+/// The text of an attribute that is a name and a text.
+fn text_of(attr: &Attribute, name: &str) -> Option<String> {
+    let Meta::NameValue(meta) = &attr.meta else { return None };
+    match &meta.value {
+        Expr::Lit(lit) if meta.path.is_ident(name) => match &lit.lit {
+            Lit::Str(text) => Some(text.value()),
             _ => None,
         },
         _ => None,
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// A place in the sources that cites a statement.

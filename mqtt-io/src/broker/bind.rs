@@ -1,0 +1,249 @@
+//! From settings to a running broker.
+
+use super::auth::{Authorizer, Office};
+use super::handle::{BrokerHandle, ServeError};
+use super::node::panic_text;
+use super::run::{Life, Start};
+use crate::ShardError;
+use crate::runtime::Runtime;
+use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError};
+use mqtt_session::{Durability, Seed};
+use mqtt_store::{Store, StoreError};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listener {
+    /// The address; port 0 lets the system choose, and
+    /// [`BrokerHandle::local_addrs`] tells what it chose.
+    pub address: SocketAddr,
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self { address }
+    }
+}
+
+/// Settings of a broker and of its surroundings.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Settings of the machine. If its seed is the default one, a random one takes its place.
+    pub broker: BrokerConfig,
+    /// Where to listen. There may be none: see [`BrokerHandle::serve_stream`].
+    pub listeners: Vec<Listener>,
+    /// Who decides; needed if [`BrokerConfig::ask`] asks anything.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// Where sessions and messages are kept; needed if [`BrokerConfig::durability`] promises anything.
+    /// See [`Config::stored_in`].
+    pub store: Option<OpenStore>,
+    /// Commands from handles that wait at most; further ones make their callers wait. Default 1,024.
+    pub mailbox: usize,
+    /// Messages that wait at most in each [`Messages`](super::Messages) and each
+    /// [`Events`](super::Events); further ones are dropped and counted. Default 1,024.
+    pub backlog: usize,
+    /// Bytes of the buffer into which all connections of a thread are read. Default 64 KiB.
+    pub read_buffer: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            broker: BrokerConfig::default(),
+            listeners: Vec::new(),
+            authorizer: None,
+            store: None,
+            mailbox: 1024,
+            backlog: 1024,
+            read_buffer: 64 << 10,
+        }
+    }
+}
+
+impl Config {
+    /// Default settings, listening on these addresses.
+    #[must_use]
+    pub fn listening_on(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self { listeners: addresses.into_iter().map(Listener::from).collect(), ..Self::default() }
+    }
+
+    /// The same settings, with somebody who decides. What is asked is set in
+    /// [`BrokerConfig::ask`]; if that is nothing yet, connecting, publishing and subscribing are.
+    #[must_use]
+    pub fn authorized_by(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Some(Arc::new(authorizer));
+        if self.broker.ask == AskFor::default() {
+            self.broker.ask = AskFor { connect: true, publish: true, subscribe: true, will: true };
+        }
+        self
+    }
+
+    /// The same settings, with a store that keeps sessions and messages. `open` is called on the
+    /// broker's thread before the first connection is accepted, and may take its time.
+    #[must_use]
+    pub fn stored_in(
+        mut self,
+        durability: Durability,
+        open: impl Fn() -> Result<Box<dyn Store>, StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        self.broker.durability = durability;
+        self.store = Some(Arc::new(open));
+        self
+    }
+
+    fn check(&self) -> Result<(), BindError> {
+        match () {
+            () if self.store.is_none() && self.broker.durability != Durability::Off => {
+                Err(BindError::NoStore)
+            }
+            () if self.store.is_some() && self.broker.durability == Durability::Off => {
+                Err(BindError::StoreUnused)
+            }
+            () if self.mailbox == 0 => Err(BindError::Zero("mailbox")),
+            () if self.backlog == 0 => Err(BindError::Zero("backlog")),
+            () if self.read_buffer == 0 => Err(BindError::Zero("read_buffer")),
+            () if self.authorizer.is_none() && self.broker.ask != AskFor::default() => {
+                Err(BindError::NoAuthorizer)
+            }
+            () => Ok(()),
+        }
+    }
+}
+
+/// Opens a store.
+pub type OpenStore = Arc<dyn Fn() -> Result<Box<dyn Store>, StoreError> + Send + Sync>;
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("broker", &self.broker)
+            .field("listeners", &self.listeners)
+            .field("authorizer", &self.authorizer.is_some())
+            .field("store", &self.store.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A setting of the machine cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A setting must not be zero.
+    #[error("setting {0} must not be 0")]
+    Zero(&'static str),
+    /// Questions are to be asked, and nobody is there to answer: every answer would be no.
+    #[error("setting ask wants questions asked, but there is no authorizer to answer them")]
+    NoAuthorizer,
+    /// Messages are to survive a restart, and there is nowhere to keep them.
+    #[error("setting durability needs a store, and none is attached")]
+    NoStore,
+    /// There is a store, and nothing is to be kept in it.
+    #[error("setting durability is off, so the store that is attached would not be used")]
+    StoreUnused,
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system gave no thread, no event queue or no randomness.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+impl From<ShardError> for BindError {
+    fn from(e: ShardError) -> Self {
+        match e {
+            ShardError::Config(e) => Self::Config(e),
+            _ => Self::NoStore,
+        }
+    }
+}
+
+/// Binds every listener and starts a broker on a thread of its own. When this returns, clients can
+/// connect. `runtime` is where authorizers run; `thread` is given the life of the broker's thread and
+/// drives it there to its end.
+///
+/// # Errors
+/// If a setting is wrong or an address is not to be had; nothing is left running then.
+pub async fn bind<R: Runtime>(
+    runtime: R,
+    mut config: Config,
+    thread: impl FnOnce(Life) -> Result<(), ServeError> + Send + 'static,
+) -> Result<BrokerHandle<R>, BindError> {
+    config.check()?;
+    if config.broker.seed == Seed::default() {
+        getrandom::fill(&mut config.broker.seed.0).map_err(io::Error::other)?;
+    }
+    let mut listeners = Vec::with_capacity(config.listeners.len());
+    let mut addresses = Vec::with_capacity(config.listeners.len());
+    for Listener { address } in config.listeners {
+        let (listener, local) = listen(address).map_err(|source| BindError::Listen { address, source })?;
+        listeners.push(listener);
+        addresses.push(local);
+    }
+    let (answers, answered) = mpsc::unbounded_channel();
+    let spawn = Box::new(move |task| runtime.spawn(task));
+    let reports = answers.clone();
+    let office = config.authorizer.map(|authorizer| Office { authorizer, spawn, answers });
+    let (mailbox, mail) = mpsc::channel(config.mailbox);
+    let (events, _) = broadcast::channel(config.backlog);
+    let weak_events = events.downgrade();
+    let (ended, end) = watch::channel(None);
+    let (ready, started) = oneshot::channel();
+    let start = Start {
+        broker: config.broker,
+        listeners,
+        read_buffer: config.read_buffer,
+        office,
+        store: config.store,
+        reports,
+        mail,
+        answered,
+        events,
+        ready,
+    };
+    std::thread::Builder::new().name("mqtt-shard-0".to_owned()).spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| thread(Life(start))));
+        let result = result.unwrap_or_else(|panic| Err(ServeError::Panicked(panic_text(panic.as_ref()))));
+        ended.send_replace(Some(result));
+    })?;
+    let storage = started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
+    Ok(BrokerHandle::new(mailbox, weak_events, end, addresses, storage, config.backlog))
+}
+
+fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // So that 0.0.0.0 and [::] can be had side by side, on every system.
+        socket.set_only_v6(true)?;
+    }
+    // On Unix this allows a restart while old connections linger; elsewhere it would allow others to
+    // take the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = TcpListener::from(socket);
+    let local = listener.local_addr()?;
+    Ok((listener, local))
+}

@@ -1,0 +1,31 @@
+//! The thread of a broker, without the runtime that drives it.
+//!
+//! [`bind`] binds the listeners, starts the thread and gives the [`BrokerHandle`]; the adapter drives
+//! the [`Life`] that it gets there on a [`LocalRuntime`](crate::runtime::LocalRuntime). Programs use
+//! this through an adapter, which says how it is used.
+//!
+//! # Cost
+//!
+//! A connection has one task, which waits only for bytes to read; nobody is woken to write. All
+//! connections share one read buffer, and an idle connection owns none.
+#![deny(clippy::await_holding_refcell_ref)]
+
+mod auth;
+mod bind;
+mod foreign;
+mod handle;
+mod link;
+mod listen;
+mod log;
+mod node;
+mod run;
+mod store;
+
+pub use auth::{Authorizer, Decision};
+pub use bind::{BindError, Config, Listener, OpenStore, bind};
+pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};
+pub use mqtt_session::broker::{
+    Answer, Ask, AskFor, BrokerConfig, Event, Grant, Overflow, Peer, Question, RefusedFilter31, Stats,
+};
+pub use mqtt_store::{StorageStats, Store, StoreError};
+pub use run::Life;

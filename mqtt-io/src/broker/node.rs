@@ -1,0 +1,275 @@
+//! One shard on one thread: the only place that borrows the machine.
+//!
+//! [`Node::turn`] borrows, calls, releases, and only then performs what could run code of others. No
+//! borrow lives across an await. A panic inside a turn ends the shard.
+
+use super::auth::Office;
+use super::link::{self, Socket};
+use super::log;
+use crate::runtime::{LocalRuntime, Timer};
+use crate::{Clock, Command, Effect, Shard, Taken};
+use mqtt_session::Timestamp;
+use mqtt_session::broker::Event;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tokio::sync::broadcast;
+
+/// Wakes the one task that waits for it.
+#[derive(Default)]
+pub(super) struct Signal {
+    raised: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Signal {
+    #[inline]
+    pub(super) fn raise(&self) {
+        if !self.raised.replace(true)
+            && let Some(waker) = &*self.waiting.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Ready once after each time it was raised.
+    pub(super) fn poll_raised(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.raised.take() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waiting = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// What all tasks of a shard share.
+pub(super) struct Node<L: LocalRuntime> {
+    runtime: L,
+    shard: RefCell<Shard<Socket<L>>>,
+    clock: Clock,
+    /// The one buffer into which every native link reads.
+    pub(super) buffer: RefCell<Box<[u8]>>,
+    /// Kept for its memory.
+    effects: Cell<Vec<Effect<Socket<L>>>>,
+    flush: Signal,
+    /// When the timer is going to fire.
+    armed: Cell<Timestamp>,
+    rearm: Signal,
+    /// Raised when the shard may have ended.
+    end: Signal,
+    state: RefCell<State>,
+    /// Sockets whose peers are being seen off.
+    lingering: Cell<usize>,
+    office: Option<Office>,
+    events: broadcast::Sender<Arc<Event>>,
+}
+
+enum State {
+    Running,
+    /// Shut down, and every connection was closed in order.
+    Finished,
+    /// A turn panicked; the machine is not touched again.
+    Failed(String),
+}
+
+impl<L: LocalRuntime> Node<L> {
+    pub(super) fn new(
+        shard: Shard<Socket<L>>,
+        clock: Clock,
+        runtime: L,
+        buffer: usize,
+        office: Option<Office>,
+        events: broadcast::Sender<Arc<Event>>,
+    ) -> Self {
+        Self {
+            runtime,
+            shard: RefCell::new(shard),
+            clock,
+            buffer: RefCell::new(vec![0; buffer].into()),
+            effects: Cell::default(),
+            flush: Signal::default(),
+            armed: Cell::new(Timestamp::MAX),
+            rearm: Signal::default(),
+            end: Signal::default(),
+            state: RefCell::new(State::Running),
+            lingering: Cell::new(0),
+            office,
+            events,
+        }
+    }
+
+    /// Starts a task on this thread.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> L::Task {
+        self.runtime.spawn_local(task)
+    }
+
+    /// Lets `act` at the machine, then does everything that follows from it. `None` if the shard has
+    /// failed.
+    #[inline]
+    pub(super) fn turn<R>(
+        self: &Rc<Self>,
+        act: impl FnOnce(&mut Shard<Socket<L>>, Timestamp) -> R,
+    ) -> Option<R> {
+        if matches!(*self.state.borrow(), State::Failed(_)) {
+            return None;
+        }
+        let turn = || {
+            let mut shard = self.shard.borrow_mut();
+            let result = act(&mut shard, self.clock.now());
+            if shard.is_dirty() {
+                self.flush.raise();
+            }
+            if let Some(deadline) = shard.deadline()
+                && deadline < self.armed.get()
+            {
+                self.armed.set(deadline);
+                self.rearm.raise();
+            }
+            if shard.is_finished() {
+                self.finished();
+            }
+            if shard.has_effects() {
+                let mut effects = self.effects.take();
+                shard.take_effects(&mut effects);
+                drop(shard);
+                for effect in effects.drain(..) {
+                    self.perform(effect);
+                }
+                self.effects.set(effects);
+            }
+            result
+        };
+        match catch_unwind(AssertUnwindSafe(turn)) {
+            Ok(result) => Some(result),
+            Err(panic) => {
+                self.failed(panic.as_ref());
+                None
+            }
+        }
+    }
+
+    /// A look at the machine that changes nothing.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&mut Shard<Socket<L>>) -> R) -> R {
+        look(&mut self.shard.borrow_mut())
+    }
+
+    fn perform(self: &Rc<Self>, effect: Effect<Socket<L>>) {
+        match effect {
+            Effect::Close { wire, linger } => link::close(self, wire, linger),
+            Effect::AwaitWritable(conn) => link::await_writable(self, conn),
+            Effect::Event(event, address) => {
+                log::event(&event, address);
+                self.publish_event(*event);
+            }
+            Effect::Ask(ask) => {
+                // `Config::check` made sure that there is somebody to ask.
+                if let Some(office) = &self.office {
+                    office.ask(*ask);
+                }
+            }
+            Effect::Deliver { id, sink, message } => match sink(message) {
+                Taken::Yes => {}
+                Taken::Gone => {
+                    self.turn(|shard, now| shard.command(now, Command::Unsubscribe(id)));
+                }
+            },
+            Effect::Call(call) => call(),
+        }
+    }
+
+    fn publish_event(&self, event: Event) {
+        if self.events.receiver_count() > 0 {
+            // Fails only if the last receiver left meanwhile.
+            let _ = self.events.send(Arc::new(event));
+        }
+    }
+
+    fn finished(&self) {
+        if self.lingering.get() == 0 && matches!(*self.state.borrow(), State::Running) {
+            *self.state.borrow_mut() = State::Finished;
+            self.end.raise();
+        }
+    }
+
+    fn failed(&self, panic: &(dyn Any + Send)) {
+        let text = panic_text(panic);
+        tracing::error!("The broker panicked: {text}. All connections are cut.");
+        *self.state.borrow_mut() = State::Failed(text);
+        self.end.raise();
+    }
+
+    /// A socket is being seen off; until it is gone the shard does not end.
+    pub(super) fn linger(&self) {
+        self.lingering.set(self.lingering.get() + 1);
+    }
+
+    /// It is gone.
+    pub(super) fn lingered(&self) {
+        self.lingering.set(self.lingering.get() - 1);
+        if self.look(|shard| shard.is_finished()) {
+            self.finished();
+        }
+    }
+
+    /// Waits for the end of the shard: in order, or by this panic.
+    pub(super) async fn ended(&self) -> Result<(), String> {
+        loop {
+            match &*self.state.borrow() {
+                State::Running => {}
+                State::Finished => return Ok(()),
+                State::Failed(text) => return Err(text.clone()),
+            }
+            poll_fn(|cx| self.end.poll_raised(cx)).await;
+        }
+    }
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a message").to_owned()
+}
+
+/// Writes once for all links that became dirty while others were read: it stands behind them in the
+/// runtime's queue.
+pub(super) async fn flusher<L: LocalRuntime>(node: Rc<Node<L>>) {
+    loop {
+        poll_fn(|cx| node.flush.poll_raised(cx)).await;
+        node.turn(|shard, now| shard.flush(now));
+        if node.look(|shard| shard.is_dirty()) {
+            L::yield_now().await;
+        }
+    }
+}
+
+/// The one timer. It is woken when the deadline moves to an earlier time; when it moves to a later
+/// one, the timer fires at the old time, finds nothing to do, and is set anew.
+pub(super) async fn timer<L: LocalRuntime>(node: Rc<Node<L>>) {
+    let mut timer = L::Timer::default();
+    loop {
+        poll_fn(|cx| {
+            while node.rearm.poll_raised(cx).is_ready() {}
+            let at = node.armed.get();
+            if at <= node.clock.now() {
+                return Poll::Ready(());
+            }
+            // Beyond what the system can express is never.
+            match node.clock.instant(at) {
+                Some(at) => timer.poll_until(cx, at),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        node.armed.set(Timestamp::MAX);
+        node.turn(|shard, now| shard.tick(now));
+        // There may be more to do at once, but others come first.
+        L::yield_now().await;
+    }
+}

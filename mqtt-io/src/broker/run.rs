@@ -1,0 +1,138 @@
+//! The thread of a shard: its runtime, its tasks, its end.
+
+use super::auth::Office;
+use super::bind::{BindError, OpenStore};
+use super::foreign::{self, BoxedStream};
+use super::handle::ServeError;
+use super::listen::accept;
+use super::node::{Node, flusher, timer};
+use super::store::{self, Made};
+use crate::Command;
+use crate::runtime::{LocalRuntime, LocalTask};
+use mqtt_session::broker::{BrokerConfig, Event, Peer};
+use mqtt_store::StorageHandle;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// Commands taken in one turn.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// What a thread starts with.
+pub(super) struct Start {
+    pub(super) broker: BrokerConfig,
+    pub(super) listeners: Vec<std::net::TcpListener>,
+    pub(super) read_buffer: usize,
+    pub(super) office: Option<Office>,
+    pub(super) store: Option<OpenStore>,
+    /// Where the store's reports go.
+    pub(super) reports: mpsc::UnboundedSender<Command>,
+    pub(super) mail: mpsc::Receiver<Mail>,
+    pub(super) answered: mpsc::UnboundedReceiver<Command>,
+    pub(super) events: broadcast::Sender<Arc<Event>>,
+    pub(super) ready: oneshot::Sender<Result<Option<StorageHandle>, BindError>>,
+}
+
+/// What comes from handles.
+pub(super) enum Mail {
+    Command(Command),
+    Stream(BoxedStream, Peer),
+}
+
+/// The life of a broker's thread, to be lived there.
+pub struct Life(pub(super) Start);
+
+impl Life {
+    /// Lives it to its end: drive this as the main task of the thread's runtime.
+    ///
+    /// # Errors
+    /// If the broker did not end in order.
+    pub async fn run<L: LocalRuntime>(self, runtime: L) -> Result<(), ServeError> {
+        shard(self.0, runtime).await
+    }
+
+    /// There is no runtime for it.
+    ///
+    /// # Errors
+    /// None: who waits for the broker to start is told.
+    pub fn fail(self, e: io::Error) -> Result<(), ServeError> {
+        // Whoever waits for this has given up if nobody takes it.
+        let _ = self.0.ready.send(Err(e.into()));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Life").finish_non_exhaustive()
+    }
+}
+
+async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeError> {
+    let Start { broker, listeners, read_buffer, office, store, reports, mail, answered, events, ready } =
+        start;
+    let made = store::make(broker, store, reports).and_then(|made| {
+        let listeners = listeners.into_iter().map(L::listener).collect::<Result<Vec<_>, _>>()?;
+        Ok((made, listeners))
+    });
+    let (Made { shard, clock, storage }, listeners) = match made {
+        Ok(made) => made,
+        Err(e) => {
+            let _ = ready.send(Err(e));
+            return Ok(());
+        }
+    };
+    let node = Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events));
+    node.spawn(flusher(Rc::clone(&node))).detach();
+    node.spawn(timer(Rc::clone(&node))).detach();
+    let accepting = listeners.into_iter().zip(0..);
+    let accepting = accepting.map(|(l, number)| node.spawn(accept(Rc::clone(&node), l, number)));
+    node.spawn(receive(Rc::clone(&node), mail, accepting.collect())).detach();
+    node.spawn(answer(Rc::clone(&node), answered)).detach();
+    // What a restored machine has to do at once.
+    node.turn(|shard, now| shard.tick(now));
+    let _ = ready.send(Ok(storage.clone()));
+    let ended = node.ended().await.map_err(ServeError::Panicked);
+    // What was handed over is written, whatever became of the machine.
+    let stored = storage.map_or(Ok(()), |storage| storage.close().map_err(|e| ServeError::Store(e.to_string())));
+    ended.and(stored)
+}
+
+/// Does what handles want. When the last of them is gone, the broker ends.
+async fn receive<L: LocalRuntime>(
+    node: Rc<Node<L>>,
+    mut mail: mpsc::Receiver<Mail>,
+    mut accepting: Vec<L::Task>,
+) {
+    while let Some(first) = mail.recv().await {
+        let mut next = Some(first);
+        let mut left = COMMANDS_PER_TURN;
+        while let Some(taken) = next.take() {
+            match taken {
+                Mail::Stream(stream, peer) => foreign::open(&node, stream, peer),
+                Mail::Command(command) => {
+                    if matches!(command, Command::Shutdown) {
+                        // Closes the listeners.
+                        accepting.clear();
+                    }
+                    node.turn(|shard, now| shard.command(now, command));
+                }
+            }
+            left -= 1;
+            // What is taken is done: the last one must not be taken and forgotten.
+            if left > 0 {
+                next = mail.try_recv().ok();
+            }
+        }
+    }
+    accepting.clear();
+    node.turn(|shard, now| shard.command(now, Command::Shutdown));
+}
+
+/// Passes on what the authorizer decided.
+async fn answer<L: LocalRuntime>(node: Rc<Node<L>>, mut answered: mpsc::UnboundedReceiver<Command>) {
+    while let Some(answer) = answered.recv().await {
+        node.turn(|shard, now| shard.command(now, answer));
+    }
+}

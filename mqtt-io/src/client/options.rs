@@ -1,0 +1,340 @@
+//! Settings of a client.
+
+use super::driver::Driver;
+use super::shared::Shared;
+use super::{AuthHandler, Client, Error, State};
+use crate::runtime::Connect;
+use bytes::Bytes;
+use mqtt_proto::Version;
+use mqtt_session::client::{Authentication, Cause, CleanStart, ClientConfig, Will};
+use mqtt_session::{Durability, Seed};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A server that TCP connections are opened to [MQTT-4.2-1]; the name is looked up anew for each.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Tcp {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl Tcp {
+    /// A server by name or address, and port.
+    #[must_use]
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+}
+
+/// Settings of a [`Client`]. What is not set has a default; limits are all finite.
+///
+/// `R` is the runtime that the client runs on, and `C` what opens its connections.
+pub struct Options<R, C = Tcp> {
+    runtime: R,
+    config: ClientConfig,
+    connector: C,
+    auth: Option<Box<dyn AuthHandler>>,
+    limits: Limits,
+}
+
+/// Limits of the adapter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) stream: usize,
+    pub(super) unclaimed: usize,
+    pub(super) manual_ack: bool,
+    pub(super) request_timeout: Duration,
+    pub(super) close_timeout: Duration,
+}
+
+impl<R: Default> Options<R> {
+    /// A server by name or address, and port.
+    #[must_use]
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        let config = ClientConfig {
+            // With streams, what is not taken is not acknowledged; see `stream_capacity`.
+            max_unacknowledged: 10_000,
+            ..ClientConfig::default()
+        };
+        Self {
+            runtime: R::default(),
+            config,
+            connector: Tcp::new(host, port),
+            auth: None,
+            limits: Limits {
+                stream: 1000,
+                unclaimed: 100,
+                manual_ack: false,
+                request_timeout: Duration::from_secs(30),
+                close_timeout: Duration::from_secs(1),
+            },
+        }
+    }
+
+    /// A server by URL: `mqtt://[user[:password]@]host[:port]`, the port being 1883 if left out. User
+    /// and password may hold percent-encoded characters.
+    ///
+    /// # Errors
+    /// If it is no such URL.
+    pub fn from_url(url: &str) -> Result<Self, Error> {
+        let rest = match url.split_once("://") {
+            Some(("mqtt" | "tcp", rest)) => rest,
+            Some(("mqtts" | "ssl" | "ws" | "wss", _)) => {
+                return Err(Error::Address("for TLS or WebSocket give a connector, which opens the stream"));
+            }
+            _ => return Err(Error::Address("the address has to begin with mqtt://")),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (user, server) = match rest.rsplit_once('@') {
+            Some((user, server)) => (Some(user), server),
+            None => (None, rest),
+        };
+        if server.contains(['/', '?', '#']) {
+            return Err(Error::Address("behind mqtt:// there is a server and a port, and no path"));
+        }
+        let (host, port) = match server.strip_prefix('[').map(|rest| rest.split_once(']')) {
+            Some(Some((host, port))) => (host, port.strip_prefix(':').or(port.is_empty().then_some(""))),
+            Some(None) => return Err(Error::Address("the address has no closing bracket")),
+            None => match server.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (server, Some("")),
+            },
+        };
+        let port = match port {
+            Some("") => 1883,
+            Some(port) => port.parse().map_err(|_| Error::Address("the port is no number below 65,536"))?,
+            None => return Err(Error::Address("behind the bracket there is more than a port")),
+        };
+        if host.is_empty() {
+            return Err(Error::Address("the address names no server"));
+        }
+        let mut options = Self::new(host, port);
+        if let Some(user) = user {
+            let (name, password) = match user.split_once(':') {
+                Some((name, password)) => (name, Some(password)),
+                None => (user, None),
+            };
+            let text =
+                |bytes| String::from_utf8(bytes).map_err(|_| Error::Address("the user name is no UTF-8"));
+            options.config.user_name = Some(text(unescape(name)?)?);
+            options.config.password = password.map(unescape).transpose()?.map(Bytes::from);
+        }
+        Ok(options)
+    }
+}
+
+/// Undoes percent-encoding.
+fn unescape(text: &str) -> Result<Vec<u8>, Error> {
+    let bad = || Error::Address("behind % there have to be two hexadecimal digits");
+    let mut bytes = text.bytes();
+    let mut plain = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            plain.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or_else(bad);
+        let (high, low) = (digit()?, digit()?);
+        plain.push(u8::try_from(high * 16 + low).map_err(|_| bad())?);
+    }
+    Ok(plain)
+}
+
+impl<R, C> Options<R, C> {
+    /// Opens connections by something else than TCP: by a closure, for one, whose future gives any
+    /// stream that can be read and written, as one of TLS, of WebSocket, or a pipe in a test. It is
+    /// called again for each attempt, and its future is dropped when an attempt takes longer than the
+    /// settings allow.
+    #[must_use]
+    pub fn connector<D>(self, connector: D) -> Options<R, D>
+    where
+        R: Connect<D>,
+    {
+        let Self { runtime, config, auth, limits, .. } = self;
+        Options { runtime, config, connector, auth, limits }
+    }
+
+    /// Has the driver run somewhere else than on the default runtime.
+    #[must_use]
+    pub fn runtime(mut self, runtime: R) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// The version to speak; 5.0 if not set.
+    #[must_use]
+    pub fn version(mut self, version: Version) -> Self {
+        self.config.version = version;
+        self
+    }
+
+    /// The client identifier. Without one, a 5.0 server assigns it, and for others a random one is
+    /// made.
+    #[must_use]
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.config.client_id = id.into();
+        self
+    }
+
+    /// User name and password.
+    #[must_use]
+    pub fn credentials(mut self, user_name: impl Into<String>, password: impl Into<Bytes>) -> Self {
+        self.config.user_name = Some(user_name.into());
+        self.config.password = Some(password.into());
+        self
+    }
+
+    /// When to ask for a fresh session.
+    #[must_use]
+    pub fn clean_start(mut self, clean_start: CleanStart) -> Self {
+        self.config.clean_start = clean_start;
+        self
+    }
+
+    /// The longest silence; whole seconds.
+    #[must_use]
+    pub fn keep_alive(mut self, interval: Duration) -> Self {
+        self.config.keep_alive_secs = u16::try_from(interval.as_secs()).unwrap_or(u16::MAX);
+        self
+    }
+
+    /// What the server publishes when the connection is lost.
+    #[must_use]
+    pub fn will(mut self, will: Will) -> Self {
+        self.config.will = Some(will);
+        self
+    }
+
+    /// Enhanced authentication: the method, and what carries it out.
+    #[must_use]
+    pub fn authentication(mut self, method: impl Into<String>, handler: impl AuthHandler) -> Self {
+        self.config.authentication = Some(Authentication { method: method.into(), data: None });
+        self.auth = Some(Box::new(handler));
+        self
+    }
+
+    /// Leave acknowledging to the application: [`Delivery::ack`](super::Delivery::ack). Otherwise a
+    /// message is acknowledged when [`Subscription::recv`](super::Subscription::recv) hands it out.
+    #[must_use]
+    pub fn manual_ack(mut self) -> Self {
+        self.limits.manual_ack = true;
+        self
+    }
+
+    /// From how many waiting messages a stream drops those of QoS 0. Others are bounded by the receive
+    /// maximum (5.0), or by the limits for what is unacknowledged.
+    #[must_use]
+    pub fn stream_capacity(mut self, messages: usize) -> Self {
+        self.limits.stream = messages.max(1);
+        self
+    }
+
+    /// How many messages that no stream claims are kept while nobody takes them.
+    #[must_use]
+    pub fn unclaimed_capacity(mut self, messages: usize) -> Self {
+        self.limits.unclaimed = messages.max(1);
+        self
+    }
+
+    /// How long [`Client::request`] waits for the response.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.request_timeout = timeout;
+        self
+    }
+
+    /// How long closing a connection may take before it is dropped.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.close_timeout = timeout;
+        self
+    }
+
+    /// Changes what has no method of its own here: every setting of the machine.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut ClientConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Starts the client without waiting for the connection: what is published before waits in the
+    /// queue, and [`Client::state`] tells how it goes.
+    ///
+    /// The driver runs on the runtime; where tasks can be started only within it, this has to be called
+    /// there.
+    ///
+    /// # Errors
+    /// If a setting cannot work.
+    pub fn start(mut self) -> Result<Client<R>, Error>
+    where
+        R: Connect<C>,
+        C: Send + 'static,
+    {
+        let config = &mut self.config;
+        let mut random = [0; 24];
+        getrandom::fill(&mut random).map_err(|_| Error::Random)?;
+        let (seed, id) = random.split_at(16);
+        config.seed = Seed(seed.try_into().unwrap_or_default());
+        if config.client_id.is_empty() && !config.version.is_v5() {
+            config.client_id = hex("m", id);
+        }
+        config.ack_mode = mqtt_session::client::AckMode::Manual;
+        config.durability = Durability::Off;
+        // What a 5.0 server may send must fit.
+        config.max_unacknowledged = config.max_unacknowledged.max(config.receive_maximum.into());
+        // A backlog must not fill the window of those who do take their messages.
+        let half = usize::from(config.receive_maximum / 2).max(1);
+        self.limits.unclaimed = self.limits.unclaimed.min(half);
+        let shared = Shared::start(self.config, self.limits, &hex("", id), R::now)?;
+        self.runtime.spawn(Driver::<R, C>::new(shared.clone(), self.connector, self.auth).run());
+        Ok(Client::new(shared))
+    }
+
+    /// Starts the client and waits for the connection.
+    ///
+    /// Cancel safety: dropping the future disconnects.
+    ///
+    /// # Errors
+    /// If a setting cannot work, or the first attempt fails; the client is gone then. To have it try on,
+    /// use [`Options::start`].
+    pub async fn connect(self) -> Result<Client<R>, Error>
+    where
+        R: Connect<C>,
+        C: Send + 'static,
+    {
+        let client = self.start()?;
+        let mut state = client.state();
+        loop {
+            let failed = match &*state.borrow_and_update() {
+                State::Connecting => None,
+                State::Connected(_) => return Ok(client.clone()),
+                State::Disconnected { cause, io, .. } | State::Closed { cause, io } => {
+                    Some(Error::Connect { cause: *cause, io: io.clone() })
+                }
+            };
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            if state.changed().await.is_err() {
+                return Err(Error::Closed(Cause::Requested));
+            }
+        }
+    }
+}
+
+fn hex(prefix: &str, bytes: &[u8]) -> String {
+    bytes.iter().fold(prefix.to_owned(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl<R, C> std::fmt::Debug for Options<R, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,82 @@
+//! Asking the program who may do what.
+
+use super::broker_with;
+use super::peer::{Peer, connect};
+use crate::adapter::broker::{Answer, Ask, BrokerHandle, Config, Question};
+use crate::rt;
+use futures_lite::future::yield_now;
+use mqtt_proto::{ReasonCode, Version};
+
+pub(crate) async fn broker_by<D>(decide: impl Fn(Ask) -> D + Send + Sync + 'static) -> BrokerHandle
+where
+    D: Future<Output = Answer> + Send + 'static,
+{
+    broker_with(|config| *config = std::mem::take(config).authorized_by(decide)).await
+}
+
+#[rt::test]
+async fn the_answer_counts() {
+    answers_count().await;
+}
+
+pub(crate) async fn answers_count() {
+    let broker = broker_by(|ask: Ask| async move {
+        // Whoever decides may wait for others of this runtime.
+        rt::spawn(yield_now()).await;
+        match ask.question {
+            Question::Publish { topic, .. } if topic != "open" => Answer::Deny(ReasonCode::NotAuthorized),
+            _ if ask.client_id == "stranger" => Answer::Deny(ReasonCode::Banned),
+            _ => Answer::Allow,
+        }
+    })
+    .await;
+    let mut stranger = Peer::open(&broker, Version::V5).await;
+    stranger.send(&connect(Version::V5, "stranger")).await;
+    assert_eq!(stranger.recv().await, "CONNACK 8A");
+    assert_eq!(stranger.recv().await, "EOF");
+
+    let mut sub = Peer::subscriber(&broker, "sub", "#").await;
+    let mut from = Peer::connect(&broker, Version::V311, "pub").await;
+    from.publish("closed", b"1").await;
+    from.publish("open", b"2").await;
+    assert_eq!(sub.recv().await, "PUBLISH open q0 \"2\"");
+}
+
+#[rt::test]
+async fn only_who_is_asked_about_waits() {
+    let (pass, gate) = async_channel::bounded(1);
+    let broker = broker_by(move |ask: Ask| {
+        let gate = gate.clone();
+        async move {
+            if ask.client_id == "waits" {
+                gate.recv().await.unwrap();
+            }
+            Answer::Allow
+        }
+    })
+    .await;
+    let mut waits = Peer::open(&broker, Version::V311).await;
+    waits.send(&connect(Version::V311, "waits")).await;
+    let _other = Peer::connect(&broker, Version::V311, "other").await;
+    pass.send(()).await.unwrap();
+    assert_eq!(waits.recv().await, "CONNACK 00");
+}
+
+#[rt::test]
+async fn a_panic_is_a_no() {
+    let broker = broker_by(|ask: Ask| async move {
+        assert_ne!(ask.client_id, "trap", "this client makes the authorizer panic");
+        Answer::Allow
+    })
+    .await;
+    let mut trap = Peer::open(&broker, Version::V5).await;
+    trap.send(&connect(Version::V5, "trap")).await;
+    assert_eq!(trap.recv().await, "CONNACK 80");
+    let _other = Peer::connect(&broker, Version::V5, "other").await;
+}
+
+#[test]
+fn who_decides_asks_everything_unless_told_otherwise() {
+    let config = Config::default().authorized_by(|_| async { Answer::Allow });
+    assert!(config.broker.ask.connect && config.broker.ask.publish && config.broker.ask.subscribe);
+}

@@ -1,0 +1,165 @@
+//! A broker inside your program.
+//!
+//! ```no_run
+//! use mqtt_tokio::broker::{Broker, Config};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = Broker::bind(Config::listening_on(["127.0.0.1:1883".parse()?])).await?;
+//! let mut news = broker.subscribe("news/#", Default::default()).await?;
+//! while let Some(message) = news.recv().await? {
+//!     println!("{}: {} bytes", message.topic, message.payload.len());
+//! }
+//! broker.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The broker runs on a thread of its own, so it works the same inside a multi-threaded and a
+//! current-thread runtime, and a slow task of yours does not hold it up. Your code never runs on that
+//! thread: an [`Authorizer`] runs on the runtime that called [`Broker::bind`].
+//!
+//! What happens is logged through `tracing`, in lines like Mosquitto's: connections at info, the rest
+//! at debug, what needs attention as warnings. [`BrokerHandle::events`] gives the same as values.
+//!
+//! # Cost
+//!
+//! A connection has one task, which waits only for bytes to read; nobody is woken to write. All
+//! connections share one read buffer, and an idle connection owns none.
+
+use crate::Tokio;
+use crate::runtime::TokioTimer;
+use crate::stream::Compat;
+pub use mqtt_io::broker::{
+    Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Ended, Event, Events, Grant,
+    Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, RefusedFilter31, ServeError, Stats,
+    SubscribeFailed,
+};
+use mqtt_io::broker::{Life, bind};
+use mqtt_io::runtime::{LocalRuntime, LocalTask, Tcp, Wrap};
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle, LocalOptions};
+use tokio::task::{JoinHandle, spawn_local};
+
+/// A running broker. Cloning gives another handle of the same one; when the last is dropped, it is
+/// shut down, without anybody waiting for the end.
+pub type BrokerHandle = mqtt_io::broker::BrokerHandle<Tokio>;
+
+/// Starts brokers.
+#[derive(Debug)]
+pub struct Broker(());
+
+impl Broker {
+    /// Binds every listener and starts a broker on a thread of its own. When this returns, clients
+    /// can connect.
+    ///
+    /// The broker lives until [`BrokerHandle::shutdown`] is called or the last handle is dropped.
+    ///
+    /// # Errors
+    /// If a setting is wrong or an address is not to be had; nothing is left running then.
+    ///
+    /// # Panics
+    /// If called outside a Tokio runtime.
+    pub async fn bind(config: Config) -> Result<BrokerHandle, BindError> {
+        bind(Tokio::from(Handle::current()), config, thread).await
+    }
+}
+
+fn thread(life: Life) -> Result<(), ServeError> {
+    match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime.block_on(life.run(Local)),
+        Err(e) => life.fail(e),
+    }
+}
+
+/// The runtime of a broker's thread.
+#[derive(Clone)]
+struct Local;
+
+impl LocalRuntime for Local {
+    type Timer = TokioTimer;
+    type Task = Task;
+    type Listener = TcpListener;
+    type Tcp = Socket;
+
+    fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Task {
+        Task(Some(spawn_local(task)))
+    }
+
+    fn yield_now() -> impl Future<Output = ()> {
+        tokio::task::yield_now()
+    }
+
+    fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+        TcpListener::from_std(listener)
+    }
+
+    fn port(listener: &TcpListener) -> u16 {
+        listener.local_addr().map_or(0, |local| local.port())
+    }
+
+    async fn accept(listener: &TcpListener) -> io::Result<(Socket, SocketAddr)> {
+        let (stream, address) = listener.accept().await?;
+        // Without it messages are only later, so a failure does not matter.
+        let _ = stream.set_nodelay(true);
+        Ok((Socket(RefCell::new(stream)), address))
+    }
+}
+
+struct Task(Option<JoinHandle<()>>);
+
+impl LocalTask for Task {
+    fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// A connection. It is borrowed for single calls only, none of which comes back here.
+struct Socket(RefCell<TcpStream>);
+
+impl Tcp for Socket {
+    fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        // Not `try_read`: this knows from a buffer that was not filled that the socket is empty.
+        ready!(Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut into))?;
+        Poll::Ready(Ok(into.filled().len()))
+    }
+
+    #[inline]
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [one] => self.0.borrow().try_write(one),
+            _ => self.0.borrow().try_write_vectored(slices),
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow().poll_write_ready(cx).map(|_| ())
+    }
+
+    fn shutdown_write(&self) {
+        let _ = socket2::SockRef::from(&*self.0.borrow()).shutdown(Shutdown::Write);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + 'static> Wrap<S> for Tokio {
+    type Stream = Compat<Pin<Box<S>>>;
+
+    fn wrap(stream: S) -> Self::Stream {
+        Compat(Box::pin(stream))
+    }
+}
