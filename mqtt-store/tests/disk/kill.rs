@@ -65,7 +65,7 @@ fn a_killed_process_has_kept_what_it_said() {
     if let (Ok(directory), Ok(from)) = (env::var(DIRECTORY), env::var(FROM)) {
         return child(Path::new(&directory), from.parse().expect("a number"));
     }
-    let kills: u64 = env::var("MQTT_STORE_KILLS").map_or(12, |n| n.parse().expect("a number"));
+    let kills: u64 = env::var("MQTT_STORE_KILLS").map_or(8, |n| n.parse().expect("a number"));
     let dir = tempfile::tempdir().expect("a directory");
     let mut from = 0;
     for round in 0..kills {
