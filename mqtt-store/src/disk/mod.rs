@@ -30,13 +30,14 @@ const MIB: u64 = 1 << 20;
 /// How many records lie between two calls of the progress function.
 const PROGRESS_EVERY: u64 = 100_000;
 
-/// Settings of a [`FjallStore`]. The defaults suit a small computer: some 30 MiB of memory while
-/// there is much to write, and on disk up to 64 MiB of journal beside the data.
+/// Settings of a [`FjallStore`]. The defaults suit a small computer: some tens of megabytes of memory
+/// while there is much to write, and on disk up to 80 MB of journal beside the data.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct FjallOptions {
-    /// What is gathered in memory before it is written as a table, in bytes; up to three times as
-    /// much is there while the disk does not keep up. 8 MiB by default. Fixed when a store is made.
+    /// What is gathered before it is written as a table, in bytes of records; in memory small ones take
+    /// up several times as much. Up to three times this is there while the disk does not keep up.
+    /// 4 MiB by default. Fixed when a store is made.
     pub memtable_bytes: u64,
     /// Size of a table on disk, in bytes. 16 MiB by default. Fixed when a store is made.
     pub table_bytes: u64,
