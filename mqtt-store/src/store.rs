@@ -42,10 +42,10 @@ pub trait Store: Send {
     fn write(&mut self, groups: &[StoreGroup], sync: bool) -> Result<(), StoreError>;
 
     /// Does one bounded step (some milliseconds) of what is left to do: sweeping what deleted
-    /// sessions left, giving back disk space. Called when nothing else is to be done, and now and
-    /// then when there always is.
+    /// sessions left, syncing what was not, giving back disk space. Called when nothing else is to be
+    /// done, and now and then when there always is.
     ///
-    /// `true` means that more is left.
+    /// `true` means that more is left, now or in a moment: it is called again soon.
     ///
     /// # Errors
     ///

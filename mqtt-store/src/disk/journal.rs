@@ -192,62 +192,62 @@ fn read_batch(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<bool> 
     Ok(more(buffer, END_LEN)?.is_some())
 }
 
-/// Where the last whole batch of a journal ends, or what proves that it lost something that was
-/// acknowledged. `followed` tells that another journal comes after it.
-pub(super) fn check(path: &Path, secret: &[u8; 16], followed: bool) -> io::Result<Result<u64, String>> {
+/// What a look at a journal found.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    /// Where its last whole batch ends.
+    pub(super) end: u64,
+    /// Whether something follows there that is none.
+    pub(super) torn: bool,
+    /// The number of the last batch before that, if there is one.
+    pub(super) last: Option<u64>,
+    /// The highest number of a batch that was synced when a batch in here was written.
+    pub(super) synced: u64,
+    /// What proves a damage, whatever is in other journals.
+    pub(super) damage: Option<String>,
+}
+
+/// Looks at a journal.
+pub(super) fn check(path: &Path, secret: &[u8; 16]) -> io::Result<Checked> {
     /// No program makes so many changes between two of its own.
     const APART: u64 = 1 << 32;
-    let out_of_sequence = |number| Ok(Err(format!("the sequence number of batch {number} is wrong")));
+    let out_of_sequence = |mark: &Mark| Some(format!("the sequence number of batch {} is wrong", mark.batch));
+    let mut found = Checked::default();
     let mut reader = BufReader::with_capacity(256 << 10, File::open(path)?);
-    let (mut buffer, mut end) = (Vec::new(), 0);
+    let mut buffer = Vec::new();
     let mut last: Option<(u64, Mark)> = None;
     while read_batch(&mut reader, &mut buffer)?
         && let Some(batch) = batch_at(&buffer, 0)
     {
-        end += batch.end as u64;
+        found.end += batch.end as u64;
         let Some(mark) = batch.mark(secret) else { continue };
         // fjall has no checksum over sequence numbers. Two marks tell what lies between them.
         if let Some((sequence, before)) = last
             && !(before.sequence..mark.sequence).contains(&sequence)
         {
-            return out_of_sequence(before.batch);
+            found.damage = out_of_sequence(&before);
         }
         last = Some((batch.sequence, mark));
+        found.synced = found.synced.max(mark.synced);
     }
     if let Some((sequence, mark)) = last
         && sequence.checked_sub(mark.sequence).is_none_or(|apart| apart > APART)
     {
-        return out_of_sequence(mark.batch);
+        found.damage = out_of_sequence(&mark);
     }
-    let tail = Journal::read(path, end)?;
-    let last = last.map_or(0, |(_, mark)| mark.batch);
-    Ok(tail
-        .lost(secret, last, followed)
-        .map_or(Ok(end), |what| Err(format!("no batch at byte {end}, {what}"))))
-}
-
-impl Journal {
-    /// What proves that this, behind batch number `last`, was whole once.
-    fn lost(&self, secret: &[u8; 16], last: u64, followed: bool) -> Option<String> {
-        if self.bytes.is_empty() {
-            return None;
-        }
-        if followed {
-            return Some("and the journal goes on in another file".to_owned());
-        }
-        let mut at = 0;
-        while let Some((batch, mark)) = self.next_marked(at, secret) {
-            if mark.synced > last {
-                let number = mark.batch;
-                return Some(format!(
-                    "and batch {number} behind it was written when what lay there was safe"
-                ));
-            }
-            at = batch.end;
-        }
-        // A program that is killed leaves the beginning of what it wrote. This was written to its end.
-        self.bytes.ends_with(&MAGIC).then(|| "and something with the end of one".to_owned())
+    found.last = last.map(|(_, mark)| mark.batch);
+    let tail = Journal::read(path, found.end)?;
+    found.torn = !tail.bytes.is_empty();
+    let mut at = 0;
+    while let Some((batch, mark)) = tail.next_marked(at, secret) {
+        found.synced = found.synced.max(mark.synced);
+        at = batch.end;
     }
+    // A program that is killed leaves the beginning of what it wrote. This was written to its end.
+    if tail.bytes.ends_with(&MAGIC) && found.damage.is_none() {
+        found.damage = Some(format!("no batch at byte {}, but the end of one", found.end));
+    }
+    Ok(found)
 }
 
 struct Cursor<'a> {

@@ -179,6 +179,8 @@ impl FjallStore {
     /// Opens the store in the directory `path`, or makes one there. The directory is made if need be,
     /// readable by its owner only.
     ///
+    /// [Load](Store::load) it before the first write: what is known to be there makes writing cheaper.
+    ///
     /// Reads all files once, to know that they are what was written. If a checksum is wrong, what is
     /// readable is taken over into a new store, and the damaged one kept beside it.
     ///
@@ -281,27 +283,26 @@ impl Store for FjallStore {
             return Ok(Loaded::default());
         };
         let mut sift = Sift::default();
-        let mut bad = None;
-        engine.guarded("loading it", || {
-            for item in engine.records.iter() {
-                let (key, value) = item.into_inner().map_err(|error| engine.explain("loading it", error))?;
-                let Ok(record) = decode(&key, &value) else {
-                    bad = Some(format!("the record {key:02x?} does not decode"));
-                    return Ok(());
-                };
-                known.put(&key);
-                let Some(record) = record else { continue };
-                if sift.passes(&record, key.len() + value.len()) {
-                    each(record);
-                } else if let Some(owner) = owner(&key) {
-                    tidy.sweep(owner);
-                }
-                options.report(false, sift.loaded.records, sift.loaded.bytes);
+        let mut items = engine.records.iter();
+        // Not around `each`, whose panics are not fjall's.
+        let mut next = || {
+            engine.guarded("loading it", || {
+                let item = items.next().map(fjall::Guard::into_inner).transpose();
+                item.map_err(|error| engine.explain("loading it", error))
+            })
+        };
+        while let Some((key, value)) = next()? {
+            let Ok(record) = decode(&key, &value) else {
+                return Err(self.condemn(&format!("the record {key:02x?} does not decode")));
+            };
+            known.put(&key);
+            let Some(record) = record else { continue };
+            if sift.passes(&record, key.len() + value.len()) {
+                each(record);
+            } else if let Some(owner) = owner(&key) {
+                tidy.sweep(owner);
             }
-            Ok(())
-        })?;
-        if let Some(what) = bad {
-            return Err(self.condemn(&what));
+            options.report(false, sift.loaded.records, sift.loaded.bytes);
         }
         known.complete();
         tidy.loaded(sift.loaded);
@@ -309,6 +310,11 @@ impl Store for FjallStore {
     }
 
     fn write(&mut self, groups: &[StoreGroup], sync: bool) -> Result<(), StoreError> {
+        for op in groups.iter().flat_map(|group| &*group.ops) {
+            if let StoreOp::PutSession(id, _) | StoreOp::PutGroup(id, _) = op {
+                self.make_way(id.0)?;
+            }
+        }
         let batch = self.known.merge(groups);
         // All that came may have gone again; what depends on it still waits for what came before.
         if batch.changes.is_empty() {

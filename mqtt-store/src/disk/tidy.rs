@@ -15,16 +15,13 @@ use super::{Loaded, MIB, StoreError, StoreErrorKind};
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A compaction on its thread, or fjall's worker, tells nobody when it is done.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// The database is closed for a moment only if nothing was written for so long.
+const QUIET: Duration = Duration::from_millis(50);
 /// Garbage below this is left alone.
 const GARBAGE: u64 = 4 * MIB;
-/// How often it is tried to have everything flushed.
-const DISTURBED: u8 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Tidy {
@@ -38,9 +35,8 @@ pub(super) struct Tidy {
     written: u64,
     /// Whether something was written since the tables were looked at.
     changed: bool,
+    written_at: Option<Instant>,
     flushing: bool,
-    /// How often in a row something was written while the rest was flushed.
-    disturbed: u8,
     compaction: Option<JoinHandle<fjall::Result<()>>>,
 }
 
@@ -90,10 +86,15 @@ impl Tidy {
 
     pub(super) fn written(&mut self, written: &Written) {
         self.written = self.written.saturating_add(written.bytes);
+        self.written_at = Some(Instant::now());
         self.changed = true;
         if let Some(live) = &mut self.live {
             live.change(written);
         }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.written_at.is_none_or(|at| at.elapsed() >= QUIET)
     }
 
     /// The database is about to be closed. Sweeping goes on afterwards.
@@ -113,24 +114,35 @@ impl FjallStore {
         }
         self.engine()?.sync()?;
         if let Some(compaction) = &self.tidy.compaction {
-            if !compaction.is_finished() {
-                std::thread::sleep(LOOK_AGAIN);
-                return Ok(true);
+            if compaction.is_finished() {
+                self.end_compaction()?;
             }
-            return self.end_compaction().map(|()| true);
+            return Ok(true);
         }
-        if self.tidy.flushing {
-            return self.flush_step();
-        }
-        if self.tidy.written > self.options.journal_bytes {
-            if self.journal_bytes()? > self.options.journal_bytes {
-                self.engine()?.flush()?;
-                self.tidy.flushing = true;
-                return Ok(true);
+        if self.tidy.written > self.options.journal_bytes
+            && self.journal_bytes()? > self.options.journal_bytes
+        {
+            if self.tidy.is_quiet() {
+                self.give_journals_back()?;
             }
-            self.tidy.written = 0;
+            return Ok(true);
         }
+        self.tidy.written = self.tidy.written.min(self.options.journal_bytes);
         Ok(std::mem::take(&mut self.tidy.changed) && self.compact())
+    }
+
+    /// Sweeps what an earlier session with this number left. Machines never use a number twice; if one
+    /// did, what is swept later would be the new one's.
+    pub(super) fn make_way(&mut self, id: u64) -> Result<(), StoreError> {
+        if self.tidy.queued.contains(&id) {
+            self.tidy.void.retain(|other| *other != id);
+            self.tidy.void.push_front(id);
+            self.tidy.sweep_at = None;
+            while self.tidy.queued.contains(&id) {
+                self.sweep_step()?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes some records of a deleted session or group.
@@ -180,47 +192,38 @@ impl FjallStore {
         space.map_err(|error| self.directory.explain("looking at its journals", &error))
     }
 
-    /// Waits until all is in tables, then gives the journals back.
-    fn flush_step(&mut self) -> Result<bool, StoreError> {
+    /// Has everything flushed to tables, and then the journals emptied.
+    fn give_journals_back(&mut self) -> Result<(), StoreError> {
+        let flushing = self.tidy.flushing;
         let engine = self.engine()?;
         engine.check_worker()?;
-        if engine.records.sealed_memtable_count() > 0 {
-            std::thread::sleep(LOOK_AGAIN);
-            return Ok(true);
+        if engine.is_flushed() {
+            self.empty_journals()?;
+            (self.tidy.flushing, self.tidy.written) = (false, 0);
+        } else if !flushing {
+            engine.flush()?;
+            self.tidy.flushing = true;
+        } else if engine.records.sealed_memtable_count() == 0 {
+            // Something was written meanwhile.
+            self.tidy.flushing = false;
         }
-        self.tidy.flushing = false;
-        if !self.engine()?.is_flushed() {
-            // Something was written meanwhile. If that goes on, it is not the time for it.
-            self.tidy.disturbed += 1;
-            if self.tidy.disturbed > DISTURBED {
-                (self.tidy.disturbed, self.tidy.written) = (0, 0);
-            }
-            return Ok(self.tidy.disturbed > 0);
-        }
-        self.tidy.disturbed = 0;
-        self.empty_journals()?;
-        self.tidy.written = 0;
-        Ok(self.compact())
+        Ok(())
     }
 
-    /// All that is in the journals is in tables as well.
+    /// All that is in the journals is in tables as well. fjall cannot be told to start anew: the
+    /// database is closed, and opened again.
     fn empty_journals(&mut self) -> Result<(), StoreError> {
-        self.reopen_after(|paths| {
+        let store = self.directory.store();
+        self.engine = None;
+        let emptied = journal::paths(&store).and_then(|paths| {
             // The last one is what fjall goes on with: without it, it would count from the start.
             let (last, full) = paths.split_last().ok_or(io::ErrorKind::NotFound)?;
             full.iter().try_for_each(fs::remove_file)?;
             let file = File::options().write(true).open(last)?;
             file.set_len(0)?;
             file.sync_all()
-        })
-    }
-
-    /// Closes the database, does something to its journals, and opens it.
-    fn reopen_after(&mut self, act: impl FnOnce(&[PathBuf]) -> io::Result<()>) -> Result<(), StoreError> {
-        let store = self.directory.store();
-        self.engine = None;
-        let acted = journal::paths(&store).and_then(|paths| act(&paths));
-        acted.map_err(|error| self.directory.explain("emptying its journals", &error))?;
+        });
+        emptied.map_err(|error| self.directory.explain("emptying its journals", &error))?;
         self.engine = Some(Engine::open(&store, &self.options, self.format.secret)?);
         Ok(())
     }
@@ -249,13 +252,10 @@ impl FjallStore {
             }
             _ => {}
         }
-        // fjall keeps what was replaced until something else changes, or it is opened.
-        if engine.is_flushed() {
-            self.empty_journals()?;
-        } else {
-            self.reopen_after(|_| Ok(()))?;
-        }
-        let engine = self.engine()?;
+        // fjall keeps the files of what was replaced until it flushes the next time. A batch with
+        // nothing but its mark is something to flush.
+        engine.write(Vec::new(), false)?;
+        engine.flush()?;
         let (bytes, records) = (engine.records.disk_space(), engine.records.approximate_len() as u64);
         self.tidy.live = Some(Live { records, bytes });
         Ok(())

@@ -67,13 +67,19 @@ pub(super) fn journals(store: &Path, secret: &[u8; 16]) -> io::Result<Finding> {
         return Ok(Finding::Incomplete("there is no journal".to_owned()));
     }
     let mut tails = Vec::new();
-    for (i, path) in paths.iter().enumerate() {
-        match journal::check(path, secret, i + 1 < paths.len())? {
-            Ok(end) if end < std::fs::metadata(path)?.len() => {
-                tails.push(Tail { path: path.clone(), end });
-            }
-            Ok(_) => {}
-            Err(what) => return Ok(Finding::Damaged(format!("{}: {what}", name(path)))),
+    // The last journals first: a later batch tells what was safe when it was written.
+    let mut synced = 0;
+    for path in paths.into_iter().rev() {
+        let found = journal::check(&path, secret)?;
+        synced = synced.max(found.synced);
+        // Without a batch before it, nothing tells which one is missing.
+        let lost = found.torn && found.last.map_or(synced > 0, |last| synced > last);
+        let proof = || format!("no batch at byte {}, and one behind it tells that there was one", found.end);
+        if let Some(what) = found.damage.or_else(|| lost.then(proof)) {
+            return Ok(Finding::Damaged(format!("{}: {what}", name(&path))));
+        }
+        if found.end < std::fs::metadata(&path)?.len() {
+            tails.push(Tail { path, end: found.end });
         }
     }
     Ok(Finding::Sound(tails))
