@@ -2,6 +2,7 @@
 
 use mqtt_store::suite::{Place, check};
 use mqtt_store::{FjallOptions, FjallStore, MemoryStore};
+use std::time::Duration;
 use tempfile::TempDir;
 
 struct Memory(MemoryStore);
@@ -21,6 +22,7 @@ impl Place for Disk {
 
     fn open(&self) -> FjallStore {
         let mut options = FjallOptions::default();
+        options.quiet = Duration::ZERO;
         // So that there is something to tidy.
         options.memtable_bytes = 256 << 10;
         options.journal_bytes = 64 << 10;

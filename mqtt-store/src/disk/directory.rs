@@ -5,13 +5,17 @@ use crate::{StoreError, StoreErrorKind};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The format that this version writes.
 const FORMAT: u32 = 1;
 /// So many databases that were set aside are kept.
 const ASIDE: usize = 3;
+
+/// A process that ends, or starts another, may have the lock for a moment longer.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A directory that is locked by this process.
 #[derive(Debug)]
@@ -32,13 +36,20 @@ impl Directory {
             .write(true)
             .open(path.join("lock"))
             .map_err(|error| explain("opening its lock file", &error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                let cause = "another process has it";
-                Err(StoreError::new(StoreErrorKind::Locked, path, "locking it", cause))
+        let mut attempts = LOCK_ATTEMPTS;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) if attempts > 0 => {
+                    attempts -= 1;
+                    std::thread::sleep(LOCK_AGAIN);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let cause = "another process has it";
+                    return Err(StoreError::new(StoreErrorKind::Locked, path, "locking it", cause));
+                }
+                Err(TryLockError::Error(error)) => return Err(explain("locking it", &error)),
             }
-            Err(TryLockError::Error(error)) => Err(explain("locking it", &error)),
         }
     }
 

@@ -243,11 +243,20 @@ pub(super) fn check(path: &Path, secret: &[u8; 16]) -> io::Result<Checked> {
         found.synced = found.synced.max(mark.synced);
         at = batch.end;
     }
-    // A program that is killed leaves the beginning of what it wrote. This was written to its end.
-    if tail.bytes.ends_with(&MAGIC) && found.damage.is_none() {
+    // A program that is killed leaves the beginning of what it wrote, and a loss of power may leave
+    // holes in it. This was written to its end, and has none.
+    if tail.bytes.ends_with(&MAGIC) && !has_hole(&tail.bytes, found.end) && found.damage.is_none() {
         found.damage = Some(format!("no batch at byte {}, but the end of one", found.end));
     }
     Ok(found)
+}
+
+/// Whether a sector of `bytes`, which lie at byte `at` of their file, has nothing but zeros.
+fn has_hole(bytes: &[u8], at: u64) -> bool {
+    const SECTOR: usize = 512;
+    let first = (at.next_multiple_of(SECTOR as u64) - at) as usize;
+    let mut sectors = bytes.get(first..).unwrap_or_default().chunks_exact(SECTOR);
+    sectors.any(|sector| sector.iter().all(|byte| *byte == 0))
 }
 
 struct Cursor<'a> {

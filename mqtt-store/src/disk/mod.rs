@@ -23,6 +23,7 @@ use mqtt_session::{StoreGroup, StoreOp};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tidy::Tidy;
 use verify::{Finding, Tail};
 
@@ -48,6 +49,9 @@ pub struct FjallOptions {
     /// A journal that takes up more than this is given back when nothing else is to be done, in bytes.
     /// 4 MiB by default.
     pub journal_bytes: u64,
+    /// How long nothing may have been written before that: the database is closed for a moment. 50 ms
+    /// by default.
+    pub quiet: Duration,
     /// So many records one step of sweeping looks at. 1,000 by default.
     pub sweep_step: usize,
     progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
@@ -61,6 +65,7 @@ impl Default for FjallOptions {
             cache_bytes: MIB,
             open_files: 32,
             journal_bytes: 4 * MIB,
+            quiet: Duration::from_millis(50),
             sweep_step: 1000,
             progress: None,
         }
@@ -75,6 +80,7 @@ impl fmt::Debug for FjallOptions {
             .field("cache_bytes", &self.cache_bytes)
             .field("open_files", &self.open_files)
             .field("journal_bytes", &self.journal_bytes)
+            .field("quiet", &self.quiet)
             .field("sweep_step", &self.sweep_step)
             .finish_non_exhaustive()
     }

@@ -9,7 +9,7 @@ use super::directory::{Directory, Format};
 use super::engine::{Engine, explain_tree};
 use super::journal::{self, Journal};
 use super::layout::{Change, decode, owner, tag};
-use super::verify::{RECORDS, keyspace};
+use super::verify::{RECORDS, keyspace, named_tables};
 use super::{FjallOptions, MIB, Salvage};
 use crate::StoreError;
 use lsm_tree::{AbstractTree, AnyTree, Cache, Checksum, Config, Guard, SeqNo, SequenceNumberCounter, Table};
@@ -45,7 +45,7 @@ pub(super) fn salvage(
     let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes));
     let tree = Config::new(&sorted, counter(), counter()).use_cache(cache).open().map_err(of_tree)?;
     let mut reading = Reading { tree: &tree, held: 0, records: 0, bytes: 0, options };
-    reading.tables(&keyspace(&directory.store(), RECORDS).join("tables")).map_err(of_tree)?;
+    reading.tables(&keyspace(&directory.store(), RECORDS)).map_err(of_tree)?;
     reading.journals(&directory.store(), &damaged.secret).map_err(of_tree)?;
     let (records, bytes) = (reading.records, reading.bytes);
     let whole = Whole::of(&tree).map_err(of_tree)?;
@@ -104,12 +104,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reads every table in `dir`, whether a manifest names it or not: what was replaced has lower
-    /// sequence numbers.
+    /// Reads the tables of the keyspace in `dir`: those that its manifest names, or all there are if
+    /// that is damaged.
     fn tables(&mut self, dir: &Path) -> lsm_tree::Result<()> {
         let cache = Arc::new(Cache::with_capacity_bytes(self.options.cache_bytes));
-        for entry in fs::read_dir(dir).into_iter().flatten() {
-            let path = entry?.path();
+        let all = || fs::read_dir(dir.join("tables")).into_iter().flatten().flatten();
+        let paths = named_tables(dir).unwrap_or_else(|| all().map(|entry| entry.path()).collect());
+        for path in paths {
             // Opening and reading what is damaged may fail in any way, which is no reason to stop.
             let unknown = Checksum::from_raw(0);
             let opened = catch_unwind(|| {

@@ -16,10 +16,8 @@ use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// The database is closed for a moment only if nothing was written for so long.
-const QUIET: Duration = Duration::from_millis(50);
 /// Garbage below this is left alone.
 const GARBAGE: u64 = 4 * MIB;
 
@@ -93,10 +91,6 @@ impl Tidy {
         }
     }
 
-    fn is_quiet(&self) -> bool {
-        self.written_at.is_none_or(|at| at.elapsed() >= QUIET)
-    }
-
     /// The database is about to be closed. Sweeping goes on afterwards.
     pub(super) fn stop(&mut self) {
         self.flushing = false;
@@ -119,15 +113,17 @@ impl FjallStore {
             }
             return Ok(true);
         }
-        if self.tidy.written > self.options.journal_bytes
-            && self.journal_bytes()? > self.options.journal_bytes
-        {
-            if self.tidy.is_quiet() {
-                self.give_journals_back()?;
+        if self.tidy.written > self.options.journal_bytes {
+            if self.tidy.written_at.is_some_and(|at| at.elapsed() < self.options.quiet) {
+                // It comes again after the next write, when there is a pause.
+                return Ok(false);
             }
-            return Ok(true);
+            if self.journal_bytes()? > self.options.journal_bytes {
+                self.give_journals_back()?;
+                return Ok(true);
+            }
+            self.tidy.written = 0;
         }
-        self.tidy.written = self.tidy.written.min(self.options.journal_bytes);
         Ok(std::mem::take(&mut self.tidy.changed) && self.compact())
     }
 
@@ -244,13 +240,16 @@ impl FjallStore {
     fn end_compaction(&mut self) -> Result<(), StoreError> {
         let ended = self.tidy.compaction.take().map(JoinHandle::join);
         let engine = self.engine()?;
-        match ended {
-            Some(Ok(Err(error))) => return Err(engine.explain("compacting", error)),
+        match ended.map(|ended| ended.map(|done| done.map_err(|error| engine.explain("compacting", error)))) {
+            // There was no room for it, say. What was there is there: when more has gathered, it is
+            // tried again.
+            Some(Ok(Err(error))) if error.kind() != StoreErrorKind::Damaged => {}
+            Some(Ok(Err(error))) => return Err(error),
             Some(Err(_)) => {
                 let path = self.directory.path();
                 return Err(StoreError::new(StoreErrorKind::Damaged, path, "compacting", "fjall panicked"));
             }
-            _ => {}
+            Some(Ok(Ok(()))) | None => {}
         }
         // fjall keeps the files of what was replaced until it flushes the next time. A batch with
         // nothing but its mark is something to flush.

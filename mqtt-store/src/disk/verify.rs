@@ -114,6 +114,18 @@ fn verify_keyspace(dir: &Path) -> io::Result<Option<Finding>> {
     Ok(None)
 }
 
+/// The tables that make up a keyspace, if its manifest is sound. There may be more files: those that
+/// were replaced, with records that are deleted since.
+pub(super) fn named_tables(dir: &Path) -> Option<Vec<PathBuf>> {
+    let (number, sum) = parse_current(&read_all(&dir.join("current")).ok()?)?;
+    let manifest = dir.join(format!("v{number}"));
+    if sum_of(&manifest).ok()? != sum {
+        return None;
+    }
+    let named = tables(&manifest).ok()?.into_iter();
+    Some(named.map(|(id, _)| dir.join("tables").join(id.to_string())).collect())
+}
+
 /// The number of the manifest and its checksum.
 fn parse_current(bytes: &[u8]) -> Option<(u64, u128)> {
     let (number, rest) = bytes.split_first_chunk::<8>()?;

@@ -1,16 +1,20 @@
 //! Flipped bits and cut files: never a panic, never wrong data, and what is readable goes on.
 
-use super::common::{after, append, copy, files, group, load, nth, open, put_message, put_session, write};
+use super::common::{
+    after, append, copy, files, group, load, nth, open, put_message, put_session, remove, write,
+};
 use mqtt_session::StoreOp;
 use mqtt_store::{FjallOptions, FjallStore, Store, StoreErrorKind};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 const LEN: usize = 60;
 
 /// A store with tables and a journal: `groups` in all.
 fn make(path: &Path, groups: u64) {
     let mut options = FjallOptions::default();
+    options.quiet = Duration::ZERO;
     options.memtable_bytes = 64 << 10;
     options.table_bytes = 64 << 10;
     options.journal_bytes = 1 << 30;
@@ -20,6 +24,7 @@ fn make(path: &Path, groups: u64) {
     drop(store);
     // All of it into tables.
     let mut options = FjallOptions::default();
+    options.quiet = Duration::ZERO;
     options.journal_bytes = 0;
     let mut store = FjallStore::open(path, options).expect("it opens").store;
     load(&mut store).expect("it loads");
@@ -156,6 +161,7 @@ fn one_bad_block_costs_only_what_is_in_it() {
     const MESSAGES: u64 = 2000;
     let dir = tempfile::tempdir().expect("a directory");
     let mut options = FjallOptions::default();
+    options.quiet = Duration::ZERO;
     options.journal_bytes = 0;
     let mut store = FjallStore::open(dir.path(), options).expect("it opens").store;
     load(&mut store).expect("it loads");
@@ -180,6 +186,29 @@ fn one_bad_block_costs_only_what_is_in_it() {
     assert!(kept > 2 * MESSAGES - 100, "{kept} of {}, {dropped} dropped", 2 * MESSAGES + 1);
     assert!(dropped < 50, "{dropped}");
     assert!(salvage.to_string().contains("store.damaged-"), "{salvage}");
+}
+
+#[test]
+fn what_was_deleted_stays_deleted() {
+    const MESSAGES: u64 = 6000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut options = FjallOptions::default();
+    options.quiet = Duration::ZERO;
+    let mut store = FjallStore::open(dir.path(), options).expect("it opens").store;
+    load(&mut store).expect("it loads");
+    store.write(&[group(vec![put_session(1)])], true).expect("the store writes");
+    let put = (1..=MESSAGES).flat_map(|n| [put_message(n, 1000), append(n, 1)]).collect();
+    store.write(&[group(put)], true).expect("the store writes");
+    while store.tidy().expect("it tidies") {}
+    let gone = (1..=MESSAGES).flat_map(|n| remove(n, 1)).collect();
+    store.write(&[group(gone)], true).expect("the store writes");
+    // Compacts, after which old tables may still lie there.
+    while store.tidy().expect("it tidies") {}
+    drop(store);
+    fs::write(dir.path().join("store/version"), b"nonsense").expect("a file");
+    let mut opened = open(dir.path()).expect("it opens");
+    assert!(opened.salvaged.is_some());
+    assert_eq!(load(&mut opened.store).expect("it loads"), [put_session(1)]);
 }
 
 #[test]

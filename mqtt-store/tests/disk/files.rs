@@ -6,6 +6,7 @@ use super::common::{
 use mqtt_store::{FjallOptions, FjallStore, Store, StoreErrorKind};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 fn space(path: &Path) -> u64 {
     files(path).iter().map(|file| occupied(file)).sum()
@@ -153,6 +154,7 @@ fn a_backlog_that_drained_gives_its_space_back() {
     const MESSAGES: u64 = 60_000;
     let dir = tempfile::tempdir().expect("a directory");
     let mut options = FjallOptions::default();
+    options.quiet = Duration::ZERO;
     options.memtable_bytes = 1 << 20;
     options.table_bytes = 1 << 20;
     let mut store = FjallStore::open(dir.path(), options.clone()).expect("it opens").store;

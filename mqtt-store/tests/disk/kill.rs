@@ -9,6 +9,7 @@ use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const DIRECTORY: &str = "MQTT_STORE_KILL_DIRECTORY";
 const FROM: &str = "MQTT_STORE_KILL_FROM";
@@ -16,6 +17,7 @@ const LEN: usize = 700;
 
 fn options() -> FjallOptions {
     let mut options = FjallOptions::default();
+    options.quiet = Duration::ZERO;
     // So that it is killed while it flushes, compacts and empties journals as well.
     options.memtable_bytes = 64 << 10;
     options.table_bytes = 64 << 10;
@@ -27,7 +29,7 @@ fn options() -> FjallOptions {
 fn child(directory: &Path, from: u64) {
     let mut store = FjallStore::open(directory, options()).expect("it opens").store;
     load(&mut store).expect("it loads");
-    let storage = Storage { tidy_after: std::time::Duration::ZERO, ..Storage::default() };
+    let storage = Storage { tidy_after: Duration::ZERO, ..Storage::default() };
     let (sender, reports) = std::sync::mpsc::channel();
     let handle = storage.start(Box::new(store), Durability::Written, 1, move |_, report| {
         drop(sender.send(report));
@@ -55,7 +57,7 @@ fn child(directory: &Path, from: u64) {
             }
         }
         if next % 5 == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
