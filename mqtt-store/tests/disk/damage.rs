@@ -249,6 +249,7 @@ fn what_was_deleted_stays_deleted() {
     const MESSAGES: u64 = 6000;
     let dir = tempfile::tempdir().expect("a directory");
     let mut options = FjallOptions::default();
+    options.journal_bytes = 0;
     options.quiet = Duration::ZERO;
     let mut store = FjallStore::open(dir.path(), options).expect("it opens").store;
     load(&mut store).expect("it loads");
