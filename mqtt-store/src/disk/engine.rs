@@ -97,7 +97,10 @@ impl Engine {
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), changes.len() + 1);
         let mut written = Written::default();
-        for Change { key, value } in std::iter::once(mark.encode()).chain(changes) {
+        // It replaces the one before, and so is no record more.
+        let Change { key, value } = mark.encode();
+        batch.insert(&self.records, key, value.unwrap_or_default());
+        for Change { key, value } in changes {
             let bytes = (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             written.bytes += bytes;
             match value {
