@@ -8,8 +8,11 @@
 //! * [`Client`] owns the whole life of a client, reconnecting included.
 //! * [`Broker`] owns many connections, their sessions, subscriptions, retained messages and wills.
 //!
-//! Both have four kinds of methods, always named so: getters; `handle_*`, what happened; commands,
-//! what the user wants; `poll_*`, what is to be done now. The loop is the same for both:
+//! * [`ServerConnection`] is one connection of a server without the broker behind it, for proxies and
+//!   peers in tests.
+//!
+//! All have four kinds of methods, always named so: getters; `handle_*`, what happened; commands,
+//! what the user wants; `poll_*`, what is to be done now. The loop is the same for all:
 //!
 //! ```text
 //! loop {
@@ -41,6 +44,7 @@ pub mod broker;
 pub mod client;
 mod message;
 mod random;
+pub mod server;
 mod shard;
 mod shared;
 pub mod store;
@@ -50,6 +54,7 @@ pub use broker::Broker;
 pub use client::Client;
 pub use message::{Message, PublishError, PublishErrorKind};
 pub use random::Seed;
+pub use server::ServerConnection;
 pub use shard::{HandOver, ShardCredit, ShardId, ShardMark, ShardMessage};
 pub use store::{Durability, StoreGroup, StoreOp, StoreSeq};
 pub use time::Timestamp;
