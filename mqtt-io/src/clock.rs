@@ -1,30 +1,38 @@
 use mqtt_session::Timestamp;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The machine's time: microseconds since this clock was made.
+/// The machine's time: microseconds since this clock was made, or since the machine was first made
+/// whose store it goes on with.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     epoch: Instant,
+    /// What it showed then.
+    at_epoch: Timestamp,
 }
 
 impl Clock {
     /// A clock that begins now.
     #[must_use]
     pub fn start() -> Self {
-        Self { epoch: Instant::now() }
+        Self::from(Timestamp::ZERO)
+    }
+
+    /// A clock that shows `now`: that of a machine that was restored.
+    #[must_use]
+    pub fn from(now: Timestamp) -> Self {
+        Self { epoch: Instant::now(), at_epoch: now }
     }
 
     /// The time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let micros = self.epoch.elapsed().as_micros();
-        Timestamp::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        self.at_epoch + self.epoch.elapsed()
     }
 
     /// When the operating system's clock shows `at`; `None` if that is beyond what it can express.
     #[must_use]
     pub fn instant(&self, at: Timestamp) -> Option<Instant> {
-        self.epoch.checked_add(Duration::from_micros(at.as_micros()))
+        self.epoch.checked_add(at.since(self.at_epoch))
     }
 
     /// The wall clock, in milliseconds since 1970.
@@ -46,6 +54,16 @@ mod tests {
         assert!(first <= second);
         assert!(clock.instant(first).is_some_and(|at| at <= Instant::now()));
         assert!(Clock::unix_ms() > 1_600_000_000_000);
+    }
+
+    #[test]
+    fn it_goes_on_where_a_restored_machine_is() {
+        let at = Timestamp::from_micros(7_000_000);
+        let clock = Clock::from(at);
+        assert!(clock.now() >= at);
+        assert!(clock.instant(at).is_some_and(|at| at <= Instant::now()));
+        let past = clock.instant(Timestamp::ZERO);
+        assert!(past.is_some_and(|past| past <= Instant::now()), "what is overdue is due now");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::broker::{Answer, LocalId, QuestionId, Stats};
-use mqtt_session::{Message, PublishError};
+use mqtt_session::{Message, PublishError, StoreSeq};
 use std::sync::Arc;
 
 /// Where the result of a command goes. Called once, on the shard's thread, with the shard released.
@@ -43,6 +43,10 @@ pub enum Command {
     Disconnect(String, ReasonCode, Reply<bool>),
     /// The answer to a question.
     Answer(QuestionId, Answer),
+    /// The store has everything up to here.
+    Stored(StoreSeq),
+    /// The store failed at this group.
+    StoreFailed(StoreSeq),
     /// The figures.
     Stats(Reply<Stats>),
     /// Take no new connections, take leave of all clients, and hang up.
@@ -60,6 +64,8 @@ impl std::fmt::Debug for Command {
             Self::Unsubscribe(_) => "Unsubscribe",
             Self::Disconnect(..) => "Disconnect",
             Self::Answer(..) => "Answer",
+            Self::Stored(_) => "Stored",
+            Self::StoreFailed(_) => "StoreFailed",
             Self::Stats(_) => "Stats",
             Self::Shutdown => "Shutdown",
             Self::Panic => "Panic",

@@ -8,6 +8,7 @@ use mqtt_session::broker::{
     Ask, BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Output, Peer, ReadStatus, Stats,
 };
 use mqtt_session::{Broker, Durability, Message, Timestamp};
+use mqtt_store::StorageHandle;
 use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice};
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ const FLUSH_ROUNDS: usize = 4;
 /// caused neither grows nor leaves the cache while other links are read.
 const COLLECT_BYTES: usize = 256 << 10;
 /// How often the machine is told the wall clock.
-const WALL_CLOCK_EVERY: Duration = Duration::from_secs(60);
+const WALL_CLOCK_EVERY: Duration = Duration::from_secs(10);
 
 /// Something to be done when nobody borrows the shard.
 #[non_exhaustive]
@@ -82,8 +83,6 @@ pub enum ShardError {
 }
 
 /// One machine with its links. `W` is the adapter's handle of a socket.
-///
-/// A durable store is not attached yet, so only [`Durability::Off`] is taken.
 pub struct Shard<W> {
     broker: Broker,
     links: Links<W>,
@@ -99,10 +98,13 @@ pub struct Shard<W> {
     leaving: Option<(ConnectionId, Option<SocketAddr>)>,
     wall_clock_at: Timestamp,
     shut_down: bool,
+    storage: Option<StorageHandle>,
+    /// Groups were handed to the storage thread that it was not woken for.
+    unsaved: bool,
 }
 
 impl<W: Wire> Shard<W> {
-    /// A shard without links.
+    /// A shard without links, which stores nothing.
     ///
     /// # Errors
     /// If the settings contradict each other or ask for a store.
@@ -110,9 +112,21 @@ impl<W: Wire> Shard<W> {
         if config.durability != Durability::Off {
             return Err(ShardError::NoStore);
         }
-        let mut broker = Broker::new(config, now).map_err(ShardError::Config)?;
-        broker.handle_wall_clock(now, Clock::unix_ms());
-        Ok(Self {
+        let broker = Broker::new(config, now).map_err(ShardError::Config)?;
+        Ok(Self::around(broker, now, None))
+    }
+
+    /// A shard without links around a machine that was restored at `now`. `storage` gets its groups, as
+    /// those of shard 0; have its reports brought by [`Command::Stored`] and
+    /// [`Command::StoreFailed`], and its recovery by [`Command::Stored`] with 0.
+    pub fn restored(broker: Broker, now: Timestamp, storage: StorageHandle) -> Self {
+        let mut shard = Self::around(broker, now, Some(storage));
+        shard.obey(now);
+        shard
+    }
+
+    fn around(broker: Broker, now: Timestamp, storage: Option<StorageHandle>) -> Self {
+        Self {
             broker,
             links: Links::new(),
             dirty: Vec::new(),
@@ -123,7 +137,9 @@ impl<W: Wire> Shard<W> {
             leaving: None,
             wall_clock_at: now,
             shut_down: false,
-        })
+            storage,
+            unsaved: false,
+        }
     }
 
     /// Somebody connected. `wire` makes the handle of the socket from the connection's number.
@@ -225,6 +241,14 @@ impl<W: Wire> Shard<W> {
                 self.broker.handle_answer(now, id, answer);
                 return self.obey(now);
             }
+            Command::Stored(through) => {
+                self.broker.handle_stored(now, through);
+                return self.obey(now);
+            }
+            Command::StoreFailed(from) => {
+                self.broker.handle_store_failed(now, from);
+                return self.obey(now);
+            }
             Command::Shutdown => {
                 self.shut_down = true;
                 self.broker.shutdown(now);
@@ -249,6 +273,7 @@ impl<W: Wire> Shard<W> {
     /// Writes what every dirty link has to send, as far as the sockets take it now.
     pub fn flush(&mut self, now: Timestamp) {
         self.collected = 0;
+        self.save();
         for _ in 0..FLUSH_ROUNDS {
             if self.dirty.is_empty() {
                 break;
@@ -260,12 +285,22 @@ impl<W: Wire> Shard<W> {
             self.spare = round;
             self.obey(now);
         }
+        self.save();
+    }
+
+    /// Has the storage thread write what it was handed.
+    fn save(&mut self) {
+        if std::mem::take(&mut self.unsaved)
+            && let Some(storage) = &self.storage
+        {
+            storage.flush();
+        }
     }
 
     /// Whether [`Shard::flush`] has something to do.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.unsaved
     }
 
     /// When [`Shard::tick`] is to be called.
@@ -312,9 +347,14 @@ impl<W: Wire> Shard<W> {
                 Output::Hangup { conn, after_flush } => self.hang_up(now, conn, after_flush),
                 Output::Ask(ask) => self.effects.push(Effect::Ask(ask)),
                 Output::Event(event) => self.event(*event),
-                // Nothing is emitted with Durability::Off, and what is not confirmed is never claimed
-                // to be safe. There is one shard, which has nobody to talk to.
-                Output::Store(..) | Output::Shard { .. } | Output::Rehome { .. } => {}
+                Output::Store(seq, group) => {
+                    if let Some(storage) = &self.storage {
+                        storage.store(0, seq, group);
+                        self.unsaved = true;
+                    }
+                }
+                // There is one shard, which has nobody to talk to.
+                Output::Shard { .. } | Output::Rehome { .. } => {}
             }
         }
     }

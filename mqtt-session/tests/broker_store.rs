@@ -2,8 +2,10 @@
 
 use mqtt_proto::{ConnectRef, PacketRef, PropertiesBuf, Property, QoS, Version};
 use mqtt_session::broker::BrokerConfig;
-use mqtt_session::{Durability, StoreOp, StoreSeq};
-use mqtt_testkit::packets::{filter, puback, pubcomp, publish, pubrec, pubrel, retained, subscribe};
+use mqtt_session::{Durability, StoreOp};
+use mqtt_testkit::packets::{
+    filter, puback, pubcomp, publish, pubrec, pubrel, retained, subscribe, unsubscribe,
+};
 use mqtt_testkit::{PeerId, World};
 
 fn world() -> World {
@@ -32,7 +34,7 @@ fn durable_subscriber(w: &mut World, client_id: &str) -> PeerId {
 }
 
 fn ops(w: &World) -> Vec<StoreOp> {
-    w.stores.iter().flat_map(|(_, group)| group.ops.clone()).collect()
+    w.stores.iter().flat_map(|(_, group)| group.ops.to_vec()).collect()
 }
 
 #[test]
@@ -156,9 +158,13 @@ fn while_the_store_fails_nothing_is_acknowledged_and_qos_0_goes_on() {
     w.confirm_stores();
     assert_eq!(w.got(p), ["PUBACK #3"]);
     let old = w.client(Version::V311, "old");
-    w.broker.handle_store_failed(w.now, StoreSeq(u64::MAX));
+    w.send(p, &publish("t", 1, 4, "owed"));
+    let (failed, _) = w.stores[0].clone();
+    w.broker.handle_store_failed(w.now, failed);
     w.send(old, &publish("t", 1, 1, "x"));
     assert!(w.is_hung_up(old));
+    w.send(s, &subscribe(9, &filter("more", QoS::AtMostOnce)));
+    assert!(w.got(s).contains(&"SUBACK #9 97".into()), "not promised");
 }
 
 #[test]
@@ -190,12 +196,13 @@ fn what_happens_while_the_store_fails_is_emitted_too_and_nothing_waits_for_ever(
     w.settle();
     let before = w.stores.len();
     // An operation of its own, made while the store does not work.
-    w.send(s, &subscribe(2, &filter("more", QoS::AtMostOnce)));
+    unsubscribe(2, "none", |packet| w.send(s, packet));
+    unsubscribe(3, "#", |packet| w.send(s, packet));
     assert_eq!(w.stores.len(), before + 1);
     w.confirm_stores();
     assert_eq!(w.got(p), ["PUBREC #1"]);
-    assert!(w.got(s).contains(&"SUBACK #2 00".into()));
+    assert!(w.got(s).contains(&"UNSUBACK #3 00".into()));
     w.send(p, &publish("t", 1, 2, "works again"));
     w.confirm_stores();
-    assert_eq!(w.got(p), ["PUBACK #2"]);
+    assert_eq!(w.got(p), ["PUBACK #2 10"], "nobody wants it any more");
 }

@@ -1,7 +1,10 @@
 use crate::brief_all;
 use mqtt_proto::{ConnectRef, PacketRef, Version};
-use mqtt_session::broker::{Ask, BrokerConfig, Closed, ConnectionId, Event, Output, Peer, ReadStatus};
-use mqtt_session::{Broker, StoreGroup, StoreSeq, Timestamp};
+use mqtt_session::broker::{
+    Ask, BrokerConfig, Closed, ConnectionId, Event, Output, Peer, ReadStatus, Restored,
+};
+use mqtt_session::store::{Contents, StoredClock};
+use mqtt_session::{Broker, StoreGroup, StoreOp, StoreSeq, Timestamp};
 use std::time::Duration;
 
 /// One of the world's peers.
@@ -34,6 +37,8 @@ pub struct World {
     pub asks: Vec<Ask>,
     /// Groups that were not confirmed.
     pub stores: Vec<(StoreSeq, StoreGroup)>,
+    /// What the confirmed groups left.
+    pub contents: Contents,
     /// How many bytes one outbox may hold.
     pub outbox_max: usize,
     peers: Vec<RawPeer>,
@@ -53,6 +58,7 @@ impl World {
             events: Vec::new(),
             asks: Vec::new(),
             stores: Vec::new(),
+            contents: Contents::default(),
             outbox_max: 64 << 10,
             peers: Vec::new(),
         }
@@ -176,13 +182,50 @@ impl World {
         self.settle();
     }
 
-    /// Confirms everything that was emitted.
+    /// Confirms everything that was emitted, and what follows from that.
     pub fn confirm_stores(&mut self) {
-        while let Some(last) = self.stores.last().map(|(seq, _)| *seq) {
-            self.stores.clear();
+        while !self.stores.is_empty() {
+            self.confirm(self.stores.len());
+        }
+    }
+
+    /// Confirms the first `count` groups that were emitted.
+    pub fn confirm(&mut self, count: usize) {
+        let mut last = None;
+        for (seq, group) in self.stores.drain(..count.min(self.stores.len())) {
+            self.contents.apply(&group);
+            last = Some(seq);
+        }
+        if let Some(last) = last {
             self.broker.handle_stored(self.now, last);
             self.settle();
         }
+    }
+
+    /// Kills the broker and makes another, `down` later, from what was confirmed. All connections are
+    /// gone.
+    ///
+    /// # Panics
+    /// If the settings are refused.
+    pub fn restart(&mut self, down: Duration) -> Restored {
+        let unix_ms = self.now.as_micros() / 1000;
+        let clock = StoreOp::PutClock(StoredClock { time: self.now, unix_ms });
+        self.contents.apply(&StoreGroup { ops: [clock].into() });
+        let config = self.broker.config().clone();
+        let (broker, restored) = Broker::restore(
+            config,
+            unix_ms + u64::try_from(down.as_millis()).expect("a short time"),
+            self.contents.records(),
+        )
+        .expect("settings that were good before");
+        self.broker = broker;
+        self.now = restored.now;
+        self.peers.iter_mut().for_each(|peer| (peer.closed, peer.hung_up) = (true, true));
+        self.stores.clear();
+        self.events.clear();
+        self.asks.clear();
+        self.settle();
+        restored
     }
 
     /// Obeys the machine until it wants nothing more.
@@ -195,13 +238,13 @@ impl World {
                 match output {
                     Output::Flush(conn) => flushes.push(conn),
                     Output::Resume(conn) => {
-                        if let Some(at) = self.peers.iter().position(|p| p.conn == conn) {
+                        if let Some(at) = self.peers.iter().rposition(|p| p.conn == conn) {
                             let status = self.broker.handle_read(self.now, conn, &[]);
                             self.peers[at].paused = status == ReadStatus::Paused;
                         }
                     }
                     Output::Hangup { conn, .. } => {
-                        if let Some(at) = self.peers.iter().position(|p| p.conn == conn) {
+                        if let Some(at) = self.peers.iter().rposition(|p| p.conn == conn) {
                             self.flush(at);
                             self.peers[at].hung_up = true;
                             if !std::mem::replace(&mut self.peers[at].closed, true) {
@@ -216,7 +259,7 @@ impl World {
                 }
             }
             for conn in flushes {
-                if let Some(at) = self.peers.iter().position(|p| p.conn == conn) {
+                if let Some(at) = self.peers.iter().rposition(|p| p.conn == conn) {
                     self.flush(at);
                 }
             }
@@ -253,6 +296,7 @@ impl World {
 pub mod packets {
     use mqtt_proto::{
         AckRef, PacketId, PacketRef, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef, SubscriptionOptions,
+        UnsubscribeFiltersBuf, UnsubscribeRef,
     };
 
     /// A packet identifier.
@@ -283,6 +327,21 @@ pub mod packets {
             PacketRef::Publish(p) => PacketRef::Publish(PublishRef { retain: true, ..p }),
             other => other,
         }
+    }
+
+    /// UNSUBSCRIBE from one filter.
+    ///
+    /// # Panics
+    /// If it is no filter.
+    pub fn unsubscribe(packet_id: u16, filter: &str, send: impl FnOnce(&PacketRef<'_>)) {
+        let mut filters = UnsubscribeFiltersBuf::new();
+        filters.push(filter).expect("a filter");
+        let (packet_id, properties) = (id(packet_id), mqtt_proto::Properties::EMPTY);
+        send(&PacketRef::Unsubscribe(UnsubscribeRef {
+            packet_id,
+            properties,
+            filters: filters.as_filters(),
+        }));
     }
 
     /// A list with one filter.

@@ -6,8 +6,9 @@ use super::node::panic_text;
 use super::run::{Life, Start};
 use crate::ShardError;
 use crate::runtime::Runtime;
-use mqtt_session::Seed;
 use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError};
+use mqtt_session::{Durability, Seed};
+use mqtt_store::{Store, StoreError};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -43,6 +44,9 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Who decides; needed if [`BrokerConfig::ask`] asks anything.
     pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// Where sessions and messages are kept; needed if [`BrokerConfig::durability`] promises anything.
+    /// See [`Config::stored_in`].
+    pub store: Option<OpenStore>,
     /// Commands from handles that wait at most; further ones make their callers wait. Default 1,024.
     pub mailbox: usize,
     /// Messages that wait at most in each [`Messages`](super::Messages) and each
@@ -58,6 +62,7 @@ impl Default for Config {
             broker: BrokerConfig::default(),
             listeners: Vec::new(),
             authorizer: None,
+            store: None,
             mailbox: 1024,
             backlog: 1024,
             read_buffer: 64 << 10,
@@ -83,8 +88,27 @@ impl Config {
         self
     }
 
+    /// The same settings, with a store that keeps sessions and messages. `open` is called on the
+    /// broker's thread before the first connection is accepted, and may take its time.
+    #[must_use]
+    pub fn stored_in(
+        mut self,
+        durability: Durability,
+        open: impl Fn() -> Result<Box<dyn Store>, StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        self.broker.durability = durability;
+        self.store = Some(Arc::new(open));
+        self
+    }
+
     fn check(&self) -> Result<(), BindError> {
         match () {
+            () if self.store.is_none() && self.broker.durability != Durability::Off => {
+                Err(BindError::NoStore)
+            }
+            () if self.store.is_some() && self.broker.durability == Durability::Off => {
+                Err(BindError::StoreUnused)
+            }
             () if self.mailbox == 0 => Err(BindError::Zero("mailbox")),
             () if self.backlog == 0 => Err(BindError::Zero("backlog")),
             () if self.read_buffer == 0 => Err(BindError::Zero("read_buffer")),
@@ -96,12 +120,16 @@ impl Config {
     }
 }
 
+/// Opens a store.
+pub type OpenStore = Arc<dyn Fn() -> Result<Box<dyn Store>, StoreError> + Send + Sync>;
+
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
             .field("broker", &self.broker)
             .field("listeners", &self.listeners)
             .field("authorizer", &self.authorizer.is_some())
+            .field("store", &self.store.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -130,6 +158,12 @@ pub enum BindError {
     /// Messages are to survive a restart, and there is nowhere to keep them.
     #[error("setting durability needs a store, and none is attached")]
     NoStore,
+    /// There is a store, and nothing is to be kept in it.
+    #[error("setting durability is off, so the store that is attached would not be used")]
+    StoreUnused,
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The operating system gave no thread, no event queue or no randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -168,6 +202,7 @@ pub async fn bind<R: Runtime>(
     }
     let (answers, answered) = mpsc::unbounded_channel();
     let spawn = Box::new(move |task| runtime.spawn(task));
+    let reports = answers.clone();
     let office = config.authorizer.map(|authorizer| Office { authorizer, spawn, answers });
     let (mailbox, mail) = mpsc::channel(config.mailbox);
     let (events, _) = broadcast::channel(config.backlog);
@@ -179,6 +214,8 @@ pub async fn bind<R: Runtime>(
         listeners,
         read_buffer: config.read_buffer,
         office,
+        store: config.store,
+        reports,
         mail,
         answered,
         events,
@@ -189,8 +226,8 @@ pub async fn bind<R: Runtime>(
         let result = result.unwrap_or_else(|panic| Err(ServeError::Panicked(panic_text(panic.as_ref()))));
         ended.send_replace(Some(result));
     })?;
-    started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
-    Ok(BrokerHandle::new(mailbox, weak_events, end, addresses, config.backlog))
+    let storage = started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
+    Ok(BrokerHandle::new(mailbox, weak_events, end, addresses, storage, config.backlog))
 }
 
 fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {

@@ -6,6 +6,7 @@ use crate::{Command, Reply, Taken};
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::broker::{Event, LocalId, Peer, Stats};
 use mqtt_session::{Message, PublishError};
+use mqtt_store::{StorageHandle, StorageStats};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,6 +53,9 @@ pub enum ServeError {
     /// Its thread panicked; the message of the panic. All connections were cut.
     #[error("the broker panicked: {0}")]
     Panicked(String),
+    /// Not everything could be stored. What was acknowledged is.
+    #[error("the last changes could not be stored: {0}")]
+    Store(String),
 }
 
 /// A running broker. Cloning gives another handle of the same one; when the last is dropped, it is
@@ -65,6 +69,7 @@ pub struct BrokerHandle<R> {
     events: broadcast::WeakSender<Arc<Event>>,
     end: watch::Receiver<Option<Result<(), ServeError>>>,
     addresses: Arc<[SocketAddr]>,
+    storage: Option<StorageHandle>,
     backlog: usize,
     runtime: PhantomData<fn() -> R>,
 }
@@ -75,9 +80,17 @@ impl<R: Runtime> BrokerHandle<R> {
         events: broadcast::WeakSender<Arc<Event>>,
         end: watch::Receiver<Option<Result<(), ServeError>>>,
         addresses: Vec<SocketAddr>,
+        storage: Option<StorageHandle>,
         backlog: usize,
     ) -> Self {
-        Self { mailbox, events, end, addresses: addresses.into(), backlog, runtime: PhantomData }
+        let addresses = addresses.into();
+        Self { mailbox, events, end, addresses, storage, backlog, runtime: PhantomData }
+    }
+
+    /// What the store has done so far; `None` if nothing is stored.
+    #[must_use]
+    pub fn storage_stats(&self) -> Option<StorageStats> {
+        self.storage.as_ref().map(StorageHandle::stats)
     }
 
     /// The addresses that are listened on, in the order of [`Config::listeners`](super::Config).

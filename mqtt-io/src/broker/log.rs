@@ -80,6 +80,9 @@ pub(super) fn event(event: &Event, address: Option<SocketAddr>) {
             info!("Session of {} ended with {lost} messages waiting.", Printable(client_id));
         }
         Event::SessionEnded { client_id, .. } => debug!("Session of {} ended.", Printable(client_id)),
+        Event::NotRetained { topic } => {
+            warn!("A message to {} was delivered but not retained: there is no room.", Printable(topic));
+        }
         Event::Internal { client_id, what } => {
             error!("Internal error, session of {} closed: {what}. Please report this.", Printable(client_id));
         }

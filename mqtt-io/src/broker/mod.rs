@@ -19,11 +19,13 @@ mod listen;
 mod log;
 mod node;
 mod run;
+mod store;
 
 pub use auth::{Authorizer, Decision};
-pub use bind::{BindError, Config, Listener, bind};
+pub use bind::{BindError, Config, Listener, OpenStore, bind};
 pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};
 pub use mqtt_session::broker::{
     Answer, Ask, AskFor, BrokerConfig, Event, Grant, Overflow, Peer, Question, RefusedFilter31, Stats,
 };
+pub use mqtt_store::{StorageStats, Store, StoreError};
 pub use run::Life;

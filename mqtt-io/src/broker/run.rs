@@ -1,14 +1,16 @@
 //! The thread of a shard: its runtime, its tasks, its end.
 
 use super::auth::Office;
-use super::bind::BindError;
+use super::bind::{BindError, OpenStore};
 use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
 use super::listen::accept;
 use super::node::{Node, flusher, timer};
+use super::store::{self, Made};
+use crate::Command;
 use crate::runtime::{LocalRuntime, LocalTask};
-use crate::{Clock, Command, Shard};
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
+use mqtt_store::StorageHandle;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,10 +25,13 @@ pub(super) struct Start {
     pub(super) listeners: Vec<std::net::TcpListener>,
     pub(super) read_buffer: usize,
     pub(super) office: Option<Office>,
+    pub(super) store: Option<OpenStore>,
+    /// Where the store's reports go.
+    pub(super) reports: mpsc::UnboundedSender<Command>,
     pub(super) mail: mpsc::Receiver<Mail>,
     pub(super) answered: mpsc::UnboundedReceiver<Command>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
-    pub(super) ready: oneshot::Sender<Result<(), BindError>>,
+    pub(super) ready: oneshot::Sender<Result<Option<StorageHandle>, BindError>>,
 }
 
 /// What comes from handles.
@@ -65,13 +70,13 @@ impl std::fmt::Debug for Life {
 }
 
 async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeError> {
-    let Start { broker, listeners, read_buffer, office, mail, answered, events, ready } = start;
-    let clock = Clock::start();
-    let made = Shard::new(broker, clock.now()).map_err(BindError::from).and_then(|shard| {
+    let Start { broker, listeners, read_buffer, office, store, reports, mail, answered, events, ready } =
+        start;
+    let made = store::make(broker, store, reports).and_then(|made| {
         let listeners = listeners.into_iter().map(L::listener).collect::<Result<Vec<_>, _>>()?;
-        Ok((shard, listeners))
+        Ok((made, listeners))
     });
-    let (shard, listeners) = match made {
+    let (Made { shard, clock, storage }, listeners) = match made {
         Ok(made) => made,
         Err(e) => {
             let _ = ready.send(Err(e));
@@ -85,8 +90,13 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     let accepting = accepting.map(|(l, number)| node.spawn(accept(Rc::clone(&node), l, number)));
     node.spawn(receive(Rc::clone(&node), mail, accepting.collect())).detach();
     node.spawn(answer(Rc::clone(&node), answered)).detach();
-    let _ = ready.send(Ok(()));
-    node.ended().await.map_err(ServeError::Panicked)
+    // What a restored machine has to do at once.
+    node.turn(|shard, now| shard.tick(now));
+    let _ = ready.send(Ok(storage.clone()));
+    let ended = node.ended().await.map_err(ServeError::Panicked);
+    // What was handed over is written, whatever became of the machine.
+    let stored = storage.map_or(Ok(()), |storage| storage.close().map_err(|e| ServeError::Store(e.to_string())));
+    ended.and(stored)
 }
 
 /// Does what handles want. When the last of them is gone, the broker ends.

@@ -2,9 +2,9 @@
 
 use super::Broker;
 use super::connection::Phase;
-use super::message::MessageKey;
 use super::output::{Answer, Ask, ConnectionId, Grant, Output, Question, QuestionId};
 use super::router::SessionKey;
+use super::session::DueWill;
 use crate::Timestamp;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -17,7 +17,7 @@ pub(super) enum Asked {
     /// The packet that waits on this connection.
     Packet(ConnectionId),
     /// A will that fires.
-    Will { message: MessageKey },
+    Will(DueWill),
 }
 
 impl Broker {
@@ -46,11 +46,11 @@ impl Broker {
             .unwrap_or_default()
     }
 
-    pub(super) fn ask_about_will(&mut self, key: SessionKey, message: MessageKey) {
-        let Some(held) = self.messages.get(message) else { return };
+    pub(super) fn ask_about_will(&mut self, key: SessionKey, will: DueWill) {
+        let Some(held) = self.messages.get(will.message) else { return };
         let question = Question::Will { topic: held.topic_str().into(), qos: held.qos, retain: held.retain };
         let (client_id, user_name) = self.names_of(key);
-        self.put_question(Asked::Will { message }, None, client_id, user_name, question);
+        self.put_question(Asked::Will(will), None, client_id, user_name, question);
     }
 
     fn put_question(
@@ -65,7 +65,9 @@ impl Broker {
         let id = QuestionId(self.next_question);
         self.questions.insert(id.0, asked);
         self.question_deadlines.push_back((self.now + self.config.answer_timeout, id.0));
-        self.outputs.push_back(Output::Ask(Box::new(Ask { id, conn, client_id, user_name, question })));
+        let listener = conn.and_then(|conn| self.connections.get(conn.index)).map_or(0, |c| c.listener);
+        let ask = Ask { id, conn, listener, client_id, user_name, question };
+        self.outputs.push_back(Output::Ask(Box::new(ask)));
         id
     }
 
@@ -98,9 +100,12 @@ impl Broker {
         }
         match asked {
             None => {}
-            Some(Asked::Will { message }) => match answer {
-                Answer::Allow | Answer::Grant(_) => self.wills.push_back((message, None)),
-                _ => self.release_message(message),
+            Some(Asked::Will(will)) => match answer {
+                // Its session may have ended meanwhile.
+                Answer::Allow | Answer::Grant(_) => {
+                    self.wills.push_back(DueWill { publisher: None, ..will });
+                }
+                _ => self.forget_will(will),
             },
             Some(Asked::Packet(conn)) => {
                 let Some(index) = self.index_of(conn) else { return };
@@ -207,8 +212,12 @@ impl Broker {
                 // The CONNECT that began it is taken up again.
                 self.packet_answered(index, &connect, answer);
             }
-            (Answer::Allow, None) if live => self.send_auth(index, ReasonCode::Success, None),
+            (Answer::Allow, None) if live => {
+                self.set_validity(index, None);
+                self.send_auth(index, ReasonCode::Success, None);
+            }
             (Answer::Grant(grant), None) if live => {
+                self.set_validity(index, grant.valid_for);
                 self.send_auth(index, ReasonCode::Success, grant.authentication_data);
             }
             (answer, _) => {

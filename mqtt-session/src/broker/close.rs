@@ -4,8 +4,9 @@ use super::Broker;
 use super::connection::Phase;
 use super::message::MessageKey;
 use super::output::{Event, Output};
-use super::router::SessionKey;
-use super::session::Will;
+use super::route::Source;
+use super::router::{Left, SessionKey};
+use super::session::{DueWill, Will};
 use super::timers::Timer;
 use crate::shared::rules::Rules;
 use crate::store::StoredSession;
@@ -115,6 +116,10 @@ impl Broker {
         }
         self.return_to_groups(key);
         self.store_session(key);
+        if self.shutting_down && self.journal.is_on() {
+            // Its will and its end are stored, and due by their times after the restart.
+            return;
+        }
         self.settle_session(key);
     }
 
@@ -171,34 +176,51 @@ impl Broker {
     /// Removes a session and all that is in it; a will that waited fires now ([MQTT-3.1.2-8]).
     pub(super) fn end_session(&mut self, key: SessionKey) {
         self.fire_will(key);
-        let mut left = Vec::new();
+        let mut left = Left::default();
         self.router.forget(key, &mut left);
-        for delivery in left {
-            self.release_message(delivery.message);
-        }
+        self.release_left(left);
         let Some(mut session) = self.sessions.try_remove(key as usize) else { return };
         let lost = self.empty_session(&mut session);
         if session.local.is_some() {
             return;
         }
-        self.clients.remove(&session.client_id);
-        if session.is_durable() {
+        if self.clients.get(&session.client_id) == Some(&key) {
+            self.clients.remove(&session.client_id);
+        }
+        if session.stored {
             self.journal.op(StoreOp::DeleteSession(session.id));
+        }
+        if session.outlives_link() || session.stored {
             let client_id = session.client_id.into_string();
             self.event(Event::SessionEnded { client_id, lost });
         }
     }
 
-    /// Writes the session's record.
+    /// Frees what is left of groups without members.
+    pub(super) fn release_left(&mut self, left: Left) {
+        for delivery in left.deliveries {
+            self.release_message(delivery.message);
+        }
+        for id in left.stored {
+            self.journal.op(StoreOp::DeleteGroup(id));
+        }
+    }
+
+    /// Writes the session's record, if it has one or is to have one.
     pub(super) fn store_session(&mut self, key: SessionKey) {
         if !self.journal.is_on() {
             return;
         }
-        let Some(session) = self.sessions.get(key as usize).filter(|s| s.is_durable()) else { return };
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if !session.stored && (!session.outlives_link() || session.local.is_some()) {
+            return;
+        }
+        session.stored = true;
         let disconnected_at = session.link.is_none().then_some(self.now.as_micros());
         let stored = StoredSession {
             client_id: session.client_id.as_ref().into(),
             user_name: session.user_name.as_deref().map(Into::into),
+            acl: session.acl,
             expiry_secs: session.expiry_secs,
             disconnected_at,
         };
@@ -208,18 +230,24 @@ impl Broker {
     /// Takes the will away unpublished.
     pub(super) fn drop_will(&mut self, key: SessionKey) {
         if let Some(will) = self.take_will(key) {
-            self.release_message(will);
+            self.forget_will(will);
         }
     }
 
-    fn take_will(&mut self, key: SessionKey) -> Option<MessageKey> {
+    /// A will that is not published after all.
+    pub(super) fn forget_will(&mut self, will: DueWill) {
+        if let Some(stored) = will.stored {
+            self.journal.op(StoreOp::DeleteWill(stored));
+        }
+        self.release_message(will.message);
+    }
+
+    fn take_will(&mut self, key: SessionKey) -> Option<DueWill> {
         let session = self.sessions.get_mut(key as usize)?;
         session.will_due = Timestamp::MAX;
         let will = session.will.take()?;
-        if session.is_durable() {
-            self.journal.op(StoreOp::DeleteWill(session.id));
-        }
-        Some(will.message)
+        let stored = self.journal.is_on().then_some(session.id);
+        Some(DueWill { message: will.message, publisher: Some(key), stored })
     }
 
     /// Sets the will of a session that is about to get a connection ([MQTT-3.1.2-7]).
@@ -232,23 +260,33 @@ impl Broker {
     /// Publishes the will, once ([MQTT-3.1.2-10]), if there is one ([MQTT-3.1.2-12] of 3.1.1). If wills are asked about, the question goes out
     /// first.
     pub(super) fn fire_will(&mut self, key: SessionKey) {
-        let Some(message) = self.take_will(key) else { return };
+        let Some(will) = self.take_will(key) else { return };
+        if !self.may_leave_will(key, will.message) {
+            self.forget_will(will);
+            return;
+        }
+        self.sign(will.message, Some(key));
         if self.config.ask.will {
-            self.ask_about_will(key, message);
+            self.ask_about_will(key, will);
         } else {
-            self.wills.push_back((message, Some(key)));
+            self.wills.push_back(will);
         }
     }
 
     /// Publishes the wills that are due. They wait in a line, so that one that ends another session
     /// whose will is due does not nest.
     pub(super) fn publish_wills(&mut self) {
-        while let Some((message, publisher)) = self.wills.pop_front() {
-            self.publish_will(message, publisher);
+        while let Some(will) = self.wills.pop_front() {
+            self.publish_will(will);
         }
     }
 
-    fn publish_will(&mut self, message: MessageKey, publisher: Option<SessionKey>) {
+    fn publish_will(&mut self, will: DueWill) {
+        let DueWill { message, publisher, stored } = will;
+        if let Some(stored) = stored {
+            // In one group with what it changes: it is published once.
+            self.journal.op(StoreOp::DeleteWill(stored));
+        }
         // Its lifetime begins now, not when it was set.
         let now = self.now;
         if let Some(held) = self.messages.get_mut(message)
@@ -257,7 +295,7 @@ impl Broker {
             let lifetime = held.expires.since(Timestamp::ZERO);
             held.expires = now + lifetime;
         }
-        self.route(message, publisher, false);
+        self.route(message, Source { publisher, ..Source::default() });
         self.release_message(message);
     }
 
@@ -290,6 +328,8 @@ impl Broker {
                 self.hang_up(index, ReasonCode::UnspecifiedError, false);
                 self.outputs.push_back(Output::Hangup { conn, after_flush: false });
             }
+            // The permission to be connected has ended.
+            Phase::Live if c.limit <= now => self.hang_up(index, ReasonCode::NotAuthorized, true),
             // [MQTT-3.1.2-22] ([MQTT-3.1.2-24] of 3.1.1)
             Phase::Live => self.hang_up(index, ReasonCode::KeepAliveTimeout, true),
         }

@@ -99,6 +99,12 @@ pub struct BrokerConfig {
     pub max_queued_bytes: usize,
     /// Bytes of all messages held, each counted once. Default 1 GiB.
     pub max_message_bytes: usize,
+    /// Bytes of store operations that are not confirmed. Beyond, what causes operations waits. Default
+    /// 16 MiB.
+    pub max_unstored_bytes: usize,
+    /// How long a broker that is made from a store believes to have been down at most: a device
+    /// without a clock must not let everything expire when it starts. Default 30 days.
+    pub max_downtime: Duration,
     /// What happens when a queue is full. Default: the newest is dropped.
     pub overflow: Overflow,
     /// Whether QoS 0 messages wait for a session without a connection. Default false.
@@ -152,6 +158,8 @@ impl Default for BrokerConfig {
             max_queued_messages: 10_000,
             max_queued_bytes: 16 << 20,
             max_message_bytes: 1 << 30,
+            max_unstored_bytes: 16 << 20,
+            max_downtime: Duration::from_secs(30 * 86_400),
             overflow: Overflow::DropNewest,
             queue_qos0: false,
             max_subscriptions: 100_000,

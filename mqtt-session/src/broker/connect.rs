@@ -7,17 +7,19 @@ use super::output::{DropReason, Event, Grant, Question};
 use super::router::SessionKey;
 use super::session::Session;
 use super::timers::Timer;
+use crate::acl::Identity;
 use crate::shared::alias::{InboundAliases, OutboundAliases};
 use crate::shared::keep_alive::KeepAlive;
 use crate::shared::rules::Rules;
 use crate::shared::window::Window;
-use crate::store::StoredWill;
+use crate::store::{StoredAuthor, StoredWill};
 use crate::{StoreOp, Timestamp};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use bytes::Bytes;
+use core::time::Duration;
 use mqtt_proto::{
     ConnackRef, ConnectRef, MAX_PACKET_SIZE, PacketRef, PropertiesBuf, Property, QoS, ReasonCode, WillRef,
 };
@@ -80,9 +82,15 @@ impl Broker {
                 return Err(ReasonCode::TopicNameInvalid);
             }
         }
-        let known = self.clients.contains_key(packet.client_id);
-        if !known && self.sessions.len() >= self.config.max_sessions as usize {
+        let known = self.clients.get(packet.client_id).and_then(|&key| self.sessions.get(key as usize));
+        if known.is_none() && self.sessions.len() >= self.config.max_sessions as usize {
             return Err(ReasonCode::QuotaExceeded);
+        }
+        // What has to be stored before CONNACK cannot be promised while the store is failed.
+        let stores =
+            packet.will.is_some() || self.asked_expiry(packet) > 0 || known.is_some_and(|s| s.stored);
+        if stores && self.journal.has_failed() {
+            return Err(ReasonCode::ServerUnavailable);
         }
         Ok(())
     }
@@ -104,8 +112,16 @@ impl Broker {
     /// one, as Clean Start says ([MQTT-3.1.4-4]). Of two connections with one client identifier the later accepted
     /// one stays.
     pub(super) fn accept(&mut self, index: u32, packet: &ConnectRef<'_>, grant: Grant) {
+        let before = self.journal.last();
         let assigned = packet.client_id.is_empty().then(|| self.new_client_id());
         let client_id = assigned.as_deref().unwrap_or(packet.client_id);
+        let user_name = grant.user_name.as_deref().or(packet.user_name);
+        if let Some(will) = &packet.will
+            && self.acls.refuse_will(grant.acl, &Identity { user_name, client_id }, will.topic)
+        {
+            self.refuse(index, ReasonCode::NotAuthorized);
+            return;
+        }
         let existing = self.clients.get(client_id).copied();
         if let Some(old) = existing.and_then(|key| self.sessions.get(key as usize)).and_then(|s| s.link) {
             // [MQTT-3.1.4-3] ([MQTT-3.1.4-2] of 3.1.1)
@@ -113,7 +129,11 @@ impl Broker {
         }
         // The take-over may have ended the session.
         let mut existing = self.clients.get(client_id).copied();
-        if let Some(key) = existing.filter(|_| packet.clean_start) {
+        let expired = |key: &SessionKey| {
+            self.sessions.get(*key as usize).is_some_and(|s| s.link.is_none() && s.expires <= self.now)
+        };
+        // Its timer may be late.
+        if let Some(key) = existing.filter(|key| packet.clean_start || expired(key)) {
             // [MQTT-3.1.2-4] ([MQTT-3.1.2-6] of 3.1.1)
             self.end_session(key);
             existing = None;
@@ -130,15 +150,20 @@ impl Broker {
         };
         // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let session_present = existing.is_some();
-        let user_name = grant.user_name.as_deref().or(packet.user_name);
         let asked = self.asked_expiry(packet);
         let expiry = asked.min(self.config.max_session_expiry).min(grant.session_expiry.unwrap_or(u32::MAX));
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.link = Some(index);
             session.user_name = user_name.map(Into::into);
+            session.acl = grant.acl;
             session.expiry_secs = expiry;
             session.expires = Timestamp::MAX;
             session.ledger.rewind();
+            if session.stored && !session.outlives_link() {
+                // It ends with this connection, and so with a restart. What it has in the store is void.
+                session.stored = false;
+                self.journal.op(StoreOp::DeleteSession(session.id));
+            }
         }
         self.store_session(key);
         if let Some(will) = &packet.will {
@@ -146,10 +171,13 @@ impl Broker {
         }
         let keep_alive = self.keep_alive_for(packet, &grant);
         self.go_live(index, key, packet, keep_alive);
+        self.set_validity(index, grant.valid_for);
         self.drop_too_large(index, key);
-        let gate = self.journal.commit(&mut self.outputs);
+        self.drop_unreadable(key);
+        // CONNACK waits for what it changed, and for nothing that was under way before.
+        let gate = Some(self.journal.commit(&mut self.outputs)).filter(|last| *last > before);
+        let gate = gate.unwrap_or_default();
         if let Some(c) = self.connections.get_mut(index) {
-            // CONNACK waits for the session's operations.
             c.gate = gate;
         }
         if gate > self.journal.stored() {
@@ -248,13 +276,19 @@ impl Broker {
         let message = self.messages.insert(Timestamp::ZERO, &incoming);
         let delay_secs = will.properties.will_delay_interval().unwrap_or(0);
         self.set_will(key, message, delay_secs);
-        let durable = self.sessions.get(key as usize).filter(|s| s.is_durable()).map(|s| s.id);
-        if let (true, Some(id), Some(held)) = (self.journal.is_on(), durable, self.messages.get(message)) {
-            let user_name = user_name.map(Into::into);
-            let client_id = self.sessions.get(key as usize).map(|s| s.client_id.as_ref().into());
-            let client_id = client_id.unwrap_or_default();
-            let stored = StoredWill { message: held.to_stored(), delay_secs, client_id, user_name };
-            self.journal.op(StoreOp::PutWill(id, Box::new(stored)));
+        let (Some(session), Some(held)) = (self.sessions.get(key as usize), self.messages.get(message))
+        else {
+            return;
+        };
+        if self.journal.is_on() {
+            // Also of a session that is not stored: its connection counts as lost after a restart.
+            let author = StoredAuthor {
+                acl: session.acl,
+                client_id: session.client_id.as_ref().into(),
+                user_name: user_name.map(Into::into),
+            };
+            let will = StoredWill { message: held.to_stored(), delay_secs, author };
+            self.journal.op(StoreOp::PutWill(session.id, Box::new(will)));
         }
     }
 
@@ -288,6 +322,18 @@ impl Broker {
             c.deadline = deadline;
             let generation = c.generation;
             self.timers.at(deadline, Timer::Connection { index, generation });
+        }
+    }
+
+    /// The client may be connected for so long from now on.
+    pub(super) fn set_validity(&mut self, index: u32, valid_for: Option<Duration>) {
+        let now = self.now;
+        let Some(c) = self.connections.get_mut(index) else { return };
+        c.limit = valid_for.map_or(Timestamp::MAX, |time| now + time);
+        let (limit, generation) = (c.limit, c.generation);
+        if limit < c.deadline {
+            c.deadline = limit;
+            self.timers.at(limit, Timer::Connection { index, generation });
         }
     }
 

@@ -95,6 +95,8 @@ pub(super) struct Connection {
     pub(super) extras: Option<Box<Extras>>,
     pub(super) pending: Option<Box<Pending>>,
     pub(super) peer: Option<Box<Peer>>,
+    /// [`Peer::listener`], which is asked for as long as the connection lasts.
+    pub(super) listener: u16,
 }
 
 impl Connection {
@@ -127,6 +129,7 @@ impl Connection {
             extras: None,
             pending: None,
             peer: None,
+            listener: 0,
         }
     }
 

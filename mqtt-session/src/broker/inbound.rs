@@ -4,6 +4,7 @@ use super::Broker;
 use super::connection::HeldAck;
 use super::message::Incoming;
 use super::output::Question;
+use super::route::Source;
 use super::router::SessionKey;
 use crate::shared::ledger::Acked;
 use crate::shared::received::Receipt;
@@ -85,6 +86,10 @@ impl Broker {
             self.refuse_publish(index, packet, ReasonCode::TopicNameInvalid);
             return;
         }
+        if !self.may_write(key, packet.topic) {
+            self.refuse_publish(index, packet, ReasonCode::NotAuthorized);
+            return;
+        }
         if packet.qos > QoS::AtMostOnce && self.journal.has_failed() {
             self.refuse_publish(index, packet, ReasonCode::QuotaExceeded);
             return;
@@ -139,37 +144,29 @@ impl Broker {
             retain: packet.retain,
         };
         let message = self.messages.insert(self.now, &incoming);
+        self.sign(message, Some(key));
         let twice = packet.qos == QoS::ExactlyOnce;
-        if let (true, Some(id), Some(session)) =
-            (twice, packet.packet_id, self.sessions.get_mut(key as usize))
-        {
-            // In one group with its routing: never without it.
-            session.received.set(id, Receipt::Taken);
-            if session.is_durable() {
-                self.journal.op(StoreOp::PutReceived(session.id, id));
-            }
-        }
-        let routed = self.route(message, Some(key), twice);
+        let tells = self.connections.get(index).is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
+        let source = Source {
+            publisher: Some(key),
+            exactly_once: packet.packet_id.filter(|_| twice),
+            may_refuse: tells && packet.packet_id.is_some(),
+        };
+        let routed = self.route(message, source);
         self.release_message(message);
         let Some(id) = packet.packet_id else { return };
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.after = session.after.max(routed.after);
         }
-        let tells = self.connections.get(index).is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
-        let reason = match (routed.matched, routed.accepted) {
-            (0, _) if tells => ReasonCode::NoMatchingSubscribers,
-            // Everybody who wants it has a full queue, and the publisher can be told.
-            (_, 0) if tells && routed.refused > 0 => ReasonCode::QuotaExceeded,
-            _ => ReasonCode::Success,
+        let reason = if routed.is_refused {
+            // The identifier is new again [MQTT-4.3.3-9].
+            ReasonCode::QuotaExceeded
+        } else if routed.matched == 0 && tells {
+            ReasonCode::NoMatchingSubscribers
+        } else {
+            ReasonCode::Success
         };
         let kind = if twice { PacketType::Pubrec } else { PacketType::Puback };
-        if let (true, true, Some(session)) = (twice, reason.is_error(), self.sessions.get_mut(key as usize)) {
-            // [MQTT-4.3.3-9]
-            session.received.remove(id);
-            if session.is_durable() {
-                self.journal.op(StoreOp::DeleteReceived(session.id, id));
-            }
-        }
         self.ack(index, kind, id, reason, routed.after);
     }
 
@@ -293,7 +290,7 @@ impl Broker {
             self.ack(index, PacketType::Pubcomp, id, ReasonCode::PacketIdentifierNotFound, after);
             return;
         }
-        if session.is_durable() {
+        if session.stored {
             self.journal.op(StoreOp::DeleteReceived(session.id, id));
         }
         let after = self.own_operations(key);
@@ -307,7 +304,7 @@ impl Broker {
         }
         let after = self.journal.commit(&mut self.outputs);
         match self.sessions.get_mut(key as usize) {
-            Some(session) if session.is_durable() => {
+            Some(session) if session.stored => {
                 session.after = session.after.max(after);
                 session.after
             }
@@ -344,15 +341,15 @@ impl Broker {
                 let mut after = session.after;
                 if let Some(delivery) = message {
                     if let Some(entry) = delivery.entry {
-                        let stage = StoredStage::Released;
-                        let op = StoreOp::PutExchange {
+                        // From now on its place among the session's exchanges is that of its PUBREC.
+                        let number = self.journal.new_entry().0;
+                        self.journal.op(StoreOp::PutExchange {
                             session: session_id,
                             entry,
                             packet_id: id,
-                            number: 0,
-                            stage,
-                        };
-                        self.journal.op(op);
+                            number,
+                            stage: StoredStage::Released,
+                        });
                         // The entry stays in the store until PUBCOMP; the body is needed no more.
                         if let Some(session) = self.sessions.get_mut(key as usize) {
                             session.releasing.insert(id.get(), entry);

@@ -1,13 +1,13 @@
 //! Groups of store operations on their way to the store.
 
 use super::output::Output;
-use crate::store::{Durability, EntryId, MessageId, SessionId, StoreGroup, StoreOp, StoreSeq};
+use crate::store::{Durability, EntryId, MessageId, SessionId, StoreGroup, StoreOp, StoreSeq, StoredLimits};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// What is emitted and not confirmed is kept, so that it can be written again after the store failed.
-/// Beyond this many bytes, what causes operations waits.
-const UNCONFIRMED_LIMIT: usize = 16 << 20;
+/// Numbers that are reserved at once. The store learns of them by one operation for so many, and
+/// what a restart skips of them does not matter: 64 bits are never used up.
+const RESERVED: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -15,16 +15,21 @@ pub(super) struct Journal {
     open: Vec<StoreOp>,
     last: StoreSeq,
     stored: StoreSeq,
+    /// What is emitted and not confirmed, so that it can be emitted again after the store failed.
     unconfirmed: VecDeque<(StoreSeq, usize, StoreGroup)>,
     unconfirmed_bytes: usize,
+    max_unconfirmed: usize,
     failed: bool,
-    next_session: u64,
-    next_message: u64,
-    next_entry: u64,
+    /// The last numbers given.
+    given: StoredLimits,
+    /// How far numbers are reserved in the store.
+    limits: StoredLimits,
+    /// The store was not told yet.
+    limits_moved: bool,
 }
 
 impl Journal {
-    pub(super) fn new(durability: Durability) -> Self {
+    pub(super) fn new(durability: Durability, max_unconfirmed: usize) -> Self {
         Self {
             on: durability != Durability::Off,
             open: Vec::new(),
@@ -32,10 +37,11 @@ impl Journal {
             stored: StoreSeq(0),
             unconfirmed: VecDeque::new(),
             unconfirmed_bytes: 0,
+            max_unconfirmed,
             failed: false,
-            next_session: 0,
-            next_message: 0,
-            next_entry: 0,
+            given: StoredLimits::default(),
+            limits: StoredLimits::default(),
+            limits_moved: false,
         }
     }
 
@@ -47,31 +53,74 @@ impl Journal {
         self.failed
     }
 
-    /// Whether so much is under way that publishers have to wait.
+    /// Whether so much is under way that publishers have to wait. Not while the store is failed: then
+    /// what would make more of it is refused instead.
     pub(super) const fn is_full(&self) -> bool {
-        self.unconfirmed_bytes > UNCONFIRMED_LIMIT
+        self.unconfirmed_bytes > self.max_unconfirmed && !self.failed
+    }
+
+    /// Whether the store is failed and no operation may be added that can be done without.
+    pub(super) const fn is_overfull(&self) -> bool {
+        self.unconfirmed_bytes > self.max_unconfirmed && self.failed
+    }
+
+    /// Numbers go on behind those that were ever given.
+    pub(super) const fn restore_limits(&mut self, limits: StoredLimits) {
+        self.given = limits;
+        self.limits = limits;
     }
 
     pub(super) fn new_session(&mut self) -> SessionId {
-        self.next_session += 1;
-        SessionId(self.next_session)
+        self.given.sessions += 1;
+        self.reserve();
+        SessionId(self.given.sessions)
     }
 
     pub(super) fn new_message(&mut self) -> MessageId {
-        self.next_message += 1;
-        MessageId(self.next_message)
+        self.given.messages += 1;
+        self.reserve();
+        MessageId(self.given.messages)
     }
 
     pub(super) fn new_entry(&mut self) -> EntryId {
-        self.next_entry += 1;
-        EntryId(self.next_entry)
+        self.given.entries += 1;
+        self.reserve();
+        EntryId(self.given.entries)
+    }
+
+    #[inline]
+    fn reserve(&mut self) {
+        let (given, limits) = (&self.given, &self.limits);
+        if given.sessions > limits.sessions
+            || given.messages > limits.messages
+            || given.entries > limits.entries
+        {
+            let further = |given: u64, limit: u64| if given > limit { given + RESERVED } else { limit };
+            self.limits = StoredLimits {
+                sessions: further(given.sessions, limits.sessions),
+                messages: further(given.messages, limits.messages),
+                entries: further(given.entries, limits.entries),
+            };
+            self.limits_moved = true;
+        }
     }
 
     /// Adds an operation to the open group.
+    #[inline]
     pub(super) fn op(&mut self, op: StoreOp) {
         if self.on {
             self.open.push(op);
         }
+    }
+
+    /// The number of the last group.
+    pub(super) const fn last(&self) -> StoreSeq {
+        self.last
+    }
+
+    /// Whether operations wait to be emitted.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// Closes the open group, if it has operations, and gives the number that has to be stored
@@ -79,7 +128,13 @@ impl Journal {
     pub(super) fn commit(&mut self, outputs: &mut VecDeque<Output>) -> StoreSeq {
         if !self.open.is_empty() {
             self.last = self.last.next();
-            let group = StoreGroup::new(core::mem::take(&mut self.open));
+            // Before the first operation with a number beyond the old limits. Numbers without operations
+            // need no limits.
+            if core::mem::take(&mut self.limits_moved) {
+                self.open.insert(0, StoreOp::PutLimits(self.limits));
+            }
+            // One allocation for the group; the list that it was made in is kept.
+            let group = StoreGroup { ops: self.open.drain(..).collect() };
             let size = group.size();
             self.unconfirmed_bytes += size;
             // Also after a failure: it comes behind what was emitted again.
@@ -98,8 +153,8 @@ impl Journal {
         self.stored
     }
 
-    /// Everything up to `through` is safe.
-    pub(super) fn confirm(&mut self, through: StoreSeq) {
+    /// Everything up to `through` is safe. Whether the store works again by that.
+    pub(super) fn confirm(&mut self, through: StoreSeq) -> bool {
         // What was never emitted cannot be confirmed.
         let through = through.min(self.last);
         self.stored = self.stored.max(through);
@@ -109,18 +164,25 @@ impl Journal {
             self.unconfirmed_bytes -= size;
             self.unconfirmed.pop_front();
         }
-        if self.unconfirmed.is_empty() {
-            self.failed = false;
-        }
+        let recovered = self.failed && self.unconfirmed.is_empty();
+        self.failed &= !recovered;
+        recovered
     }
 
-    /// The store lost `from` and all after it: they are emitted again.
-    pub(super) fn fail(&mut self, from: StoreSeq, outputs: &mut VecDeque<Output>) {
-        self.failed = true;
+    /// Whether everything that was emitted is safe, or is not going to be soon.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.failed || self.stored.0 >= self.last.0
+    }
+
+    /// The store lost `from` and all after it: they are emitted again. Whether that is news.
+    pub(super) fn fail(&mut self, from: StoreSeq, outputs: &mut VecDeque<Output>) -> bool {
+        let news = self.on && !self.failed;
+        self.failed = self.on;
         for (seq, _, group) in &self.unconfirmed {
             if *seq >= from {
                 outputs.push_back(Output::Store(*seq, group.clone()));
             }
         }
+        news
     }
 }

@@ -1,10 +1,11 @@
 //! The messages that the broker holds, each once however many sessions want it.
 
 use crate::Timestamp;
-use crate::store::{MessageId, StoredMessage};
+use crate::store::{MessageId, StoredAuthor, StoredMessage};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use mqtt_proto::{Properties, PropertiesBuf, PropertyContext, PropertyId, QoS, SharedPublish};
+use mqtt_proto::{Properties, PropertiesBuf, PropertyContext, PropertyId, QoS, SharedPublish, TopicName};
 use slab::Slab;
 
 /// The number of a message in memory.
@@ -24,6 +25,8 @@ pub(super) struct Held {
     /// It is the present retained message of its topic since this retained write; 0 if it is not.
     pub(super) retained_at: u64,
     pub(super) expires: Timestamp,
+    /// Who published it, if it is retained and rights matter.
+    pub(super) author: Option<Box<StoredAuthor>>,
     /// Its number in the store, once it has one.
     pub(super) stored: Option<MessageId>,
 }
@@ -100,6 +103,7 @@ impl Held {
             qos: self.qos,
             retain: self.retain,
             expires_at: (self.expires != Timestamp::MAX).then_some(self.expires.as_micros()),
+            author: self.author.clone(),
         }
     }
 }
@@ -182,10 +186,35 @@ impl Messages {
             retain: message.retain,
             retained_at: 0,
             expires,
+            author: None,
             stored: None,
         };
         self.bytes += held.size();
         MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX)
+    }
+
+    /// Holds a message of the store for the caller, who releases it. `None` if it is none.
+    pub(super) fn restore(&mut self, stored: &StoredMessage) -> Option<MessageKey> {
+        let topic_len = usize::from(stored.topic_len);
+        let properties_len = usize::try_from(stored.properties_len).ok()?;
+        let (topic, rest) = stored.body.split_at_checked(topic_len)?;
+        let (properties, _) = rest.split_at_checked(properties_len)?;
+        TopicName::new(core::str::from_utf8(topic).ok()?).ok()?;
+        Properties::parse(properties, PropertyContext::Publish).ok()?;
+        let held = Held {
+            body: stored.body.to_vec(),
+            topic_len: stored.topic_len,
+            properties_len: stored.properties_len,
+            holders: 1,
+            qos: stored.qos,
+            retain: stored.retain,
+            retained_at: 0,
+            expires: stored.expires_at.map_or(Timestamp::MAX, Timestamp::from_micros),
+            stored: None,
+            author: stored.author.clone(),
+        };
+        self.bytes += held.size();
+        Some(MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX))
     }
 
     pub(super) fn get(&self, key: MessageKey) -> Option<&Held> {

@@ -3,17 +3,21 @@
 //! One [`Broker`] owns many connections, their sessions, the subscriptions, retained messages, wills
 //! and timers. It knows no socket: an adapter tells it what happened, and obeys its outputs.
 
+mod access;
 mod answers;
 mod close;
 mod config;
 mod connect;
 mod connection;
+mod groups;
 mod inbound;
 mod journal;
 mod message;
 mod outbox;
 mod output;
 mod read;
+mod replay;
+mod restore;
 mod route;
 mod router;
 mod session;
@@ -23,12 +27,16 @@ mod timers;
 pub use config::{AskFor, BrokerConfig, ConfigError, Overflow, RefusedFilter31};
 pub use outbox::Outbox;
 pub use output::{
-    Answer, Ask, Closed, ConnectionId, DropReason, Event, Grant, LocalId, Output, Peer, Question, QuestionId,
-    ReadStatus,
+    Answer, Ask, Closed, ConnectionId, Denied, DropReason, Event, Grant, LocalId, Output, Peer, Question,
+    QuestionId, ReadStatus,
 };
 
+pub use restore::{Restore, Restored};
+
 use crate::random::{IdMap, KeyedHash, PeerMap, Purpose, Random};
+use crate::store::StoredClock;
 use crate::{Message, PublishError, PublishErrorKind, ShardId, ShardMessage, StoreSeq, Timestamp};
+use access::Acls;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -37,9 +45,9 @@ use connection::{Connection, Connections};
 use journal::Journal;
 use message::{Incoming, Messages};
 use mqtt_proto::{EncodeError, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
-use route::Deferred;
+use route::{Deferred, Source};
 use router::{Matches, Router, SessionKey};
-use session::Session;
+use session::{DueWill, Session};
 use slab::Slab;
 use timers::{Timer, Timers};
 
@@ -104,10 +112,12 @@ pub struct Broker {
     /// Connections that wait for the store, by what they wait for.
     waiting: VecDeque<(StoreSeq, ConnectionId)>,
     deferred: VecDeque<Deferred>,
+    /// Retained messages that nobody may see before this much is stored.
+    unstored_retained: IdMap<message::MessageKey, StoreSeq>,
     questions: IdMap<u64, Asked>,
     question_deadlines: VecDeque<(Timestamp, u64)>,
-    /// Wills that are due, and whose they are.
-    wills: VecDeque<(message::MessageKey, Option<SessionKey>)>,
+    /// Wills that are due.
+    wills: VecDeque<DueWill>,
     /// Connections to be closed because of their queues.
     condemned: VecDeque<ConnectionId>,
     next_question: u64,
@@ -118,8 +128,11 @@ pub struct Broker {
     /// Bytes kept for connections without an accepted CONNECT.
     unauthenticated: usize,
     shutting_down: bool,
-    /// Retained messages that were set.
+    acls: Acls,
+    /// The number of the last retained message that was set.
     retained_writes: u64,
+    /// The wall clock as it was last told.
+    wall_clock: Option<StoredClock>,
     matches: Matches,
     spare_buffers: Vec<Vec<u8>>,
     received: u64,
@@ -144,13 +157,14 @@ impl Broker {
             router: Router::new(hasher.clone()),
             hasher,
             messages: Messages::default(),
-            journal: Journal::new(config.durability),
+            journal: Journal::new(config.durability, config.max_unstored_bytes),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             flushes: VecDeque::new(),
             backlog: VecDeque::new(),
             waiting: VecDeque::new(),
             deferred: VecDeque::new(),
+            unstored_retained: IdMap::default(),
             questions: IdMap::default(),
             question_deadlines: VecDeque::new(),
             wills: VecDeque::new(),
@@ -161,7 +175,9 @@ impl Broker {
             budget: 0,
             unauthenticated: 0,
             shutting_down: false,
+            acls: Acls::default(),
             retained_writes: 0,
+            wall_clock: None,
             matches: Matches::default(),
             spare_buffers: Vec::new(),
             received: 0,
@@ -169,6 +185,20 @@ impl Broker {
             dropped: 0,
             config,
         })
+    }
+
+    /// A broker made from `records`, at `unix_ms` milliseconds since 1970; see [`Restore`].
+    ///
+    /// # Errors
+    /// Names the setting that cannot be.
+    pub fn restore(
+        config: BrokerConfig,
+        unix_ms: u64,
+        records: impl IntoIterator<Item = crate::StoreOp>,
+    ) -> Result<(Self, Restored), ConfigError> {
+        let mut restore = Restore::new(config)?;
+        records.into_iter().for_each(|record| restore.record(record));
+        Ok(restore.finish(unix_ms))
     }
 
     /// The settings.
@@ -212,6 +242,7 @@ impl Broker {
     pub fn handle_identified(&mut self, now: Timestamp, conn: ConnectionId, peer: Peer) {
         self.begin(now);
         if let Some(connection) = self.index_of(conn).and_then(|index| self.connections.get_mut(index)) {
+            connection.listener = peer.listener;
             connection.peer = Some(Box::new(peer));
         }
     }
@@ -243,17 +274,26 @@ impl Broker {
         drop((from, message));
     }
 
-    /// What the clock on the wall says, in milliseconds since 1970. It is needed only to tell how
-    /// long a broker was down, so without a store it has no effect.
+    /// What the clock on the wall says, in milliseconds since 1970; to be told every ten seconds or
+    /// so. It is needed only to tell how long a broker was down, so without a store it has no effect.
     pub fn handle_wall_clock(&mut self, now: Timestamp, unix_ms: u64) {
         self.begin(now);
-        let _ = unix_ms;
+        let clock = StoredClock { time: self.now, unix_ms };
+        // The store is not bothered by a broker where nothing happens.
+        if self.journal.is_on() && self.wall_clock.is_none_or(|last| last.time != clock.time) {
+            self.wall_clock = Some(clock);
+            self.journal.op(crate::StoreOp::PutClock(clock));
+        }
+        self.finish();
     }
 
-    /// Everything up to `through` is stored.
+    /// Everything up to `through` is stored. When a store works again after a failure and nothing is
+    /// to be stored, any number tells that.
     pub fn handle_stored(&mut self, now: Timestamp, through: StoreSeq) {
         self.begin(now);
-        self.journal.confirm(through);
+        if self.journal.confirm(through) {
+            self.event(Event::StoreRecovered);
+        }
         self.route_deferred();
         while let Some((after, conn)) = self.waiting.front()
             && *after <= self.journal.stored()
@@ -266,14 +306,20 @@ impl Broker {
                 self.continue_reading(index);
             }
         }
+        self.take_leave();
         self.finish();
     }
 
     /// The store failed at `from`: it and all later groups are not safe. They are emitted again, for
-    /// the store once it works. Until they are confirmed, publishes above QoS 0 are refused.
+    /// the store once it works. Until they are confirmed, what would have to be stored is refused:
+    /// publishes above QoS 0 (0x97 in 5.0; below, the connection is closed), subscriptions of stored
+    /// sessions (0x97), and connections with a session or a will to store (0x88). QoS 0 goes on.
     pub fn handle_store_failed(&mut self, now: Timestamp, from: StoreSeq) {
         self.begin(now);
-        self.journal.fail(from, &mut self.outputs);
+        if self.journal.fail(from, &mut self.outputs) {
+            self.event(Event::StoreFailed);
+        }
+        self.take_leave();
         self.finish();
     }
 
@@ -314,7 +360,7 @@ impl Broker {
             retain: message.retain,
         };
         let key = self.messages.insert(self.now, &incoming);
-        let routed = self.route(key, None, false);
+        let routed = self.route(key, Source::default());
         self.release_message(key);
         self.finish();
         Ok(routed.matched)
@@ -363,15 +409,24 @@ impl Broker {
         true
     }
 
-    /// Refuses new connections from now on, tells each client why (5.0: 0x8B) and hangs up. Wills
-    /// are published by their rules.
+    /// Refuses new connections and reads nothing more from now on; once everything is stored and
+    /// acknowledged, tells each client why (5.0: 0x8B) and hangs up. Wills are published by their
+    /// rules, or, with a store, after the restart.
     pub fn shutdown(&mut self, now: Timestamp) {
         self.begin(now);
         self.shutting_down = true;
+        self.take_leave();
+        self.finish();
+    }
+
+    /// Hangs up on everybody if the broker is shutting down and waits for nothing.
+    fn take_leave(&mut self) {
+        if !self.shutting_down || !self.journal.is_settled() {
+            return;
+        }
         for index in self.connections.indices() {
             self.hang_up(index, ReasonCode::ServerShuttingDown, true);
         }
-        self.finish();
     }
 
     /// The next thing to do; `None` when there is nothing more. Call it after each `handle_*` and

@@ -1,6 +1,7 @@
 //! Building the bytes that leave a connection. Packet identifiers, aliases, DUP and what is left of
 //! a message's lifetime bind here, when the socket has room.
 
+use super::access::Acls;
 use super::connection::{Connection, Phase};
 use super::message::MessageKey;
 use super::output::{ConnectionId, DropReason};
@@ -8,12 +9,14 @@ use super::router::SessionKey;
 use super::session::{Delivery, Session};
 use super::timers::Timer;
 use super::{Broker, delivery_qos};
+use crate::random::IdMap;
 use crate::shared::alias::Alias;
 use crate::shared::ledger::Stage;
 use crate::shared::rules::Rules;
 use crate::shared::window::Window;
-use crate::store::StoredStage;
+use crate::store::{MessageId, StoredStage};
 use crate::{StoreOp, StoreSeq, Timestamp};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use mqtt_proto::{AckRef, MAX_PACKET_SIZE, PacketId, PacketRef, PacketType, PublishHead, QoS, Version};
@@ -80,10 +83,12 @@ struct Drained {
     bound: bool,
     /// Exchanges were sent.
     began: bool,
-    /// Retained messages that have expired.
+    /// Retained messages that have expired, or whose publisher may not publish them any more.
     expired: Vec<MessageKey>,
     /// How often retained messages were looked up.
     lookups: usize,
+    /// What a retained message waits for.
+    blocked_by: Option<StoreSeq>,
 }
 
 impl Broker {
@@ -128,10 +133,14 @@ impl Broker {
             messages: &mut self.messages,
             router: &mut self.router,
             journal: &mut self.journal,
+            unstored_retained: &self.unstored_retained,
             sent: &mut self.sent,
+            acls: &self.acls,
             drained: &mut drained,
         };
+        let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.after));
         c.more = drain.run(c, session, max);
+        drain.note_replay(session, replayed);
         let unstored = drained.bound;
         if drained.began {
             self.arm_resend(index);
@@ -146,8 +155,9 @@ impl Broker {
             self.discard(key, delivery, true);
             self.count_drop(key, reason);
         }
-        if unstored {
-            let after = self.journal.commit(&mut self.outputs);
+        let blocked_by = drained.blocked_by;
+        let bound = unstored.then(|| self.journal.commit(&mut self.outputs));
+        if let Some(after) = bound.max(blocked_by) {
             let conn = self.id_of(index);
             self.waiting.push_back((after, conn));
         }
@@ -231,7 +241,9 @@ struct Drain<'a> {
     messages: &'a mut super::message::Messages,
     router: &'a mut super::router::Router,
     journal: &'a mut super::journal::Journal,
+    unstored_retained: &'a IdMap<MessageKey, StoreSeq>,
     sent: &'a mut u64,
+    acls: &'a Acls,
     drained: &'a mut Drained,
 }
 
@@ -269,7 +281,7 @@ impl Drain<'_> {
                 None => return false,
                 Some(delivery) if delivery.qos == QoS::AtMostOnce => {
                     let Some(delivery) = session.queue.pop_front() else { return false };
-                    self.send_once(c, delivery);
+                    self.send_once(c, session, delivery);
                 }
                 Some(_) => {
                     if !self.begin_next(c, session) {
@@ -278,6 +290,21 @@ impl Drain<'_> {
                 }
             }
         }
+    }
+
+    /// Stores how far the retained messages of a new subscription are, if that has changed. In one
+    /// group with the entries that they became.
+    fn note_replay(&mut self, session: &Session, before: Option<(Box<str>, u64)>) {
+        let Some(replay) = session.replays.front().filter(|_| session.stored) else { return };
+        if before.is_some_and(|(filter, after)| filter == replay.filter && after == replay.after) {
+            return;
+        }
+        self.journal.op(StoreOp::PutReplay {
+            session: session.id,
+            filter: replay.filter.as_ref().into(),
+            after: MessageId(replay.after),
+            until: MessageId(replay.until),
+        });
     }
 
     /// Binds an identifier to the front of the queue, if it is above QoS 0 and the window has room.
@@ -289,7 +316,7 @@ impl Drain<'_> {
             return false;
         }
         let Some(delivery) = session.queue.pop_front() else { return false };
-        if let Some(reason) = self.unwanted(c, &delivery) {
+        if let Some(reason) = self.unwanted(c, session, &delivery) {
             self.drained.dropped.push((delivery, reason));
             return true;
         }
@@ -301,29 +328,60 @@ impl Drain<'_> {
             // Never below zero: the same size was added when it was queued.
             session.queued_bytes = session.queued_bytes.saturating_sub(held.size());
         }
-        let mut after = StoreSeq(0);
-        if let (Some(entry), QoS::ExactlyOnce) = (delivery.entry, delivery.qos) {
-            let stage = StoredStage::Published;
-            self.journal.op(StoreOp::PutExchange {
-                session: session.id,
-                entry,
-                packet_id: id,
-                number: 0,
-                stage,
-            });
-            after = self.journal.next_seq();
-            self.drained.bound = true;
-        }
-        session.ledger.begin(id, delivery.qos, delivery, after);
+        self.bind(session, id, delivery);
         true
     }
 
-    /// Why a delivery must not be sent, if so: it expired ([MQTT-3.3.2-5]) or is too large
-    /// ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
-    fn unwanted(&self, c: &Connection, delivery: &Delivery) -> Option<DropReason> {
+    /// The delivery holds the identifier from now on. For a stored session that is stored: of QoS 2
+    /// before the packet may leave, of QoS 1 without waiting, since a repetition under another
+    /// identifier does no harm.
+    fn bind(&mut self, session: &mut Session, id: PacketId, mut delivery: Delivery) {
+        let mut after = StoreSeq(0);
+        let twice = delivery.qos == QoS::ExactlyOnce;
+        if twice && let (Some(entry), Some(group)) = (delivery.entry, delivery.group.take()) {
+            // Begun with one member, it never goes to another [MQTT-4.8.2-5].
+            if let Some(owner) = self.router.owner(Some(group), session.id) {
+                self.journal.op(StoreOp::RemoveEntry(owner, entry));
+            }
+            delivery.entry = None;
+            if session.stored {
+                self.append(session, &mut delivery);
+            }
+            after = self.journal.next_seq();
+        }
+        if let (Some(entry), None) = (delivery.entry, delivery.group) {
+            let number = self.journal.new_entry().0;
+            let (session, packet_id, stage) = (session.id, id, StoredStage::Published);
+            self.journal.op(StoreOp::PutExchange { session, entry, packet_id, number, stage });
+            if twice {
+                after = self.journal.next_seq();
+            }
+        }
+        self.drained.bound |= after > StoreSeq(0);
+        if session.stored && session.noted_id.abs_diff(id.get()) >= NOTED_EVERY {
+            session.noted_id = id.get();
+            self.journal.op(StoreOp::PutPacketId(session.id, id));
+        }
+        session.ledger.begin(id, delivery.qos, delivery, after);
+    }
+
+    /// Gives the delivery a place in the session's stored queue.
+    fn append(&mut self, session: &Session, delivery: &mut Delivery) {
+        let Some(stored) = self.messages.get(delivery.message).and_then(|held| held.stored) else { return };
+        let entry = self.journal.new_entry();
+        delivery.entry = Some(entry);
+        self.journal.op(StoreOp::Append(stored, [delivery.to_stored(session.id, entry)].into()));
+    }
+
+    /// Why a delivery must not be sent, if so: it expired ([MQTT-3.3.2-5]), may not be read any more, or
+    /// is too large ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
+    fn unwanted(&self, c: &Connection, session: &Session, delivery: &Delivery) -> Option<DropReason> {
         let held = self.messages.get(delivery.message)?;
         if held.is_expired(self.now) {
             return Some(DropReason::Expired);
+        }
+        if session.recheck && !self.acls.may_read(session, held.topic_str()) {
+            return Some(DropReason::NotAuthorized);
         }
         let head = delivery.largest_head(held.expiry_left(self.now));
         // An alias that is set makes the packet three bytes longer, and is left out if it does not fit.
@@ -346,8 +404,8 @@ impl Drain<'_> {
         self.drained.began = true;
     }
 
-    fn send_once(&mut self, c: &mut Connection, delivery: Delivery) {
-        match self.unwanted(c, &delivery) {
+    fn send_once(&mut self, c: &mut Connection, session: &Session, delivery: Delivery) {
+        match self.unwanted(c, session, &delivery) {
             Some(reason) => self.drained.dropped.push((delivery, reason)),
             None => {
                 self.write(c, &delivery, None, false);
@@ -395,15 +453,29 @@ impl Drain<'_> {
                     return Replayed::Later;
                 }
                 self.drained.lookups += 1;
-                let found = self.router.retained_matching(&replay.filter);
+                let mut found = self.router.retained_matching(&replay.filter);
+                // In the order in which they were retained, so that one number tells how far it is.
+                let number = |key: &MessageKey| self.messages.get(*key).map_or(0, |held| held.retained_at);
+                found.retain(|key| number(key) > replay.after);
+                found.sort_unstable_by_key(number);
                 found.iter().for_each(|&message| self.messages.hold(message));
                 replay.found.insert(found)
             }
         };
         let Some(&message) = found.get(replay.next) else {
-            session.replays.pop_front();
+            let done = session.replays.pop_front();
+            if let Some(done) = done.filter(|_| session.stored) {
+                let filter = done.filter.into();
+                self.journal.op(StoreOp::DeleteReplay { session: session.id, filter });
+            }
             return Replayed::Some;
         };
+        if let Some(&after) = self.unstored_retained.get(&message)
+            && after > self.journal.stored()
+        {
+            self.drained.blocked_by = Some(after);
+            return Replayed::Blocked;
+        }
         let Some(held) = self.messages.get(message) else {
             replay.next += 1;
             return Replayed::Some;
@@ -413,28 +485,37 @@ impl Drain<'_> {
             return Replayed::Blocked;
         }
         replay.next += 1;
+        replay.after = replay.after.max(held.retained_at);
         // What was set later came live, and what was removed is not wanted.
         let stale = held.retained_at == 0 || held.retained_at > replay.until;
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
         let size = held.size();
-        if held.is_expired(self.now) {
+        let revoked = held.author.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
+        if revoked || held.is_expired(self.now) {
             self.drained.expired.push(message);
             self.drained.finished.push(delivery.uncounted(session, size));
-        } else if stale {
+        } else if stale || !self.acls.may_read(session, held.topic_str()) {
             self.drained.finished.push(delivery.uncounted(session, size));
-        } else if let Some(reason) = self.unwanted(c, &delivery) {
+        } else if let Some(reason) = self.unwanted(c, session, &delivery) {
             self.drained.dropped.push((delivery.uncounted(session, size), reason));
         } else if qos == QoS::AtMostOnce {
             self.write(c, &delivery, None, false);
             self.drained.finished.push(delivery.uncounted(session, size));
         } else if let Some(id) = session.ledger.free_id(|_| false) {
-            session.ledger.begin(id, qos, delivery, StoreSeq(0));
+            let mut delivery = delivery;
+            if session.stored {
+                self.append(session, &mut delivery);
+            }
+            self.bind(session, id, delivery);
         }
         Replayed::Some
     }
 }
 
+/// How many packet identifiers a session gets until the store is told again. Well below the distance
+/// that a restart keeps from the last one that it knows.
+const NOTED_EVERY: u16 = 4096;
 /// Look-ups of retained messages that one drain makes at most.
 const LOOKUPS: usize = 16;
 

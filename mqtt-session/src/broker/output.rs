@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::SocketAddr;
+use core::time::Duration;
 use mqtt_proto::{DecodeError, QoS, ReasonCode, Version};
 
 /// A connection. Never reused: a connection that is gone is known to be gone.
@@ -72,6 +73,8 @@ pub struct Ask {
     pub id: QuestionId,
     /// About which connection; `None` for a will that fires.
     pub conn: Option<ConnectionId>,
+    /// Number of the listener that the connection came by; 0 for a will.
+    pub listener: u16,
     /// Who asks: the client identifier (empty if it is to be assigned).
     pub client_id: String,
     /// Who asks: the user name, once it is known.
@@ -142,6 +145,12 @@ pub struct Grant {
     pub keep_alive: Option<u16>,
     /// Authentication data for CONNACK (5.0).
     pub authentication_data: Option<Bytes>,
+    /// Number of the table that says what the client may do: see
+    /// [`Broker::set_acls`](crate::Broker::set_acls).
+    pub acl: u16,
+    /// How long the permission to be connected lasts; then the connection is closed (0x87). A client
+    /// that authenticates again meanwhile gets what the new answer says.
+    pub valid_for: Option<Duration>,
 }
 
 /// An answer.
@@ -209,6 +218,19 @@ pub enum DropReason {
     Expired,
     /// It is larger than the client takes [MQTT-3.1.2-25].
     TooLarge,
+    /// The client may not read it any more.
+    NotAuthorized,
+}
+
+/// What a client was denied by its table of rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Denied {
+    /// To publish.
+    Publish,
+    /// To subscribe.
+    Subscribe,
+    /// To have its will published.
+    Will,
 }
 
 /// Something worth knowing.
@@ -271,6 +293,17 @@ pub enum Event {
         /// The filter.
         filter: String,
     },
+    /// A client wanted what its table of rights does not allow.
+    Denied {
+        /// The client identifier.
+        client_id: String,
+        /// The user name.
+        user_name: Option<String>,
+        /// What it wanted to do.
+        what: Denied,
+        /// The topic, or the filter as it was sent.
+        topic: String,
+    },
     /// Messages for a session were dropped. Reported with the first of a row and then at each power
     /// of two.
     Dropped {
@@ -288,6 +321,15 @@ pub enum Event {
         /// Messages that were waiting.
         lost: usize,
     },
+    /// A message was delivered but not retained: there are too many, or the store does not work.
+    NotRetained {
+        /// Its topic.
+        topic: String,
+    },
+    /// The store does not work. Nothing that has to be stored is acknowledged or taken on.
+    StoreFailed,
+    /// Everything is stored again.
+    StoreRecovered,
     /// A message for a local subscriber.
     Message {
         /// Whose.

@@ -123,6 +123,10 @@ impl Broker {
                 Phase::Connecting => self.config.max_connect_size,
                 Phase::Live => self.config.max_packet_size,
             };
+            if self.shutting_down && c.phase == Phase::Live {
+                // As if it had never come.
+                return input.len();
+            }
             if c.pending.is_some() {
                 c.paused = true;
                 return used;

@@ -2,14 +2,15 @@
 
 use super::message::MessageKey;
 use super::output::{DropReason, Event, Output};
-use super::router::{Added, GroupKey, Matches, SessionKey, SubscriptionIds};
-use super::session::{Delivery, Replay, Session};
+use super::router::{GroupKey, Matches, SessionKey};
+use super::session::{Delivery, Session};
 use super::{Broker, Overflow, delivery_qos};
-use crate::store::{SessionId, StoredDelivery};
+use crate::shared::received::Receipt;
+use crate::store::{EntryId, MessageId, SessionId, StoredDelivery};
 use crate::{StoreOp, StoreSeq};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use mqtt_proto::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
+use mqtt_proto::{PacketId, QoS};
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,9 +18,11 @@ pub(super) struct Routed {
     /// Sessions and groups that it matched.
     pub(super) matched: usize,
     /// Those of them that took it.
-    pub(super) accepted: usize,
+    accepted: usize,
     /// Those of them whose queues are full.
-    pub(super) refused: usize,
+    refused: usize,
+    /// Nobody took it, nothing changed, and the publisher is to be told.
+    pub(super) is_refused: bool,
     /// What an acknowledgement waits for.
     pub(super) after: StoreSeq,
 }
@@ -41,7 +44,19 @@ pub(super) struct Deferred {
     after: StoreSeq,
     message: MessageKey,
     deliveries: Vec<(SessionKey, SessionId, Delivery)>,
-    groups: Vec<GroupKey>,
+    groups: Vec<(GroupKey, Option<EntryId>)>,
+}
+
+/// From where a message comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Source {
+    /// The session that published it.
+    pub(super) publisher: Option<SessionKey>,
+    /// The identifier of a QoS 2 publication. Nobody sees the message before the identifier and all
+    /// that the message changes are stored, in one group.
+    pub(super) exactly_once: Option<PacketId>,
+    /// It can be refused if nobody has room.
+    pub(super) may_refuse: bool,
 }
 
 impl Routed {
@@ -50,24 +65,58 @@ impl Routed {
         self.accepted += usize::from(fate == Fate::Taken);
         self.refused += usize::from(fate == Fate::Refused);
     }
+
+    /// Everybody who wants it has a full queue.
+    const fn has_no_room(&self) -> bool {
+        self.accepted == 0 && self.refused > 0
+    }
 }
 
 impl Broker {
-    /// Routes a message that the caller holds. With `wait`, nobody sees it before its operations are
-    /// confirmed, nor before the publisher's earlier messages.
-    pub(super) fn route(&mut self, key: MessageKey, publisher: Option<SessionKey>, wait: bool) -> Routed {
+    /// Routes a message that the caller holds, behind the publisher's earlier messages.
+    pub(super) fn route(&mut self, key: MessageKey, source: Source) -> Routed {
         let mut matches = core::mem::take(&mut self.matches);
+        let mut qos = QoS::AtMostOnce;
         if let Some(held) = self.messages.get(key) {
-            self.router.matching(held.topic(), publisher, &mut matches);
+            qos = held.qos;
+            self.router.matching(held.topic(), source.publisher, &mut matches);
         }
-        let routed = if self.journal.is_on() {
-            self.route_stored(key, publisher, wait, &matches)
+        if !self.acls.is_empty() {
+            self.withhold(key, &mut matches);
+        }
+        let routed = if self.journal.is_on()
+            && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
+        {
+            self.route_stored(key, source, &matches)
         } else {
             self.retain_if_asked(key);
-            self.route_at_once(key, &mut matches)
+            let routed = self.route_at_once(key, &mut matches);
+            // What is retained was taken, whoever else has no room for it.
+            let kept = self.messages.get(key).is_some_and(|held| held.retain);
+            Routed { is_refused: source.may_refuse && !kept && routed.has_no_room(), ..routed }
         };
         self.matches = matches;
+        if !routed.is_refused {
+            self.note_received(source);
+        }
         routed
+    }
+
+    fn barrier_of(&self, publisher: Option<SessionKey>) -> StoreSeq {
+        publisher.and_then(|key| self.sessions.get(key as usize)).map_or(StoreSeq(0), |s| s.barrier)
+    }
+
+    /// Remembers the identifier of a QoS 2 publication.
+    fn note_received(&mut self, source: Source) {
+        if let Some(id) = source.exactly_once
+            && let Some(session) = source.publisher.and_then(|key| self.sessions.get_mut(key as usize))
+            && session.received.get(id).is_none()
+        {
+            session.received.set(id, Receipt::Taken);
+            if session.stored {
+                self.journal.op(StoreOp::PutReceived(session.id, id));
+            }
+        }
     }
 
     fn route_at_once(&mut self, key: MessageKey, matches: &mut Matches) -> Routed {
@@ -89,20 +138,19 @@ impl Broker {
             routed.count(self.enqueue(receiver.session, delivery, size));
         }
         for &group in &matches.groups {
-            routed.count(self.offer_to_group(group, key));
+            let fate = self.group_takes(group, key);
+            if fate == Fate::Taken {
+                self.hand_to_group(group, key, None);
+            }
+            routed.count(fate);
         }
         routed
     }
 
-    /// One group holds everything that the message changes; see the module `store`.
-    fn route_stored(
-        &mut self,
-        key: MessageKey,
-        publisher: Option<SessionKey>,
-        wait: bool,
-        matches: &Matches,
-    ) -> Routed {
+    /// One group of operations holds everything that the message changes; see the module `store`.
+    fn route_stored(&mut self, key: MessageKey, source: Source, matches: &Matches) -> Routed {
         let mut deliveries = Vec::with_capacity(matches.receivers.len());
+        let mut groups = Vec::with_capacity(matches.groups.len());
         let mut appended = Vec::new();
         let mut routed = Routed::default();
         let Some(held) = self.messages.get(key) else {
@@ -111,7 +159,7 @@ impl Broker {
         let (qos, retain, size) = (held.qos, held.retain, held.size());
         for receiver in &matches.receivers {
             let Some(session) = self.sessions.get(receiver.session as usize) else { continue };
-            let (id, durable) = (session.id, session.is_durable());
+            let (id, stored) = (session.id, session.stored);
             let qos = delivery_qos(qos, receiver.qos);
             let retain = retain && receiver.retain_as_published;
             let fate = self.room_for(receiver.session, size, qos);
@@ -119,7 +167,7 @@ impl Broker {
             if fate != Fate::Taken {
                 continue;
             }
-            let entry = (durable && qos > QoS::AtMostOnce).then(|| self.journal.new_entry());
+            let entry = (stored && qos > QoS::AtMostOnce).then(|| self.journal.new_entry());
             if let Some(entry) = entry {
                 let subscription_ids = receiver.ids.as_slice().into();
                 appended.push(StoredDelivery { session: id, entry, qos, retain, subscription_ids });
@@ -131,32 +179,49 @@ impl Broker {
                 Delivery { message: key, group: None, qos, retain, entry, ids },
             ));
         }
-        if !appended.is_empty() {
-            let stored = self.store_body(key);
+        for &group in &matches.groups {
+            let fate = self.group_takes(group, key);
+            routed.count(fate);
+            if fate != Fate::Taken {
+                continue;
+            }
+            let stored = self.router.group(group).and_then(|group| group.stored);
+            let entry = stored.filter(|_| qos > QoS::AtMostOnce).map(|session| {
+                let (entry, subscription_ids) = (self.journal.new_entry(), Box::default());
+                appended.push(StoredDelivery { session, entry, qos, retain, subscription_ids });
+                entry
+            });
+            groups.push((group, entry));
+        }
+        let barrier = self.barrier_of(source.publisher);
+        if source.may_refuse && !retain && routed.has_no_room() {
+            return Routed { is_refused: true, after: barrier, ..routed };
+        }
+        self.note_received(source);
+        if !appended.is_empty()
+            && let Some(stored) = self.store_body(key)
+        {
             self.journal.op(StoreOp::Append(stored, appended));
         }
         self.retain_if_asked(key);
-        let barrier =
-            publisher.and_then(|p| self.sessions.get(p as usize)).map_or(StoreSeq(0), |s| s.barrier);
         let own = self.journal.commit(&mut self.outputs);
         let stored = self.journal.stored();
         let after = if qos == QoS::AtMostOnce { barrier } else { own.max(barrier) };
-        if barrier > stored || wait && own > stored {
-            if let Some(session) = publisher.and_then(|p| self.sessions.get_mut(p as usize)) {
+        if barrier > stored || source.exactly_once.is_some() && own > stored {
+            if let Some(session) = source.publisher.and_then(|p| self.sessions.get_mut(p as usize)) {
                 session.barrier = after;
             }
+            if retain {
+                self.unstored_retained.insert(key, after);
+            }
             self.messages.hold(key);
-            let groups = matches.groups.clone();
-            // Deferred messages are kept in the order of what they wait for, which only grows.
-            routed.matched += groups.len();
-            routed.accepted += groups.len();
             self.deferred.push_back(Deferred { after, message: key, deliveries, groups });
         } else {
             for (session, _, delivery) in deliveries {
                 self.enqueue(session, delivery, size);
             }
-            for &group in &matches.groups {
-                routed.count(self.offer_to_group(group, key));
+            for (group, entry) in groups {
+                self.hand_to_group(group, key, entry);
             }
         }
         Routed { after, ..routed }
@@ -166,34 +231,30 @@ impl Broker {
     pub(super) fn route_deferred(&mut self) {
         while let Some(at) = self.deferred.iter().position(|d| d.after <= self.journal.stored()) {
             let Some(deferred) = self.deferred.remove(at) else { return };
+            self.unstored_retained.remove(&deferred.message);
             let size = self.messages.get(deferred.message).map_or(0, super::message::Held::size);
             for (session, id, delivery) in deferred.deliveries {
                 if self.sessions.get(session as usize).is_some_and(|s| s.id == id) {
                     self.enqueue(session, delivery, size);
                 }
             }
-            for group in deferred.groups {
-                self.offer_to_group(group, deferred.message);
+            for (group, entry) in deferred.groups {
+                self.hand_to_group(group, deferred.message, entry);
             }
             self.release_message(deferred.message);
         }
     }
 
     /// The body's number in the store, where it is put if it is not there.
-    fn store_body(&mut self, key: MessageKey) -> crate::store::MessageId {
-        let id = self.journal.new_message();
-        match self.messages.get_mut(key) {
-            Some(held) => {
-                if let Some(id) = held.stored {
-                    return id;
-                }
-                held.stored = Some(id);
-                let body = held.to_stored();
-                self.journal.op(StoreOp::PutMessage(id, Box::new(body)));
-                id
-            }
-            None => id,
+    fn store_body(&mut self, key: MessageKey) -> Option<MessageId> {
+        let held = self.messages.get_mut(key)?;
+        if held.stored.is_none() {
+            let id = self.journal.new_message();
+            held.stored = Some(id);
+            let body = held.to_stored();
+            self.journal.op(StoreOp::PutMessage(id, Box::new(body)));
         }
+        held.stored
     }
 
     /// Keeps or removes the topic's retained message ([MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7],
@@ -208,21 +269,26 @@ impl Broker {
             self.router.retain(topic, None)
         } else {
             let full = self.router.retained() >= self.config.max_retained as usize;
-            if full && self.router.retained_at(topic).is_none() {
+            if full && self.router.retained_at(topic).is_none() || self.journal.is_overfull() {
                 self.dropped += 1;
+                let event = Event::NotRetained { topic: topic.into() };
+                self.event(event);
                 return;
             }
             let old = self.router.retain(topic, Some(key));
             self.messages.hold(key);
             self.retained_writes += 1;
-            if let Some(held) = self.messages.get_mut(key) {
-                held.retained_at = self.retained_writes;
-            }
-            if self.journal.is_on() {
-                let stored = self.store_body(key);
+            if self.journal.is_on()
+                && let Some(stored) = self.store_body(key)
+            {
+                // Numbers of stored messages grow as well, and outlive a restart.
+                self.retained_writes = stored.0;
                 if let Some(held) = self.messages.get(key) {
                     self.journal.op(StoreOp::PutRetained(held.topic_str().into(), stored));
                 }
+            }
+            if let Some(held) = self.messages.get_mut(key) {
+                held.retained_at = self.retained_writes;
             }
             old
         };
@@ -353,8 +419,10 @@ impl Broker {
                 // Never below zero: the same size was added when it was queued.
                 session.queued_bytes = session.queued_bytes.saturating_sub(held.size());
             }
-            if let Some(entry) = delivery.entry {
-                self.journal.op(StoreOp::RemoveEntry(session.id, entry));
+            if let Some(entry) = delivery.entry
+                && let Some(owner) = self.router.owner(delivery.group, session.id)
+            {
+                self.journal.op(StoreOp::RemoveEntry(owner, entry));
             }
         }
         self.release_message(delivery.message);
@@ -371,217 +439,6 @@ impl Broker {
                 count: session.dropped,
             };
             self.event(event);
-        }
-    }
-
-    /// Finds the member whose turn it is among those that can take a message now, and moves the turn
-    /// on. Members without a connection do not count.
-    fn choose_member(&mut self, key: GroupKey, qos: QoS) -> Option<super::router::Member> {
-        let group = self.router.group(key)?;
-        let members = &group.members;
-        let turn = group.turn % members.len().max(1);
-        let order = (turn..members.len()).chain(0..turn);
-        let mut chosen = None;
-        for at in order {
-            let Some(member) = members.get(at) else { continue };
-            let Some(session) = self.sessions.get(member.session as usize) else { continue };
-            if session.local.is_none() {
-                let Some(connection) = session.link.and_then(|link| self.connections.get(link)) else {
-                    continue;
-                };
-                let busy = session.queue.len() + session.ledger.len();
-                let slots = match delivery_qos(qos, member.options.qos) {
-                    QoS::AtMostOnce => self.config.max_queued_messages as usize,
-                    _ => usize::from(connection.window.max()),
-                };
-                if busy >= slots {
-                    continue;
-                }
-            }
-            chosen = Some((at, *member));
-            break;
-        }
-        let (at, member) = chosen?;
-        if let Some(group) = self.router.group_mut(key) {
-            group.turn = at + 1;
-        }
-        Some(member)
-    }
-
-    /// Gives a message to one member of a group, or keeps it for the first that can take it.
-    fn offer_to_group(&mut self, key: GroupKey, message: MessageKey) -> Fate {
-        let Some(held) = self.messages.get(message) else { return Fate::Unwanted };
-        let (qos, retain, size) = (held.qos, held.retain, held.size());
-        let delivery =
-            Delivery { message, group: Some(key), qos, retain, entry: None, ids: SubscriptionIds::None };
-        let waits = self.router.group(key).is_some_and(|group| !group.queue.is_empty());
-        if !waits && let Some(member) = self.choose_member(key, qos) {
-            return self.give_to_member(member, delivery, size);
-        }
-        let Some(group) = self.router.group_mut(key) else { return Fate::Unwanted };
-        let persistent = |member: &super::router::Member| {
-            self.sessions.get(member.session as usize).is_some_and(|s| s.link.is_some() || s.is_durable())
-        };
-        if qos == QoS::AtMostOnce || !group.members.iter().any(persistent) {
-            self.dropped += 1;
-            return Fate::Unwanted;
-        }
-        if group.queue.len() >= self.config.max_queued_messages as usize
-            || group.queued_bytes + size > self.config.max_queued_bytes
-        {
-            self.dropped += 1;
-            return Fate::Refused;
-        }
-        group.queued_bytes += size;
-        group.queue.push_back(delivery);
-        self.messages.hold(message);
-        Fate::Taken
-    }
-
-    /// The delivery takes the member's own options ([MQTT-4.8.2-3]).
-    fn give_to_member(&mut self, member: super::router::Member, mut delivery: Delivery, size: usize) -> Fate {
-        delivery.qos = delivery_qos(delivery.qos, member.options.qos);
-        delivery.retain &= member.options.retain_as_published;
-        delivery.ids = SubscriptionIds::new(member.id);
-        self.enqueue(member.session, delivery, size)
-    }
-
-    /// Hands what waits in a group to members that can take it.
-    pub(super) fn pump_group(&mut self, key: GroupKey) {
-        loop {
-            let front = self.router.group(key).and_then(|group| group.queue.front());
-            let Some((message, qos)) = front.map(|front| (front.message, front.qos)) else { return };
-            let Some(member) = self.choose_member(key, qos) else { return };
-            let size = self.messages.get(message).map_or(0, super::message::Held::size);
-            let Some(group) = self.router.group_mut(key) else { return };
-            let Some(delivery) = group.queue.pop_front() else { return };
-            // Never below zero: the same size was added when it was queued.
-            group.queued_bytes = group.queued_bytes.saturating_sub(size);
-            let _ = self.give_to_member(member, delivery, size);
-            self.release_message(message);
-        }
-    }
-
-    /// Gives a group back what a session that lost its connection did not acknowledge: QoS 1, and
-    /// what was never sent. A QoS 2 message that was begun stays ([MQTT-4.8.2-4], [MQTT-4.8.2-5]).
-    pub(super) fn return_to_groups(&mut self, key: SessionKey) {
-        if self.router.groups_of(key).is_empty() {
-            return;
-        }
-        let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        let begun = session.ledger.extract(|e| {
-            e.qos == QoS::AtLeastOnce && e.message.as_ref().is_some_and(|delivery| delivery.group.is_some())
-        });
-        let mut returned: Vec<Delivery> = begun.into_iter().filter_map(|exchange| exchange.message).collect();
-        let queue = core::mem::take(&mut session.queue);
-        let (shared, kept): (Vec<_>, Vec<_>) =
-            queue.into_iter().partition(|delivery| delivery.group.is_some());
-        session.queue = kept.into();
-        for delivery in &shared {
-            if let Some(held) = self.messages.get(delivery.message) {
-                session.queued_bytes = session.queued_bytes.saturating_sub(held.size());
-            }
-        }
-        returned.extend(shared);
-        let mut groups = Vec::new();
-        for mut delivery in returned.into_iter().rev() {
-            let message = delivery.message;
-            if let Some(held) = self.messages.get(message)
-                && let Some(group_key) = delivery.group
-                && let Some(group) = self.router.group_mut(group_key)
-                && group.members.iter().any(|m| m.session != key)
-                && held.qos > QoS::AtMostOnce
-            {
-                (delivery.qos, delivery.retain, delivery.entry) = (held.qos, held.retain, None);
-                group.queued_bytes += held.size();
-                group.queue.push_front(delivery);
-                groups.push(group_key);
-            } else if let Some(session) = self.sessions.get_mut(key as usize)
-                && delivery.qos > QoS::AtMostOnce
-            {
-                session.queued_bytes += self.messages.get(message).map_or(0, super::message::Held::size);
-                session.queue.push_front(delivery);
-            } else {
-                self.release_message(message);
-            }
-        }
-        groups.dedup();
-        for group in groups {
-            self.pump_group(group);
-        }
-    }
-
-    /// Has a new subscription get the retained messages ([MQTT-3.3.1-9], [MQTT-3.3.1-10],
-    /// [MQTT-3.3.1-11]; [MQTT-3.3.1-6] of 3.1.1). Shared subscriptions get none.
-    pub(super) fn replay_retained(
-        &mut self,
-        key: SessionKey,
-        filter: TopicFilter<'_>,
-        options: SubscriptionOptions,
-        id: Option<u32>,
-        added: Added,
-    ) {
-        let wanted = match options.retain_handling {
-            RetainHandling::Send => true,
-            RetainHandling::SendIfNew => added == Added::New,
-            RetainHandling::DoNotSend => false,
-        };
-        if !wanted || filter.shared().is_some() || self.router.retained() == 0 {
-            return;
-        }
-        let ids = SubscriptionIds::new(id);
-        let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        if session.local.is_some() {
-            self.replay_locally(key, filter, options.qos, &ids);
-            return;
-        }
-        let (filter, until) = (filter.as_str().into(), self.retained_writes);
-        session.replays.push_back(Replay { filter, until, found: None, next: 0, qos: options.qos, ids });
-        if let Some(link) = session.link {
-            self.queue_flush(link);
-        }
-    }
-
-    fn replay_locally(&mut self, key: SessionKey, filter: TopicFilter<'_>, qos: QoS, ids: &SubscriptionIds) {
-        for message in self.router.retained_matching(filter.as_str()) {
-            if let Some(held) = self.messages.get(message)
-                && !held.is_expired(self.now)
-            {
-                let (qos, size) = (delivery_qos(held.qos, qos), held.size());
-                let ids = ids.clone();
-                self.enqueue(
-                    key,
-                    Delivery { message, group: None, qos, retain: true, entry: None, ids },
-                    size,
-                );
-            }
-        }
-    }
-
-    /// An expired retained message is none any more.
-    pub(super) fn forget_retained(&mut self, key: MessageKey) {
-        let Some(held) = self.messages.get_mut(key).filter(|held| held.retained_at != 0) else { return };
-        held.retained_at = 0;
-        let topic = held.topic_str();
-        self.router.retain(topic, None);
-        if self.journal.is_on() {
-            self.journal.op(StoreOp::DeleteRetained(topic.into()));
-        }
-        self.release_message(key);
-    }
-
-    /// Ends the replay for a subscription that was given back.
-    pub(super) fn cancel_replay(&mut self, key: SessionKey, filter: TopicFilter<'_>) {
-        let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        let replays = core::mem::take(&mut session.replays);
-        let (gone, kept): (Vec<_>, Vec<_>) = replays.into_iter().partition(|r| &*r.filter == filter.as_str());
-        session.replays = kept.into();
-        gone.into_iter().for_each(|replay| self.release_replay(replay));
-    }
-
-    fn release_replay(&mut self, replay: Replay) {
-        for &message in replay.found.unwrap_or_default().get(replay.next..).unwrap_or_default() {
-            self.release_message(message);
         }
     }
 

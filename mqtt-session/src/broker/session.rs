@@ -2,12 +2,12 @@
 
 use super::message::MessageKey;
 use super::output::LocalId;
-use super::router::{GroupKey, SubscriptionIds};
+use super::router::{GroupKey, SessionKey, SubscriptionIds};
 use crate::Timestamp;
 use crate::random::IdMap;
 use crate::shared::ledger::Ledger;
 use crate::shared::received::Received;
-use crate::store::{EntryId, SessionId, StoreSeq};
+use crate::store::{EntryId, SessionId, StoreSeq, StoredDelivery};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -18,7 +18,8 @@ use mqtt_proto::QoS;
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
     pub(super) message: MessageKey,
-    /// The group through which it came, if it may go back there.
+    /// The group through which it came, if it may go back there. Its place in the store is then one
+    /// in the group's queue.
     pub(super) group: Option<GroupKey>,
     pub(super) qos: QoS,
     pub(super) retain: bool,
@@ -27,12 +28,23 @@ pub(super) struct Delivery {
     pub(super) ids: SubscriptionIds,
 }
 
+impl Delivery {
+    /// What the store keeps of it.
+    pub(super) fn to_stored(&self, session: SessionId, entry: EntryId) -> StoredDelivery {
+        let subscription_ids = self.ids.as_slice().into();
+        StoredDelivery { session, entry, qos: self.qos, retain: self.retain, subscription_ids }
+    }
+}
+
 /// Retained messages that a new subscription has to get, outside the queue's limit: looked up when
 /// the outbox gets to them, and sent as it drains.
 #[derive(Debug)]
 pub(super) struct Replay {
     pub(super) filter: Box<str>,
-    /// Retained writes when the subscription was made: later ones come to it live.
+    /// The number of the last retained message that it got.
+    pub(super) after: u64,
+    /// The number of the last retained write before the subscription was made: later ones come to it
+    /// live.
     pub(super) until: u64,
     /// The messages, once they are looked up.
     pub(super) found: Option<Vec<MessageKey>>,
@@ -48,11 +60,29 @@ pub(super) struct Will {
     pub(super) delay_secs: u32,
 }
 
+/// A will that is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DueWill {
+    pub(super) message: MessageKey,
+    /// Whose it is, while there is such a session.
+    pub(super) publisher: Option<SessionKey>,
+    /// The record that goes when it is published, in the same group.
+    pub(super) stored: Option<SessionId>,
+}
+
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client_id: Box<str>,
     pub(super) user_name: Option<Box<str>>,
+    /// Number of the table that says what it may do.
+    pub(super) acl: u16,
+    /// The tables changed since it began: what waits was perhaps queued by a right that is gone.
+    pub(super) recheck: bool,
     pub(super) id: SessionId,
+    /// It has a record in the store.
+    pub(super) stored: bool,
+    /// The last packet identifier that the store was told.
+    pub(super) noted_id: u16,
     /// The connection, while there is one.
     pub(super) link: Option<u32>,
     /// The program that the broker is part of.
@@ -83,7 +113,11 @@ impl Session {
         Self {
             client_id: client_id.into(),
             user_name: None,
+            acl: 0,
+            recheck: false,
             id,
+            stored: false,
+            noted_id: 0,
             link: None,
             local: None,
             expiry_secs: 0,
@@ -103,8 +137,8 @@ impl Session {
         }
     }
 
-    /// Whether its state is to be stored.
-    pub(super) const fn is_durable(&self) -> bool {
+    /// Whether it outlives its connection.
+    pub(super) const fn outlives_link(&self) -> bool {
         self.expiry_secs > 0 && self.local.is_none()
     }
 

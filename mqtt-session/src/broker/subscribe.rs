@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
 use super::output::{Event, Question};
-use super::router::SessionKey;
+use super::router::{Left, SessionKey};
 use super::{Broker, RefusedFilter31, delivery_qos};
 use crate::shared::rules::Rules;
 use crate::{StoreOp, StoreSeq};
@@ -62,13 +62,13 @@ impl Broker {
         }
         // [MQTT-2.2.1-6] [MQTT-3.9.2-1] [MQTT-3.9.2-2]
         let suback = SubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
-        self.put_stored(index, key, &PacketRef::Suback(suback));
+        self.put_stored(index, &PacketRef::Suback(suback));
     }
 
-    /// Sends a packet once everything emitted so far is stored.
-    fn put_stored(&mut self, index: u32, key: SessionKey, packet: &PacketRef<'_>) {
+    /// Sends a packet once the operations of the one that it answers are stored.
+    fn put_stored(&mut self, index: u32, packet: &PacketRef<'_>) {
         let mut after = StoreSeq(0);
-        if self.journal.is_on() && self.sessions.get(key as usize).is_some_and(|s| s.is_durable()) {
+        if self.journal.is_open() {
             after = self.journal.commit(&mut self.outputs);
         }
         if after <= self.journal.stored() {
@@ -100,6 +100,9 @@ impl Broker {
         options: SubscriptionOptions,
         id: Option<u32>,
     ) -> Result<QoS, ReasonCode> {
+        if !self.may_subscribe(key, filter) {
+            return Err(ReasonCode::NotAuthorized);
+        }
         let config = &self.config;
         // [MQTT-3.8.3-2] of 3.1.1
         if !config.wildcards_available && filter.has_wildcard() {
@@ -114,14 +117,19 @@ impl Broker {
         if self.router.subscriptions_of(key) >= config.max_subscriptions as usize {
             return Err(ReasonCode::QuotaExceeded);
         }
+        // SUBACK would wait for a store that does not work.
+        if self.journal.has_failed() && self.sessions.get(key as usize).is_some_and(|s| s.stored) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         // [MQTT-3.2.2-10]: asking for more than there is is allowed, and granted as far as it goes.
         let options = SubscriptionOptions { qos: delivery_qos(options.qos, config.max_qos), ..options };
         let added = self.router.subscribe(key, filter, options, id);
+        if let Some(session) = self.sessions.get(key as usize).filter(|s| s.stored).map(|s| s.id) {
+            self.store_group(filter);
+            let filter = filter.as_str().into();
+            self.journal.op(StoreOp::PutSubscription { session, filter, options, id });
+        }
         if let Some(session) = self.sessions.get(key as usize) {
-            if self.journal.is_on() && session.is_durable() {
-                let filter = filter.as_str().into();
-                self.journal.op(StoreOp::PutSubscription { session: session.id, filter, options, id });
-            }
             let event = Event::Subscribed {
                 client_id: session.client_id.as_ref().into(),
                 filter: filter.as_str().into(),
@@ -139,14 +147,17 @@ impl Broker {
     pub(super) fn unsubscribe_arrived(&mut self, index: u32, packet: &UnsubscribeRef<'_>) {
         let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
         let mut codes = Vec::new();
-        let mut left = Vec::new();
+        let mut left = Left::default();
+        let mut groups = Vec::new();
         for filter in packet.filters {
+            groups.extend(self.router.group_of_filter(filter));
+            self.leave_group(key, filter);
             let found = self.router.unsubscribe(key, filter, &mut left);
             self.cancel_replay(key, filter);
             let code = if found { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
             codes.push(code.as_u8());
             let Some(session) = self.sessions.get(key as usize).filter(|_| found) else { continue };
-            if self.journal.is_on() && session.is_durable() {
+            if session.stored {
                 let op = StoreOp::DeleteSubscription { session: session.id, filter: filter.as_str().into() };
                 self.journal.op(op);
             }
@@ -156,12 +167,13 @@ impl Broker {
             };
             self.event(event);
         }
-        for delivery in left {
-            self.release_message(delivery.message);
+        self.release_left(left);
+        for group in groups {
+            self.pump_group(group);
         }
         // [MQTT-2.2.1-6] [MQTT-3.10.4-6] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.11.3-1]
         let unsuback =
             UnsubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
-        self.put_stored(index, key, &PacketRef::Unsuback(unsuback));
+        self.put_stored(index, &PacketRef::Unsuback(unsuback));
     }
 }

@@ -119,6 +119,7 @@ pub(super) fn put_session(
         Box::new(StoredSession {
             client_id: session.client_id.clone(),
             user_name: config.user_name.clone(),
+            acl: 0,
             expiry_secs,
             disconnected_at: None,
         }),
@@ -139,6 +140,7 @@ pub(super) fn put_message(outgoing: &Outgoing) -> StoreOp {
         qos: *qos,
         retain: *retain,
         expires_at: outgoing.expires_at.map(Timestamp::as_micros),
+        author: None,
     };
     StoreOp::PutMessage(MessageId(outgoing.token.0), Box::new(stored))
 }

@@ -275,6 +275,11 @@ impl<M> Ledger<M> {
         self.by_id.get(&id.get()).is_some_and(|&number| number < self.cursor)
     }
 
+    /// The messages of exchanges that still have theirs.
+    pub(crate) fn messages_mut(&mut self) -> impl Iterator<Item = &mut M> {
+        self.exchanges.iter_mut().flatten().filter_map(|exchange| exchange.message.as_mut())
+    }
+
     /// The exchanges in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Exchange<M>> {
         self.exchanges.iter().flatten()

@@ -19,6 +19,7 @@ use mqtt_proto::{PacketId, QoS, SubscriptionOptions};
 /// let record = StoredSession {
 ///     client_id: "sensor".into(),
 ///     user_name: None,
+///     acl: 0,
 ///     expiry_secs: 3600,
 ///     disconnected_at: None,
 /// };

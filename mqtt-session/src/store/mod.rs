@@ -94,6 +94,20 @@ pub struct StoredMessage {
     pub retain: bool,
     /// When the message expires, in microseconds of machine time.
     pub expires_at: Option<u64>,
+    /// Who published it, where that is needed later: a retained message goes with the right to
+    /// publish it.
+    pub author: Option<Box<StoredAuthor>>,
+}
+
+/// Who published a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredAuthor {
+    /// The number of the table of rights.
+    pub acl: u16,
+    /// The client identifier.
+    pub client_id: String,
+    /// The user name.
+    pub user_name: Option<String>,
 }
 
 /// How one session is to get a message.
@@ -128,10 +142,8 @@ pub struct StoredWill {
     pub message: StoredMessage,
     /// Seconds between the loss of the connection and the will.
     pub delay_secs: u32,
-    /// Who set it: the client identifier.
-    pub client_id: String,
-    /// Who set it: the user name.
-    pub user_name: Option<String>,
+    /// Who set it.
+    pub author: StoredAuthor,
 }
 
 /// A session as it is stored.
@@ -141,6 +153,8 @@ pub struct StoredSession {
     pub client_id: String,
     /// The user that owns it.
     pub user_name: Option<String>,
+    /// The number of its table of rights.
+    pub acl: u16,
     /// How long it outlives its connection, in seconds; `u32::MAX` means for ever.
     pub expiry_secs: u32,
     /// When it lost its connection, in microseconds of machine time; `None` while it is connected.

@@ -6,20 +6,20 @@ mod levels;
 mod subscriptions;
 mod tree;
 
-pub(super) use subscriptions::{Added, Group, Member};
+pub(super) use subscriptions::{Added, Group, Left, Member};
 
 use super::message::MessageKey;
 use crate::random::{IdMap, KeyedHash};
+use crate::store::SessionId;
 use alloc::vec::Vec;
 use levels::Levels;
 use mqtt_proto::{QoS, SubscriptionOptions};
-use slab::Slab;
 use subscriptions::SubscriptionNode;
 use tree::{NodeId, Tree, Value, Walk};
 
 /// The number of a session in the broker's slab.
 pub(super) type SessionKey = u32;
-/// The number of a group.
+/// The number of a group. Never given again, so that what still names an old one finds nothing.
 pub(super) type GroupKey = u32;
 
 /// Identifiers of the subscriptions that matched; mostly none or one.
@@ -62,6 +62,16 @@ impl SubscriptionIds {
     }
 }
 
+impl From<&[u32]> for SubscriptionIds {
+    fn from(ids: &[u32]) -> Self {
+        match ids {
+            [] => Self::None,
+            [id] => Self::One(*id),
+            ids => Self::Many(ids.into()),
+        }
+    }
+}
+
 /// A session that gets a message, by all its subscriptions that match.
 #[derive(Clone, Debug)]
 pub(super) struct Receiver {
@@ -97,7 +107,8 @@ pub(super) struct Router {
     places: IdMap<(SessionKey, NodeId), (u32, u32)>,
     of_session: Vec<Vec<NodeId>>,
     groups_of_session: Vec<Vec<GroupKey>>,
-    groups: Slab<Group>,
+    groups: IdMap<GroupKey, Group>,
+    next_group: GroupKey,
     count: usize,
     retained: Tree<RetainedNode>,
     retained_count: usize,
@@ -115,7 +126,8 @@ impl Router {
             places: IdMap::default(),
             of_session: Vec::new(),
             groups_of_session: Vec::new(),
-            groups: Slab::new(),
+            groups: IdMap::default(),
+            next_group: 0,
             count: 0,
             retained: Tree::new(),
             retained_count: 0,
@@ -205,11 +217,20 @@ impl Router {
     }
 
     pub(super) fn group(&self, key: GroupKey) -> Option<&Group> {
-        self.groups.get(key as usize)
+        self.groups.get(&key)
     }
 
     pub(super) fn group_mut(&mut self, key: GroupKey) -> Option<&mut Group> {
-        self.groups.get_mut(key as usize)
+        self.groups.get_mut(&key)
+    }
+
+    /// Whose queue a stored entry is in: the group's through which the message came, as long as there
+    /// is one, or the session's.
+    pub(super) fn owner(&self, group: Option<GroupKey>, session: SessionId) -> Option<SessionId> {
+        match group {
+            Some(group) => self.group(group)?.stored,
+            None => Some(session),
+        }
     }
 
     pub(super) fn groups_of(&self, session: SessionKey) -> &[GroupKey] {

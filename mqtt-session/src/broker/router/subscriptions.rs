@@ -3,6 +3,7 @@
 use super::tree::{NodeId, Value};
 use super::{GroupKey, Router, SessionKey, Subscription};
 use crate::broker::session::Delivery;
+use crate::store::SessionId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -40,6 +41,17 @@ pub(in crate::broker) struct Group {
     pub(in crate::broker) turn: usize,
     pub(in crate::broker) queue: VecDeque<Delivery>,
     pub(in crate::broker) queued_bytes: usize,
+    /// Its number in the store, once a member's session is stored.
+    pub(in crate::broker) stored: Option<SessionId>,
+}
+
+/// What is left of groups that lost their last member.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Left {
+    /// What waited there.
+    pub(in crate::broker) deliveries: Vec<Delivery>,
+    /// Their numbers in the store.
+    pub(in crate::broker) stored: Vec<SessionId>,
 }
 
 /// What subscribing did.
@@ -103,15 +115,19 @@ impl Router {
                     turn: 0,
                     queue: VecDeque::new(),
                     queued_bytes: 0,
+                    stored: None,
                 };
-                let key = GroupKey::try_from(self.groups.insert(group)).unwrap_or(GroupKey::MAX);
+                // Wraps after 2^32 groups, when an old one is long forgotten.
+                let key = self.next_group;
+                self.next_group = self.next_group.wrapping_add(1);
+                self.groups.insert(key, group);
                 if let Some(value) = self.filters.get_mut(node) {
                     value.groups.push(key);
                 }
                 key
             }
         };
-        let Some(group) = self.groups.get_mut(key as usize) else { return Added::New };
+        let Some(group) = self.groups.get_mut(&key) else { return Added::New };
         if let Some(old) = group.members.iter_mut().find(|m| m.session == session) {
             *old = member;
             return Added::Replaced;
@@ -122,6 +138,13 @@ impl Router {
         }
         self.count += 1;
         Added::New
+    }
+
+    /// The group of a shared filter, if it has members.
+    pub(in crate::broker) fn group_of_filter(&self, filter: TopicFilter<'_>) -> Option<GroupKey> {
+        let shared = filter.shared()?;
+        let node = self.filters.find(shared.filter.as_str(), &self.levels)?;
+        self.find_group(node, shared.share_name)
     }
 
     fn find_group(&self, node: NodeId, name: &str) -> Option<GroupKey> {
@@ -135,11 +158,10 @@ impl Router {
         &mut self,
         session: SessionKey,
         filter: TopicFilter<'_>,
-        left: &mut Vec<Delivery>,
+        left: &mut Left,
     ) -> bool {
-        if let Some(shared) = filter.shared() {
-            let node = self.filters.find(shared.filter.as_str(), &self.levels);
-            return match node.and_then(|node| self.find_group(node, shared.share_name)) {
+        if filter.shared().is_some() {
+            return match self.group_of_filter(filter) {
                 Some(key) => self.leave(session, key, left),
                 None => false,
             };
@@ -148,6 +170,18 @@ impl Router {
             Some(node) => self.remove(session, node),
             None => false,
         }
+    }
+
+    /// The subscription with exactly this filter, if it is no shared one.
+    pub(in crate::broker) fn subscription(
+        &self,
+        session: SessionKey,
+        filter: TopicFilter<'_>,
+    ) -> Option<(SubscriptionOptions, Option<u32>)> {
+        let node = self.filters.find(filter.as_str(), &self.levels)?;
+        let (slot, _) = self.places.get(&(session, node))?;
+        let subscription = self.filters.get(node)?.subscriptions.get(*slot as usize)?;
+        Some((subscription.options, subscription.id))
     }
 
     fn remove(&mut self, session: SessionKey, node: NodeId) -> bool {
@@ -176,17 +210,19 @@ impl Router {
         true
     }
 
-    fn leave(&mut self, session: SessionKey, key: GroupKey, left: &mut Vec<Delivery>) -> bool {
-        let Some(group) = self.groups.get_mut(key as usize) else { return false };
+    fn leave(&mut self, session: SessionKey, key: GroupKey, left: &mut Left) -> bool {
+        let Some(group) = self.groups.get_mut(&key) else { return false };
         let Some(at) = group.members.iter().position(|m| m.session == session) else { return false };
         group.members.remove(at);
         if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
             groups.retain(|&other| other != key);
         }
         self.count -= 1;
-        if group.members.is_empty() {
-            let group = self.groups.remove(key as usize);
-            left.extend(group.queue);
+        if group.members.is_empty()
+            && let Some(group) = self.groups.remove(&key)
+        {
+            left.deliveries.extend(group.queue);
+            left.stored.extend(group.stored);
             if let Some(value) = self.filters.get_mut(group.node) {
                 value.groups.retain(|&other| other != key);
             }
@@ -196,7 +232,7 @@ impl Router {
     }
 
     /// Removes all subscriptions of a session that ended.
-    pub(in crate::broker) fn forget(&mut self, session: SessionKey, left: &mut Vec<Delivery>) {
+    pub(in crate::broker) fn forget(&mut self, session: SessionKey, left: &mut Left) {
         while let Some(&node) = self.of_session.get(session as usize).and_then(|nodes| nodes.last()) {
             self.remove(session, node);
         }
