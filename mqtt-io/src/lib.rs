@@ -41,6 +41,7 @@ mod link;
 pub mod runtime;
 mod shard;
 mod stack;
+pub mod trace;
 
 pub use clock::Clock;
 pub use command::{Command, Reply, Sink, Taken};
