@@ -99,7 +99,7 @@ impl Proxy {
             while let Some((packet, len)) =
                 PacketRef::decode_next(&bytes, version, MAX_PACKET_SIZE).map_err(io::Error::other)?
             {
-                println!("server -> client  {packet:?}");
+                println!("server -> client  {packet:#.40}");
                 connection.send(self.now(), &packet).map_err(io::Error::other)?;
                 bytes.drain(..len);
             }
@@ -120,7 +120,7 @@ impl Proxy {
         loop {
             let version = connection.version();
             let Some(packet) = connection.poll_packet(self.now()) else { break };
-            println!("client -> server  {packet:?}");
+            println!("client -> server  {packet:#.40}");
             forward(packet, version, &mut bytes).map_err(io::Error::other)?;
         }
         // (A client that has closed may have said goodbye before.)

@@ -51,14 +51,14 @@ async fn live<H: Harness>(config: Config) {
     from.publish(retained).await.unwrap();
     let work = VERSIONS.map(|version| async move {
         let id = format!("to-{version}");
-        for round in 0..3 {
+        for (round, granted) in EVERY_QOS.into_iter().enumerate() {
             let to = login(&id).version(version).clean_start(CleanStart::Never);
             let to = to.configure(|config| {
                 config.session_expiry_secs = 3600;
                 config.adopt_session = true;
             });
             let to = to.connect().await.unwrap();
-            let mut stream = to.subscribe(&format!("t/{id}"), EVERY_QOS[round]).await.unwrap();
+            let mut stream = to.subscribe(&format!("t/{id}"), granted).await.unwrap();
             for (n, qos) in (0..30).zip(EVERY_QOS.into_iter().cycle()) {
                 let text = format!("in confidence {n}");
                 to.publish(Message::new(format!("t/{id}"), text.clone()).with_qos(qos)).await.unwrap();
