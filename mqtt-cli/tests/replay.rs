@@ -94,7 +94,7 @@ fn a_replay_shows_the_packets_and_finds_nothing_else() {
     assert!(by_client[0].contains("connected from 127.0.0.1:"), "{by_client:?}");
     let by_topic = lines(&["--topic", "room/1/#", "--payload", "2"]);
     assert_eq!(by_topic.len(), 2, "{by_topic:?}");
-    assert!(by_topic[0].ends_with("PUBLISH room/1/light q1 #1 retain \"on\"... (10 bytes)"), "{by_topic:?}");
+    assert!(by_topic[0].contains("PUBLISH room/1/light q1 #1 retain \"on\"... (10 bytes)"), "{by_topic:?}");
     assert!(by_topic[1].contains("<- PUBACK #1"), "{by_topic:?}");
     assert!(lines(&["--from", "3600"]).is_empty());
     assert!(run(&["replay", "--quiet", file.path()]).stdout.is_empty());
