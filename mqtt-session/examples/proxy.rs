@@ -107,7 +107,7 @@ impl Proxy {
                 connection.hang_up(self.now(), ReasonCode::ServerUnavailable);
             }
             // CONNACK lets go what the client sent right behind CONNECT.
-            if self.pass_on(&mut connection)? {
+            if self.pass_on(&mut connection)? || n == 0 {
                 return Ok(());
             }
         }

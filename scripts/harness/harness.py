@@ -19,6 +19,7 @@ import wire
 
 MQTT = os.environ.get("MQTT_BIN", "mqtt")
 EXAMPLE = os.environ.get("BROKER_EXAMPLE")
+EXAMPLES = os.environ.get("EXAMPLES", "target/debug/examples")
 HOST = "127.0.0.1"
 LIMIT = 20.0  # seconds that anything may take, unless a test says otherwise
 

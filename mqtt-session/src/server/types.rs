@@ -15,10 +15,10 @@ pub struct ServerConfig {
     pub close_timeout: Duration,
     /// The largest CONNECT, and whatever comes before CONNACK, in bytes. Default 64 KiB.
     pub max_connect_size: u32,
-    /// The largest other packet of the client, in bytes, unless CONNACK says less. Default 1 MiB.
+    /// The largest other packet of the client, in bytes, unless CONNACK says less. Default 2 MiB.
     pub max_packet_size: u32,
     /// Bytes that wait for the socket at most; beyond it [`ServerConnection::send`](super::ServerConnection::send) refuses. Default
-    /// 2 MiB.
+    /// 4 MiB.
     pub max_outbox_bytes: usize,
     /// Topic aliases for the client at most, if it takes any. Default 16.
     pub max_outbound_aliases: u16,
@@ -35,8 +35,8 @@ impl Default for ServerConfig {
             write_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
             max_connect_size: 64 << 10,
-            max_packet_size: 1 << 20,
-            max_outbox_bytes: 2 << 20,
+            max_packet_size: 2 << 20,
+            max_outbox_bytes: 4 << 20,
             max_outbound_aliases: 16,
             answer_pings: true,
         }
