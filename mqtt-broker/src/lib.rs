@@ -5,6 +5,17 @@
 //!
 //! Without an address it listens on this machine only: a broker that was just tried out must not be
 //! open to the world.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), mqtt_broker::Error> {
+//! let mut settings = mqtt_broker::Settings::default();
+//! settings.port = 1884;
+//! settings.broker.max_connections = 10_000;
+//! // Until a signal ends it.
+//! let stopped = mqtt_broker::run(settings).await?;
+//! std::process::exit(stopped.exit_code().into());
+//! # }
+//! ```
 #![deny(clippy::await_holding_refcell_ref)]
 
 mod bind;
