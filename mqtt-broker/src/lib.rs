@@ -5,13 +5,24 @@
 //!
 //! Without an address it listens on this machine only: a broker that was just tried out must not be
 //! open to the world.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), mqtt_broker::Error> {
+//! let mut settings = mqtt_broker::Settings::default();
+//! settings.port = 1884;
+//! settings.broker.max_connections = 10_000;
+//! // Until a signal ends it.
+//! let stopped = mqtt_broker::run(settings).await?;
+//! std::process::exit(stopped.exit_code().into());
+//! # }
+//! ```
 #![deny(clippy::await_holding_refcell_ref)]
 
 mod bind;
 mod signal;
 
 pub use bind::{AddressError, Bind};
-pub use mqtt_tokio::broker::BrokerConfig;
+pub use mqtt_tokio::broker::{BrokerConfig, TraceOptions};
 pub use signal::{Signal, Stopped};
 
 use mqtt_tokio::broker::{BindError, Broker, Config, ServeError};
@@ -31,11 +42,13 @@ pub struct Settings {
     pub port: u16,
     /// Settings of the machine: limits, times, policies.
     pub broker: BrokerConfig,
+    /// Where a trace of everything that happens is written. Default: nowhere.
+    pub trace: Option<TraceOptions>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { bind: Vec::new(), port: DEFAULT_PORT, broker: BrokerConfig::default() }
+        Self { bind: Vec::new(), port: DEFAULT_PORT, broker: BrokerConfig::default(), trace: None }
     }
 }
 
@@ -96,6 +109,7 @@ pub async fn run(settings: Settings) -> Result<Stopped, Error> {
     let addresses = bind::resolve(&settings.bind, settings.port)?;
     let mut config = Config::listening_on(addresses);
     config.broker = settings.broker;
+    config.trace = settings.trace;
     let broker = Broker::bind(config).await?;
     for address in broker.local_addrs() {
         tracing::info!("Listening on {address}.");

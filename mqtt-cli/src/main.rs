@@ -5,6 +5,7 @@ mod connect;
 mod format;
 mod properties;
 mod publish;
+mod replay;
 mod stop;
 mod subscribe;
 
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Run a broker
     Broker(broker::Options),
+    /// Run the trace of a broker again, and show the packets
+    Replay(replay::Options),
     /// Publish messages, with the options of mosquitto_pub
     Pub(publish::Options),
     /// Subscribe and print what comes, with the options of mosquitto_sub
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let own = matches.subcommand().map(|(_, own)| own.clone()).unwrap_or_default();
     match cli.command {
         Command::Broker(options) => broker::run(options),
+        Command::Replay(options) => replay::run(&options),
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),
     }

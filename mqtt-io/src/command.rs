@@ -1,4 +1,5 @@
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
+use mqtt_session::acl::Acl;
 use mqtt_session::broker::{Answer, LocalId, QuestionId, Stats};
 use mqtt_session::{Message, PublishError, StoreSeq};
 use std::sync::Arc;
@@ -41,6 +42,11 @@ pub enum Command {
     Unsubscribe(LocalId),
     /// Close the connection of a client; the reply tells whether there was one.
     Disconnect(String, ReasonCode, Reply<bool>),
+    /// Put these tables of rights in place of those that there are.
+    SetAcls(Vec<Arc<Acl>>, Reply<()>),
+    /// Close the connections of all clients with one of these user names (`None`: without one); the
+    /// reply is how many that were.
+    DisconnectUsers(Vec<Option<String>>, ReasonCode, Reply<usize>),
     /// The answer to a question.
     Answer(QuestionId, Answer),
     /// The store has everything up to here.
@@ -63,6 +69,8 @@ impl std::fmt::Debug for Command {
             Self::Subscribe { .. } => "Subscribe",
             Self::Unsubscribe(_) => "Unsubscribe",
             Self::Disconnect(..) => "Disconnect",
+            Self::SetAcls(..) => "SetAcls",
+            Self::DisconnectUsers(..) => "DisconnectUsers",
             Self::Answer(..) => "Answer",
             Self::Stored(_) => "Stored",
             Self::StoreFailed(_) => "StoreFailed",

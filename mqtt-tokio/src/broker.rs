@@ -32,7 +32,7 @@ use crate::stream::Compat;
 pub use mqtt_io::broker::{
     Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Ended, Event, Events, Grant,
     Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, RefusedFilter31, ServeError, Stats,
-    SubscribeFailed,
+    SubscribeFailed, TraceOptions,
 };
 use mqtt_io::broker::{Life, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, Tcp, Wrap};

@@ -21,6 +21,7 @@ mod node;
 mod run;
 mod store;
 
+pub use crate::trace::TraceOptions;
 pub use auth::{Authorizer, Decision};
 pub use bind::{BindError, Config, Listener, OpenStore, bind};
 pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};

@@ -9,6 +9,7 @@ use super::node::{Node, flusher, timer};
 use super::store::{self, Made};
 use crate::Command;
 use crate::runtime::{LocalRuntime, LocalTask};
+use crate::trace::TraceOptions;
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
 use mqtt_store::StorageHandle;
 use std::io;
@@ -26,6 +27,7 @@ pub(super) struct Start {
     pub(super) read_buffer: usize,
     pub(super) office: Option<Office>,
     pub(super) store: Option<OpenStore>,
+    pub(super) trace: Option<TraceOptions>,
     /// Where the store's reports go.
     pub(super) reports: mpsc::UnboundedSender<Command>,
     pub(super) mail: mpsc::Receiver<Mail>,
@@ -70,9 +72,20 @@ impl std::fmt::Debug for Life {
 }
 
 async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeError> {
-    let Start { broker, listeners, read_buffer, office, store, reports, mail, answered, events, ready } =
-        start;
-    let made = store::make(broker, store, reports).and_then(|made| {
+    let Start {
+        broker,
+        listeners,
+        read_buffer,
+        office,
+        store,
+        trace,
+        reports,
+        mail,
+        answered,
+        events,
+        ready,
+    } = start;
+    let made = store::make(broker, store, trace, reports).and_then(|made| {
         let listeners = listeners.into_iter().map(L::listener).collect::<Result<Vec<_>, _>>()?;
         Ok((made, listeners))
     });
@@ -95,7 +108,8 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     let _ = ready.send(Ok(storage.clone()));
     let ended = node.ended().await.map_err(ServeError::Panicked);
     // What was handed over is written, whatever became of the machine.
-    let stored = storage.map_or(Ok(()), |storage| storage.close().map_err(|e| ServeError::Store(e.to_string())));
+    let stored =
+        storage.map_or(Ok(()), |storage| storage.close().map_err(|e| ServeError::Store(e.to_string())));
     ended.and(stored)
 }
 
