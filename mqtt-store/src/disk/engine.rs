@@ -6,7 +6,7 @@ use super::verify::{RECORDS, keyspace};
 use super::{FjallOptions, MIB};
 use crate::{StoreError, StoreErrorKind};
 use fjall::config::FilterPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::{AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     fn try_write(&mut self, changes: Vec<Change>, sync: bool) -> Result<Written, StoreError> {
-        self.wait_for_worker()?;
+        self.make_room()?;
         self.batch += 1;
         let mark = Mark {
             secret: self.secret,
@@ -97,7 +97,10 @@ impl Engine {
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), changes.len() + 1);
         let mut written = Written::default();
-        for Change { key, value } in std::iter::once(mark.encode()).chain(changes) {
+        // It replaces the one before, and so is no record more.
+        let Change { key, value } = mark.encode();
+        batch.insert(&self.records, key, value.unwrap_or_default());
+        for Change { key, value } in changes {
             let bytes = (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             written.bytes += bytes;
             match value {
@@ -131,13 +134,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until fjall can take a batch without waiting itself.
-    fn wait_for_worker(&self) -> Result<(), StoreError> {
-        while self.records.sealed_memtable_count() >= SEALED_MEMTABLES
-            || self.records.l0_table_count() >= WAITING_TABLES
-        {
+    /// Sees to it that fjall can take a batch without waiting for its worker.
+    fn make_room(&self) -> Result<(), StoreError> {
+        while self.records.l0_table_count() >= WAITING_TABLES {
             self.check_worker()?;
             std::thread::sleep(LOOK_AGAIN);
+        }
+        if self.records.sealed_memtable_count() >= SEALED_MEMTABLES {
+            // As the worker does: tables must not be ahead of the journal.
+            let synced = self.database.persist(PersistMode::SyncAll);
+            synced.map_err(|error| self.explain("syncing", error))?;
+            // The worker may be at it, or compact something large first: then this does it.
+            let tree = &self.records.tree;
+            let lock = tree.get_flush_lock();
+            let oldest_read = self.database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
+            let flushed = tree.flush(&lock, oldest_read);
+            flushed.map_err(|error| explain_tree(&self.path, "flushing", error))?;
         }
         Ok(())
     }
@@ -160,7 +172,6 @@ impl Engine {
 
     /// Whether all that was written is in tables, and nothing in the journals is needed.
     pub(super) fn is_flushed(&self) -> bool {
-        use fjall::AbstractTree as _;
         self.records.sealed_memtable_count() == 0 && self.records.tree.active_memtable().is_empty()
     }
 

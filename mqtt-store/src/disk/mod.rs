@@ -299,7 +299,10 @@ impl Store for FjallStore {
         };
         while let Some((key, value)) = next()? {
             let Ok(record) = decode(&key, &value) else {
-                return Err(self.condemn(&format!("the record {key:02x?} does not decode")));
+                let start = key.get(..17).unwrap_or(&key);
+                return Err(
+                    self.condemn(&format!("the record whose key begins {start:02x?} does not decode"))
+                );
             };
             known.put(&key);
             let Some(record) = record else { continue };
