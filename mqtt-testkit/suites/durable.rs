@@ -5,12 +5,13 @@ use crate::adapter::client::{Error, Item, Options, Subscription};
 use crate::rt;
 use futures_lite::future::poll_once;
 use mqtt_proto::{QoS, ReasonCode};
-use mqtt_session::client::CleanStart;
+use mqtt_session::client::{CleanStart, DisconnectOptions};
 use mqtt_session::{Durability, Message};
 use mqtt_store::{MemoryStore, StoreErrorKind};
 use mqtt_testkit::adapters::within;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::time::Duration;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -120,7 +121,8 @@ async fn what_a_client_has_not_sent_survives_its_end() -> Result {
         drop(first.try_publish(message(payload, QoS::ExactlyOnce))?);
     }
     // Once it has ended, all that it was given is stored.
-    let _ = first.disconnect().await;
+    let drain = Duration::from_millis(10);
+    let _ = first.disconnect_with(DisconnectOptions { drain, ..DisconnectOptions::default() }).await;
     client_store.cut_power();
     let second = stored(options(&broker, "p")).connect().await?;
     assert_eq!(next(&mut stream).await?, "one");

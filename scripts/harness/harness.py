@@ -164,7 +164,7 @@ class OurBroker(Broker):
     def __init__(self, port=None, options=(), **more):
         port = port or free_port()
         address = f"{HOST}:{port}"
-        command = [MQTT, "broker", "--bind", address, "--quiet", *options]
+        command = [MQTT, "broker", "--bind", address, "--quiet", "--data", "none", *options]
         if EXAMPLE:
             if options:
                 raise unittest.SkipTest("an example has no options")
