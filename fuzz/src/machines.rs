@@ -8,6 +8,7 @@ use mqtt_proto::{
 };
 use mqtt_session::broker::{Answer, BrokerConfig, Overflow};
 use mqtt_session::client::{Client, ClientConfig, DisconnectOptions, LinkDown, Output};
+use mqtt_session::server::{Phase, ServerConfig, ServerConnection};
 use mqtt_session::{Durability, Message, Timestamp};
 use mqtt_testkit::{PeerId, World};
 use std::time::Duration;
@@ -15,8 +16,11 @@ use std::time::Duration;
 /// The bodies by the name of their target.
 #[allow(dead_code, reason = "the targets call the bodies themselves")]
 #[allow(clippy::type_complexity, reason = "a list of names and functions")]
-pub const ALL: [(&str, fn(&[u8])); 2] =
-    [("broker_machine", broker_machine), ("client_machine", client_machine)];
+pub const ALL: [(&str, fn(&[u8])); 3] = [
+    ("broker_machine", broker_machine),
+    ("client_machine", client_machine),
+    ("server_connection", server_connection),
+];
 
 const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "/", "b", "$x/a", "b/", "long/topic/that/aliases/shorten"];
 const FILTERS: [&str; 10] =
@@ -284,6 +288,68 @@ fn broker_history(u: &mut Unstructured<'_>) -> Result<()> {
     let stats = w.broker.stats();
     assert_eq!((stats.connections, stats.sessions, stats.subscriptions), (0, 0, 0), "{stats:?}");
     assert_eq!(stats.messages, stats.retained, "{stats:?}");
+    Ok(())
+}
+
+/// Any client against one connection of a server, and any owner.
+pub fn server_connection(data: &[u8]) {
+    let _ = connection_history(&mut Unstructured::new(data));
+}
+
+fn connection_history(u: &mut Unstructured<'_>) -> Result<()> {
+    let version = *u.choose(&VERSIONS)?;
+    let config = ServerConfig {
+        max_packet_size: 200,
+        max_outbox_bytes: 2_000,
+        max_outbound_aliases: 2,
+        answer_pings: u.arbitrary()?,
+        ..ServerConfig::default()
+    };
+    let outbox = config.max_outbox_bytes + 100;
+    let (mut connection, mut now) = (ServerConnection::new(config, Timestamp::ZERO), Timestamp::ZERO);
+    let mut bytes = Vec::new();
+    let connect = ConnectRef { version, client_id: "c", keep_alive: 5, ..ConnectRef::default() };
+    let _ = PacketRef::Connect(connect).encode(version, &mut bytes);
+    while !u.is_empty() {
+        for _ in 0..u.int_in_range(0..=3)? {
+            client_packet(u, version, &mut bytes)?;
+        }
+        if u.ratio(1, 10)? && !bytes.is_empty() {
+            let at = u.choose_index(bytes.len())?;
+            bytes[at] = u.arbitrary()?;
+        }
+        let rest = bytes.split_off(u.int_in_range(0..=bytes.len())?);
+        connection.handle_read(now, &bytes);
+        bytes = rest;
+        let mut connects = 0;
+        while let Some(packet) = connection.poll_packet(now) {
+            if let PacketRef::Publish(publish) = packet {
+                assert!(!publish.topic.is_empty() && publish.properties.topic_alias().is_none());
+            }
+            connects += usize::from(matches!(packet, PacketRef::Connect(_)));
+        }
+        assert!(connects <= 1);
+        let mut packet = Vec::new();
+        server_packet(u, version, &mut packet)?;
+        if let Ok(packet) = PacketRef::decode(&packet, version) {
+            let before = connection.outbox().len();
+            if connection.send(now, &packet).is_err() {
+                assert_eq!(connection.outbox().len(), before, "a refused packet left bytes");
+            }
+        }
+        let over = connection.phase() == Phase::Closing;
+        while connection.poll_output().is_some() {}
+        assert!(connection.outbox().len() <= outbox);
+        match u.int_in_range(0..=5)? {
+            0 => connection.consume(now, u.int_in_range(0..=300)?),
+            1 => now = now + Duration::from_millis(u.int_in_range(0..=4_000)?),
+            2 => connection.hang_up(now, reason(u)?),
+            3 => connection.handle_close(now),
+            _ => {}
+        }
+        connection.handle_timeout(now);
+        assert!(!over || connection.phase() == Phase::Closing, "what is over stays over");
+    }
     Ok(())
 }
 

@@ -16,6 +16,31 @@
 //! * Features `async-std` (on by default) and `smol` say on whose executor tasks run; see [`AsyncIo`].
 //!   All else is the same code, which knows neither.
 //!
+//! Both in one program:
+//!
+//! ```
+//! use mqtt_async_std::broker::{Broker, Config};
+//! use mqtt_async_std::client::{Client, Item};
+//! use mqtt_proto::QoS;
+//! use mqtt_session::Message;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # futures_lite::future::block_on(async {
+//! let broker = Broker::bind(Config::listening_on(["127.0.0.1:0".parse()?])).await?;
+//! let client = Client::connect(&format!("mqtt://{}", broker.local_addrs()[0])).await?;
+//! let mut hello = client.subscribe("hello/#", QoS::AtLeastOnce).await?;
+//! client.publish(Message::new("hello/world", "Hi!").with_qos(QoS::AtLeastOnce)).await?;
+//! match hello.recv().await {
+//!     Some(Item::Message(message)) => assert_eq!(message.payload, "Hi!"),
+//!     other => panic!("{other:?}"),
+//! }
+//! client.disconnect().await?;
+//! broker.shutdown().await?;
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
 //! A thin adapter: it opens sockets, moves bytes, keeps timers and obeys. Everything that is MQTT is
 //! in `mqtt-session`, and what is no matter of a runtime in `mqtt-io`. (That has channels of
 //! `tokio::sync`, which need no runtime; nothing of Tokio runs here.)

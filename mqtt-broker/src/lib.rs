@@ -7,6 +7,18 @@
 //! Without an address it listens on this machine only, and where other machines can reach it, it
 //! starts only if it knows whom to let in: a broker that was just tried out must not be open to the
 //! world.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), mqtt_broker::Error> {
+//! let mut source = mqtt_broker::Source::default();
+//! source.port = Some(1884);
+//! source.overrides.set("limits.max_connections=10000")?;
+//! let settings = source.read()?;
+//! // Until a signal ends it.
+//! let stopped = mqtt_broker::run(&source, settings).await?;
+//! std::process::exit(stopped.exit_code().into());
+//! # }
+//! ```
 #![deny(clippy::await_holding_refcell_ref)]
 
 mod bind;
@@ -16,14 +28,16 @@ mod run;
 mod security;
 mod settings;
 mod signal;
+mod storage;
 
 pub use bind::{AddressError, Bind};
 pub use mosquitto::Note;
 pub use mqtt_access::FileError;
-pub use mqtt_tokio::broker::BrokerConfig;
+pub use mqtt_tokio::broker::{BrokerConfig, TraceOptions};
 pub use run::{Error, run};
 pub use settings::{Settings, Source, SourceFile};
 pub use signal::{Signal, Stopped};
+pub use storage::Data;
 
 /// The port that MQTT without encryption has.
 pub const DEFAULT_PORT: u16 = 1883;

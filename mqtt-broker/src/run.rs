@@ -3,6 +3,7 @@
 use crate::config::changes;
 use crate::settings::{Settings, Source};
 use crate::signal::{Signals, Stopped, Wanted};
+use crate::storage::{Kept, open};
 use mqtt_access::{Access, FileError, PasswordFile, Policy};
 use mqtt_proto::ReasonCode;
 use mqtt_tokio::Tokio;
@@ -113,6 +114,11 @@ async fn start(settings: Settings) -> Result<Running, Error> {
     config.broker.clone_from(&settings.broker);
     let topics = asks_about_topics(&decisions.policies);
     config.broker.ask = AskFor { connect: true, publish: topics, subscribe: topics, will: topics };
+    config.trace.clone_from(&settings.trace);
+    tracing::info!("{}", Kept::summary(settings.kept.as_ref()));
+    if let Some(Kept { directory, durability }) = settings.kept.clone() {
+        config = config.stored_in(durability, move || open(&directory));
+    }
     let broker = Broker::bind(config).await?;
     for address in broker.local_addrs() {
         tracing::info!("Listening on {address}.");

@@ -2,12 +2,13 @@
 
 use crate::DEFAULT_PORT;
 use crate::bind::{self, Bind};
-use crate::config::{FileConfig, Listener, LogLevel, Overrides, Protocol, line_of};
+use crate::config::{DurabilityLevel, FileConfig, Listener, LogLevel, Overrides, Protocol, line_of};
 use crate::mosquitto::{self, Note};
 use crate::security::Decisions;
+use crate::storage::{Data, Kept};
 use mqtt_access::{FileError, Warning, read_text};
 use mqtt_session::acl::Acl;
-use mqtt_tokio::broker::{BrokerConfig, GateConfig};
+use mqtt_tokio::broker::{BrokerConfig, GateConfig, TraceOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,14 @@ pub struct Source {
     pub password_file: Option<PathBuf>,
     /// In the place of the file's.
     pub acl_file: Option<PathBuf>,
+    /// In the place of the file's.
+    pub data: Option<Data>,
+    /// Where sessions and messages are kept if nothing else says so. Not set: in memory.
+    pub default_data: Option<Data>,
+    /// In the place of the file's.
+    pub durability: Option<DurabilityLevel>,
+    /// Where a trace of everything that happens is written. Not set: nowhere.
+    pub trace: Option<TraceOptions>,
 }
 
 /// A file with settings.
@@ -76,6 +85,8 @@ pub struct Settings {
     pub(crate) broker: BrokerConfig,
     pub(crate) listeners: Vec<mqtt_tokio::broker::Listener>,
     pub(crate) local_only: bool,
+    pub(crate) kept: Option<Kept>,
+    pub(crate) trace: Option<TraceOptions>,
     pub(crate) decisions: Decisions,
     pub(crate) notes: Vec<Note>,
 }
@@ -110,10 +121,19 @@ impl Source {
             config.broker().map_err(|(path, problem, remedy)| origin.error(&path, &problem, remedy))?;
         let (listeners, local) = addresses(&config, &origin)?;
         let decisions = Decisions::read(&config, &origin, &local)?;
-        Ok(Settings { config, broker, listeners, local_only, decisions, notes })
+        let data = config.storage.data.clone().or_else(|| self.default_data.clone()).unwrap_or(Data::None);
+        let kept = Kept::new(data, config.storage.durability);
+        let trace = self.trace.clone();
+        Ok(Settings { config, broker, listeners, local_only, kept, trace, decisions, notes })
     }
 
     fn apply_flags(&self, config: &mut FileConfig, origin: &mut Origin) {
+        if self.data.is_some() {
+            config.storage.data.clone_from(&self.data);
+        }
+        if let Some(durability) = self.durability {
+            config.storage.durability = durability;
+        }
         if !self.bind.is_empty() {
             let port = self.port.unwrap_or(DEFAULT_PORT);
             let listener =
@@ -209,7 +229,8 @@ impl Settings {
 
     /// For each address, who may connect there and what decides about topics, in words.
     pub fn summary(&self) -> impl Iterator<Item = String> {
-        self.listeners.iter().map(|listener| {
+        let kept = std::iter::once(Kept::summary(self.kept.as_ref()));
+        let listeners = self.listeners.iter().map(|listener| {
             let number = usize::from(listener.number);
             let policy = self.decisions.policies.get(number);
             let mut who = Vec::new();
@@ -233,7 +254,8 @@ impl Settings {
                 _ => "all topics".to_owned(),
             };
             format!("{}: {}; {topics}", listener.address, who.join(", "))
-        })
+        });
+        listeners.chain(kept)
     }
 
     /// The table of rights of a listener, by its number from 0, and its file. `None`: there is none,

@@ -1,8 +1,8 @@
 //! `mqtt broker`.
 
 use clap::Args;
-use mqtt_broker::config::{EXAMPLE, LogLevel};
-use mqtt_broker::{Bind, FileError, Settings, Source, SourceFile};
+use mqtt_broker::config::{DurabilityLevel, EXAMPLE, LogLevel};
+use mqtt_broker::{Bind, Data, FileError, Settings, Source, SourceFile, TraceOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,12 +29,30 @@ pub(crate) struct Options {
     /// Who may read and write what
     #[arg(long, value_name = "FILE")]
     acl_file: Option<PathBuf>,
+    /// Keep sessions and messages in this directory; `none`: in memory only. Default: where this
+    /// platform keeps a user's data, named at the start
+    #[arg(long, value_name = "DIR", env = "MQTT_DATA")]
+    data: Option<Data>,
+    /// What an acknowledgement means: `synced` is on the disk, `written` survives the end of the
+    /// program, `off` is in memory [default: synced]
+    #[arg(long, value_name = "LEVEL", env = "MQTT_DURABILITY", value_parser = durability)]
+    durability: Option<DurabilityLevel>,
     /// Read everything that a start would, say what is wrong, and open no socket
     #[arg(long)]
     check: bool,
     /// Write a configuration file with every setting, its default and a word about it
     #[arg(long, conflicts_with_all = ["config", "mosquitto_conf", "check"])]
     print_config: bool,
+    /// Write a trace of everything that happens to this file, for `mqtt replay`. It holds what clients
+    /// send, but no passwords
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// End the trace at this size in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, requires = "trace")]
+    trace_limit: u64,
+    /// Blank the payloads of messages in the trace
+    #[arg(long, requires = "trace")]
+    trace_without_payloads: bool,
     /// Tell of every subscription and connection attempt, too
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -86,6 +104,15 @@ impl Options {
         source.anonymous = self.anonymous;
         source.password_file.clone_from(&self.password_file);
         source.acl_file.clone_from(&self.acl_file);
+        source.data.clone_from(&self.data);
+        source.default_data = Some(Data::of_platform());
+        source.durability = self.durability;
+        source.trace = self.trace.as_ref().map(|path| {
+            let mut trace = TraceOptions::new(path);
+            trace.max_bytes = self.trace_limit.saturating_mul(1 << 20);
+            trace.payloads = !self.trace_without_payloads;
+            trace
+        });
         Ok(source)
     }
 
@@ -99,6 +126,15 @@ impl Options {
             (.., LogLevel::Info) => LevelFilter::INFO,
             (.., LogLevel::Debug) => LevelFilter::DEBUG,
         }
+    }
+}
+
+fn durability(text: &str) -> Result<DurabilityLevel, &'static str> {
+    match text {
+        "synced" => Ok(DurabilityLevel::Synced),
+        "written" => Ok(DurabilityLevel::Written),
+        "off" => Ok(DurabilityLevel::Off),
+        _ => Err("it is synced, written or off"),
     }
 }
 

@@ -7,6 +7,7 @@ mod format;
 mod passwd;
 mod properties;
 mod publish;
+mod replay;
 mod stop;
 mod subscribe;
 
@@ -30,6 +31,8 @@ enum Command {
     Passwd(passwd::Options),
     /// Explain who may do what
     Acl(acl::Options),
+    /// Run the trace of a broker again, and show the packets
+    Replay(replay::Options),
     /// Publish messages, with the options of mosquitto_pub
     Pub(publish::Options),
     /// Subscribe and print what comes, with the options of mosquitto_sub
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Broker(options) => broker::run(&options),
         Command::Passwd(options) => passwd::run(&options),
         Command::Acl(options) => acl::run(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),
     }

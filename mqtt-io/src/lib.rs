@@ -15,6 +15,38 @@
 //!   (feature `broker`) the same of a broker's thread. `runtime` holds the few traits by which an
 //!   adapter brings these.
 //!
+//! A shard whose sockets are nothing but memory:
+//!
+//! ```
+//! use mqtt_io::{Reading, Shard, Stack, Wire};
+//! use mqtt_session::Timestamp;
+//! use mqtt_session::broker::{BrokerConfig, Peer};
+//! use std::cell::RefCell;
+//! use std::io::{self, IoSlice};
+//! use std::rc::Rc;
+//! use std::task::Waker;
+//!
+//! #[derive(Clone, Default)]
+//! struct Memory(Rc<RefCell<Vec<u8>>>);
+//!
+//! impl Wire for Memory {
+//!     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+//!         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+//!         self.0.borrow_mut().extend(&bytes);
+//!         Ok(bytes.len())
+//!     }
+//! }
+//!
+//! let now = Timestamp::ZERO;
+//! let mut shard = Shard::new(BrokerConfig::default(), now).expect("default settings");
+//! let socket = Memory::default();
+//! let conn = shard.accept(now, Peer::default(), Stack::plain(), |_| socket.clone());
+//! let connect = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'a'];
+//! assert_eq!(shard.read(now, conn, &connect, Waker::noop()), Reading::Go);
+//! shard.flush(now);
+//! assert_eq!(*socket.0.borrow(), [0x20, 2, 0, 0], "CONNACK: welcome");
+//! ```
+//!
 //! # The turn
 //!
 //! ```text
@@ -37,10 +69,17 @@ pub mod broker;
 pub mod client;
 mod clock;
 mod command;
+/// The guide's Rust is compiled.
+#[cfg(all(doctest, feature = "client"))]
+mod guide {
+    #[doc = include_str!("../../docs/guide/adapter.md")]
+    mod adapter {}
+}
 mod link;
 pub mod runtime;
 mod shard;
 mod stack;
+pub mod trace;
 
 pub use clock::Clock;
 pub use command::{Command, Reply, Sink, Taken};

@@ -3,6 +3,7 @@
 //! No function here waits, and none calls into code of the program's user.
 
 use crate::link::{Link, Links, State};
+use crate::trace::{Machine, Recorder};
 use crate::{Clock, Command, Sink, Stack, Wire};
 use mqtt_session::broker::{
     Ask, BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Output, Peer, ReadStatus, Stats,
@@ -84,7 +85,7 @@ pub enum ShardError {
 
 /// One machine with its links. `W` is the adapter's handle of a socket.
 pub struct Shard<W> {
-    broker: Broker,
+    broker: Machine,
     links: Links<W>,
     /// Links with bytes to send or a hang-up to finish, each at most once or twice.
     dirty: Vec<ConnectionId>,
@@ -113,21 +114,36 @@ impl<W: Wire> Shard<W> {
             return Err(ShardError::NoStore);
         }
         let broker = Broker::new(config, now).map_err(ShardError::Config)?;
-        Ok(Self::around(broker, now, None))
+        Ok(Self::around(broker, now, None, None))
     }
 
     /// A shard without links around a machine that was restored at `now`. `storage` gets its groups, as
     /// those of shard 0; have its reports brought by [`Command::Stored`] and
     /// [`Command::StoreFailed`], and its recovery by [`Command::Stored`] with 0.
     pub fn restored(broker: Broker, now: Timestamp, storage: StorageHandle) -> Self {
-        let mut shard = Self::around(broker, now, Some(storage));
+        Self::recorded(broker, now, Some(storage), None)
+    }
+
+    /// A shard without links around a new or restored machine, of which a trace may be written.
+    pub fn recorded(
+        broker: Broker,
+        now: Timestamp,
+        storage: Option<StorageHandle>,
+        trace: Option<Recorder>,
+    ) -> Self {
+        let mut shard = Self::around(broker, now, storage, trace);
         shard.obey(now);
         shard
     }
 
-    fn around(broker: Broker, now: Timestamp, storage: Option<StorageHandle>) -> Self {
+    fn around(
+        broker: Broker,
+        now: Timestamp,
+        storage: Option<StorageHandle>,
+        trace: Option<Recorder>,
+    ) -> Self {
         Self {
-            broker,
+            broker: Machine::new(broker, trace),
             links: Links::new(),
             dirty: Vec::new(),
             spare: Vec::new(),
@@ -473,7 +489,7 @@ enum Written {
 }
 
 /// One drain of one outbox into one write.
-fn write<W: Wire>(broker: &mut Broker, link: &mut Link<W>, now: Timestamp) -> Written {
+fn write<W: Wire>(broker: &mut Machine, link: &mut Link<W>, now: Timestamp) -> Written {
     let outbox = broker.outbox(now, link.conn, FLUSH_BYTES.min(link.stack.room()));
     let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
     let used = outbox.fill_slices(&mut slices);

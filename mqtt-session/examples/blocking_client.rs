@@ -1,10 +1,8 @@
 //! The client machine over a blocking socket: subscribe, publish, print what comes back.
 //!
-//! ```text
-//! cargo run -p mqtt-session --example blocking_client -- 127.0.0.1:1883
-//! ```
+//! `cargo run -p mqtt-session --example blocking_client -- 127.0.0.1:1883`
 //!
-//! The machine decides everything; what is below only opens a connection, moves bytes and keeps time.
+//! The machine decides everything; this only opens a connection, moves bytes and keeps time.
 #![allow(clippy::disallowed_methods, reason = "an adapter has a clock")]
 
 use mqtt_proto::{PropertiesBuf, QoS};
@@ -22,21 +20,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     client.subscribe(now(), &[("hello/#", QoS::AtLeastOnce.into())], &PropertiesBuf::new())?;
     client.publish(now(), Message::new("hello/world", "Hello!").with_qos(QoS::AtLeastOnce))?;
     client.connect(now());
-
     let mut socket: Option<TcpStream> = None;
     let mut buffer = [0; 4096];
     loop {
         while let Some(output) = client.poll_output() {
             match output {
-                Output::Dial { .. } => match TcpStream::connect(&address) {
-                    Ok(stream) => {
-                        socket = Some(stream);
-                        client.handle_link_up(now());
-                    }
-                    Err(error) => {
-                        eprintln!("{address}: {error}");
-                        client.handle_link_down(now(), LinkDown::DialFailed);
-                    }
+                Output::Dial { .. } => match TcpStream::connect(&address).map(|stream| socket = Some(stream))
+                {
+                    Ok(()) => client.handle_link_up(now()),
+                    Err(_) => client.handle_link_down(now(), LinkDown::DialFailed),
                 },
                 Output::Flush => send(&mut client, now(), &mut socket),
                 Output::HangUp => {
@@ -48,11 +40,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     println!("{}: {:?}", received.message.topic, received.message.payload);
                     client.disconnect(now(), DisconnectOptions::default());
                 }
-                Output::Event(Event::Disconnected(disconnected)) => {
-                    println!("{}", disconnected.cause);
+                Output::Event(Event::Disconnected(why)) => {
+                    println!("{}", why.cause);
                     return Ok(());
                 }
-                other => println!("{other:?}"),
+                _ => {}
             }
         }
         let Some(stream) = &mut socket else { continue };

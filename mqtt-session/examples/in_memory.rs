@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn show(direction: &str, mut bytes: &[u8]) {
     while let Ok(Some((packet, len))) = PacketRef::decode_next(bytes, Version::V5, u32::MAX) {
-        println!("{direction}  {packet:?}");
+        println!("{direction}  {packet:#.40}");
         bytes = &bytes[len..];
     }
 }

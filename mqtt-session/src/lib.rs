@@ -8,8 +8,11 @@
 //! * [`Client`] owns the whole life of a client, reconnecting included.
 //! * [`Broker`] owns many connections, their sessions, subscriptions, retained messages and wills.
 //!
-//! Both have four kinds of methods, always named so: getters; `handle_*`, what happened; commands,
-//! what the user wants; `poll_*`, what is to be done now. The loop is the same for both:
+//! * [`ServerConnection`] is one connection of a server without the broker behind it, for proxies and
+//!   peers in tests.
+//!
+//! All have four kinds of methods, always named so: getters; `handle_*`, what happened; commands,
+//! what the user wants; `poll_*`, what is to be done now. The loop is the same for all:
 //!
 //! ```text
 //! loop {
@@ -18,6 +21,34 @@
 //!     // drain outbox(..) of each connection that asked for it by Flush
 //!     // sleep until poll_timeout(), or until something happens
 //! }
+//! ```
+//! A broker and the first words of a client, without a socket:
+//!
+//! ```
+//! use mqtt_session::broker::{BrokerConfig, Output, Peer, ReadStatus};
+//! use mqtt_session::{Broker, Timestamp};
+//!
+//! let now = Timestamp::ZERO;
+//! let mut broker = Broker::new(BrokerConfig::default(), now)?;
+//! let conn = broker.handle_accept(now);
+//! broker.handle_identified(now, conn, Peer::default());
+//!
+//! let connect = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'a'];
+//! assert_eq!(broker.handle_read(now, conn, &connect), ReadStatus::Ready);
+//!
+//! let mut written = Vec::new();
+//! while let Some(output) = broker.poll_output() {
+//!     if output == Output::Flush(conn) {
+//!         let outbox = broker.outbox(now, conn, 65_536);
+//!         let mut slices = [&[][..]; 4];
+//!         let used = outbox.fill_slices(&mut slices);
+//!         written.extend(slices[..used].concat());
+//!         let all = outbox.len();
+//!         outbox.consume(all);
+//!     }
+//! }
+//! assert_eq!(written, [0x20, 2, 0, 0], "CONNACK: welcome");
+//! # Ok::<(), mqtt_session::broker::ConfigError>(())
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -40,8 +71,17 @@ extern crate std;
 pub mod acl;
 pub mod broker;
 pub mod client;
+/// The guide's Rust is compiled.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/guide/embedding.md")]
+    mod embedding {}
+    #[doc = include_str!("../../docs/guide/fuzzing.md")]
+    mod fuzzing {}
+}
 mod message;
 mod random;
+pub mod server;
 mod shard;
 mod shared;
 pub mod store;
@@ -51,6 +91,7 @@ pub use broker::Broker;
 pub use client::Client;
 pub use message::{Message, PublishError, PublishErrorKind};
 pub use random::Seed;
+pub use server::ServerConnection;
 pub use shard::{HandOver, ShardCredit, ShardId, ShardMark, ShardMessage};
 pub use store::{Durability, StoreGroup, StoreOp, StoreSeq};
 pub use time::Timestamp;

@@ -12,6 +12,11 @@
 //!
 //! There is no crash of the broker yet: it cannot be made from a store. The store here keeps every
 //! group in order, so that `Sim` can be given one that restarts.
+//!
+//! ```
+//! let report = mqtt_sim::run(7, 500).unwrap_or_else(|failure| panic!("{failure}"));
+//! assert_eq!(report.hash, mqtt_sim::run(7, 500).unwrap().hash, "the same seed, the same run");
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod checks;

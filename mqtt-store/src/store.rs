@@ -10,8 +10,8 @@ use mqtt_session::{StoreGroup, StoreOp};
 ///   least everything for which [`write`](Self::write) returned `Ok`.
 /// * The groups change contents as [`Contents`](mqtt_session::store::Contents) says, and
 ///   [`load`](Self::load) gives what
-///   [`Contents::records`](mqtt_session::store::Contents::records) gives, in that order. Only what
-///   belongs to a session or group that has no record (but a will) is left out: it may not be swept
+///   [`Contents::records`](mqtt_session::store::Contents::records) gives, in that order (texts that
+///   agree in 60,000 bytes may come in any order among themselves). Only what belongs to a session or group that has no record (but a will) is left out: it may not be swept
 ///   yet.
 /// * After an error nothing more is written until [`reopen`](Self::reopen) succeeded. Of the groups
 ///   of the failed call any prefix may be there then. They come again, which is harmless: every
@@ -42,10 +42,10 @@ pub trait Store: Send {
     fn write(&mut self, groups: &[StoreGroup], sync: bool) -> Result<(), StoreError>;
 
     /// Does one bounded step (some milliseconds) of what is left to do: sweeping what deleted
-    /// sessions left, giving back disk space. Called when nothing else is to be done, and now and
-    /// then when there always is.
+    /// sessions left, syncing what was not, giving back disk space. Called when nothing else is to be
+    /// done, and now and then when there always is.
     ///
-    /// `true` means that more is left.
+    /// `true` means that more is left, now or in a moment: it is called again soon.
     ///
     /// # Errors
     ///

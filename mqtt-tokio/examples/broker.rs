@@ -1,7 +1,7 @@
 //! A broker inside a program that decides who may connect, and that publishes and subscribes itself.
 //!
 //! ```text
-//! cargo run -p mqtt-tokio --example broker
+//! cargo run -p mqtt-tokio --example broker -- 127.0.0.1:1883
 //! mosquitto_sub -u alice -P secret -t 'clock' &
 //! mosquitto_pub -u alice -P secret -t 'hello' -m 'Hi!'
 //! ```
@@ -21,7 +21,8 @@ async fn decide(ask: Ask) -> Answer {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut config = Config::listening_on(["127.0.0.1:1883".parse()?]);
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1883".into());
+    let mut config = Config::listening_on([address.parse()?]);
     config.broker.ask = AskFor { connect: true, ..AskFor::default() };
     let broker = Broker::bind(config.authorized_by(decide)).await?;
     let mut hello = broker.subscribe("hello", Default::default()).await?;

@@ -18,6 +18,8 @@ import unittest
 import wire
 
 MQTT = os.environ.get("MQTT_BIN", "mqtt")
+EXAMPLE = os.environ.get("BROKER_EXAMPLE")
+EXAMPLES = os.environ.get("EXAMPLES", "target/debug/examples")
 HOST = "127.0.0.1"
 LIMIT = 20.0  # seconds that anything may take, unless a test says otherwise
 
@@ -151,13 +153,26 @@ class Broker(Program):
 
 
 class OurBroker(Broker):
-    """The broker of this workspace."""
+    """The broker of this workspace: the program, or what `BROKER_EXAMPLE` names, an example that takes
+    the address to listen on and knows no signals."""
 
-    name = "mqtt broker"
+    name = EXAMPLE or "mqtt broker"
 
     def __init__(self, port=None, options=(), **more):
         port = port or free_port()
-        super().__init__([MQTT, "broker", "--bind", f"{HOST}:{port}", "--quiet", *options], port, **more)
+        address = f"{HOST}:{port}"
+        command = [MQTT, "broker", "--bind", address, "--quiet", *options]
+        if EXAMPLE:
+            if options:
+                raise unittest.SkipTest("an example has no options")
+            command = [EXAMPLE, address]
+        super().__init__(command, port, **more)
+
+    def stop(self):
+        result = super().stop()
+        if EXAMPLE and result.code == -signal.SIGTERM:
+            result.code = 0
+        return result
 
 
 class Mosquitto(Broker):
@@ -186,7 +201,7 @@ class ConfiguredBroker(Broker):
     name = "mqtt broker"
 
     def __init__(self, port, *options, **more):
-        super().__init__([MQTT, "broker", *options], port, **more)
+        super().__init__([MQTT, "broker", "--data", "none", *options], port, **more)
 
     def reload(self):
         """Has it read its settings again, and waits for what it says about it."""

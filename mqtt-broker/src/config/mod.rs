@@ -9,6 +9,7 @@ pub use load::Overrides;
 pub(crate) use load::{changes, line_of};
 pub use value::{Size, Span};
 
+use crate::storage::Data;
 use mqtt_access::ThrottleConfig;
 use mqtt_proto::QoS;
 use mqtt_tokio::broker::{BrokerConfig, GateConfig, Overflow, RefusedFilter31};
@@ -26,6 +27,8 @@ pub struct FileConfig {
     pub log: Log,
     /// Who may connect and what they may do, on listeners that say nothing else.
     pub security: Security,
+    /// What is kept over the end of the broker.
+    pub storage: Storage,
     /// How guessing is slowed.
     pub throttle: Throttle,
     /// How much there may be of what.
@@ -223,6 +226,45 @@ impl Default for Webhook {
             remembered: 10_000,
         }
     }
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Where. Not set: where the program keeps it on this platform; in memory if it is a library.
+    pub data: Option<Data>,
+    /// What an acknowledgement means.
+    pub durability: DurabilityLevel,
+    /// How long the broker believes to have been down at most.
+    pub max_downtime: Span,
+    /// Bytes on their way to the disk; beyond, publishers wait.
+    pub max_unstored_bytes: Size,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        let d = BrokerConfig::default();
+        Self {
+            data: None,
+            durability: DurabilityLevel::Synced,
+            max_downtime: Span(d.max_downtime),
+            max_unstored_bytes: size(d.max_unstored_bytes),
+        }
+    }
+}
+
+/// What an acknowledgement means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DurabilityLevel {
+    /// On the disk: safe from a loss of power.
+    #[default]
+    Synced,
+    /// With the operating system: safe from the end of the program.
+    Written,
+    /// In memory.
+    Off,
 }
 
 /// `[throttle]`: see [`ThrottleConfig`].
@@ -487,6 +529,8 @@ impl FileConfig {
         c.max_outbound_aliases = l.max_outbound_aliases;
         c.max_keep_alive = keep_alive;
         c.max_session_expiry = l.max_session_expiry.whole_secs();
+        c.max_downtime = self.storage.max_downtime.0;
+        c.max_unstored_bytes = usize_of(self.storage.max_unstored_bytes);
         c.connect_timeout = t.connect.0;
         c.answer_timeout = t.answer.0;
         c.close_timeout = t.close.0;

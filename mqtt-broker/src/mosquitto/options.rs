@@ -17,7 +17,8 @@ const TLS: &str = "there is no TLS yet";
 const WEBSOCKETS: &str = "there are no WebSocket listeners yet";
 const BRIDGE: &str = "there are no bridges yet";
 const PLUGIN: &str = "Mosquitto's plugins cannot be loaded; see docs/access.md for what is built in";
-const STORE: &str = "Mosquitto's database is not read or written";
+const STORE: &str =
+    "Mosquitto's database is not read or written; --data says where ours is, none for memory only";
 const LOG: &str = "the log goes to stderr, for the service manager to keep";
 
 /// Every option of Mosquitto 2.0 and 2.1, sorted.

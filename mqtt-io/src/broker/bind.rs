@@ -6,6 +6,7 @@ use super::node::panic_text;
 use super::run::{Life, Start};
 use crate::ShardError;
 use crate::runtime::Runtime;
+use crate::trace::TraceOptions;
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError};
 use mqtt_session::{Durability, Seed};
@@ -14,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -57,6 +59,8 @@ pub struct Config {
     /// Where sessions and messages are kept; needed if [`BrokerConfig::durability`] promises anything.
     /// See [`Config::stored_in`].
     pub store: Option<OpenStore>,
+    /// Where a trace of everything that happens is written: see [`crate::trace`]. Default: nowhere.
+    pub trace: Option<TraceOptions>,
     /// Commands from handles that wait at most; further ones make their callers wait. Default 1,024.
     pub mailbox: usize,
     /// Messages that wait at most in each [`Messages`](super::Messages) and each
@@ -74,6 +78,7 @@ impl Default for Config {
             acls: Vec::new(),
             authorizer: None,
             store: None,
+            trace: None,
             mailbox: 1024,
             backlog: 1024,
             read_buffer: 64 << 10,
@@ -143,6 +148,7 @@ impl std::fmt::Debug for Config {
             .field("listeners", &self.listeners)
             .field("authorizer", &self.authorizer.is_some())
             .field("store", &self.store.is_some())
+            .field("trace", &self.trace)
             .finish_non_exhaustive()
     }
 }
@@ -174,6 +180,14 @@ pub enum BindError {
     /// There is a store, and nothing is to be kept in it.
     #[error("setting durability is off, so the store that is attached would not be used")]
     StoreUnused,
+    /// The trace cannot be written.
+    #[error("cannot write the trace {}: {source}", path.display())]
+    Trace {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The store cannot be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -230,6 +244,7 @@ pub async fn bind<R: Runtime>(
         read_buffer: config.read_buffer,
         office,
         store: config.store,
+        trace: config.trace,
         reports,
         mail,
         answered,

@@ -23,6 +23,7 @@ mod node;
 mod run;
 mod store;
 
+pub use crate::trace::TraceOptions;
 #[cfg(feature = "access")]
 pub use access::{Gate, GateConfig};
 pub use auth::{Authorizer, Decision};

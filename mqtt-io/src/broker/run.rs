@@ -9,6 +9,7 @@ use super::node::{Node, flusher, timer};
 use super::store::{self, Made};
 use crate::Command;
 use crate::runtime::{LocalRuntime, LocalTask};
+use crate::trace::TraceOptions;
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
 use mqtt_store::StorageHandle;
@@ -28,6 +29,7 @@ pub(super) struct Start {
     pub(super) read_buffer: usize,
     pub(super) office: Option<Office>,
     pub(super) store: Option<OpenStore>,
+    pub(super) trace: Option<TraceOptions>,
     /// Where the store's reports go.
     pub(super) reports: mpsc::UnboundedSender<Command>,
     pub(super) mail: mpsc::Receiver<Mail>,
@@ -72,9 +74,21 @@ impl std::fmt::Debug for Life {
 }
 
 async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeError> {
-    let Start { broker, acls, listeners, read_buffer, office, store, reports, mail, answered, events, ready } =
-        start;
-    let made = store::make(broker, store, reports).and_then(|made| {
+    let Start {
+        broker,
+        acls,
+        listeners,
+        read_buffer,
+        office,
+        store,
+        trace,
+        reports,
+        mail,
+        answered,
+        events,
+        ready,
+    } = start;
+    let made = store::make(broker, store, trace, reports).and_then(|made| {
         let listeners = listeners
             .into_iter()
             .map(|(listener, settings)| L::listener(listener).map(|listener| (listener, settings)));

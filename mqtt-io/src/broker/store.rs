@@ -1,9 +1,10 @@
 //! From a store to a shard.
 
 use super::bind::{BindError, OpenStore};
+use crate::trace::{Recorder, TraceOptions};
 use crate::{Clock, Command, Shard, Wire};
-use mqtt_session::StoreSeq;
 use mqtt_session::broker::{BrokerConfig, Restore};
+use mqtt_session::{Broker, StoreSeq, Timestamp};
 use mqtt_store::{Report, Storage, StorageHandle};
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -19,18 +20,31 @@ pub(super) struct Made<W> {
 pub(super) fn make<W: Wire>(
     config: BrokerConfig,
     store: Option<OpenStore>,
+    trace: Option<TraceOptions>,
     reports: mpsc::UnboundedSender<Command>,
 ) -> Result<Made<W>, BindError> {
     let Some(open) = store else {
         let clock = Clock::start();
-        return Ok(Made { shard: Shard::new(config, clock.now())?, clock, storage: None });
+        let trace = record(trace, &config, clock.now(), false)?;
+        let broker = Broker::new(config, clock.now())?;
+        return Ok(Made { shard: Shard::recorded(broker, clock.now(), None, trace), clock, storage: None });
     };
     let begun = Instant::now();
     let durability = config.durability;
+    let mut trace = record(trace, &config, Timestamp::ZERO, true)?;
     let mut restore = Restore::new(config)?;
     let mut store = open()?;
-    let loaded = store.load(&mut |record| restore.record(record))?;
-    let (broker, restored) = restore.finish(Clock::unix_ms());
+    let loaded = store.load(&mut |record| {
+        if let Some(trace) = &mut trace {
+            trace.stored(&record);
+        }
+        restore.record(record);
+    })?;
+    let unix_ms = Clock::unix_ms();
+    let (broker, restored) = restore.finish(unix_ms);
+    if let Some(trace) = &mut trace {
+        trace.restored(restored.now, unix_ms);
+    }
     let clock = Clock::from(restored.now);
     tracing::info!(
         "Restored {} sessions, {} subscriptions, {} messages ({} of them retained) and {} wills in {:.1} s.",
@@ -63,6 +77,19 @@ pub(super) fn make<W: Wire>(
         // Nobody takes it if the shard has ended.
         let _ = reports.send(command);
     });
-    let shard = Shard::restored(broker, restored.now, storage.clone());
+    let shard = Shard::recorded(broker, restored.now, Some(storage.clone()), trace);
     Ok(Made { shard, clock, storage: Some(storage) })
+}
+
+fn record(
+    options: Option<TraceOptions>,
+    config: &BrokerConfig,
+    now: Timestamp,
+    restored: bool,
+) -> Result<Option<Recorder>, BindError> {
+    let Some(options) = options else { return Ok(None) };
+    match Recorder::create(&options, config, now, restored) {
+        Ok(trace) => Ok(Some(trace)),
+        Err(source) => Err(BindError::Trace { path: options.path, source }),
+    }
 }

@@ -6,6 +6,7 @@
 use super::State;
 use super::auth::AuthHandler;
 use super::shared::{Inner, Shared};
+use crate::Clock;
 use crate::runtime::{Connect, Timer};
 use futures_io::{AsyncRead, AsyncWrite};
 use mqtt_session::Timestamp;
@@ -82,6 +83,10 @@ impl<R: Connect<C>, C> Driver<R, C> {
     pub(super) async fn run(mut self) {
         let guard = CloseOnDrop(self.shared.clone());
         let cause = poll_fn(|cx| self.poll(cx)).await;
+        if let Some(storage) = self.shared.storage.get() {
+            // Waits for the last commit, so that who saw the end finds everything stored.
+            let _ = storage.close();
+        }
         self.shared.close(cause, self.io.take());
         drop(guard);
     }
@@ -177,7 +182,11 @@ impl<R: Connect<C>, C> Driver<R, C> {
                         flush = true;
                     }
                     Output::Event(event) => busy |= self.event(&mut inner, now, event),
-                    // There is no store.
+                    Output::Store(seq, group) => {
+                        if let Some(storage) = shared.storage.get() {
+                            storage.store(0, seq, group);
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -191,6 +200,9 @@ impl<R: Connect<C>, C> Driver<R, C> {
             if !flush {
                 break;
             }
+        }
+        if let Some(storage) = shared.storage.get() {
+            storage.flush();
         }
         shared.offer_room(&inner);
         inner.driver = Some(cx.waker().clone());
@@ -284,12 +296,6 @@ impl<R: Connect<C>, C> Driver<R, C> {
                 return true;
             }
             Event::Auth(step) => {
-                if !step.wants_answer {
-                    for sender in inner.reauth.drain(..) {
-                        // Whoever does not wait any more does not want to know.
-                        let _ = sender.send(());
-                    }
-                }
                 self.steps.push(*step);
                 return true;
             }
@@ -304,13 +310,13 @@ impl<R: Connect<C>, C> Driver<R, C> {
     /// Lets the handler answer the server: user code, so not under the lock.
     fn answer_auth(&mut self) -> bool {
         let steps = std::mem::take(&mut self.steps);
-        let Some(auth) = &mut self.auth else { return false };
         let busy = !steps.is_empty();
         for step in steps {
-            let answer = if step.wants_answer {
-                auth.answer(step.data.as_deref().unwrap_or_default()).map(Some)
-            } else {
-                auth.finish(step.data.as_deref()).map(|()| None)
+            let data = step.data.as_deref();
+            let answer = match &mut self.auth {
+                Some(auth) if step.wants_answer => auth.answer(data.unwrap_or_default()).map(Some),
+                Some(auth) => auth.finish(data).map(|()| None),
+                None => Ok(None),
             };
             let now = self.shared.now();
             let mut inner = self.shared.lock();
@@ -322,6 +328,11 @@ impl<R: Connect<C>, C> Driver<R, C> {
             if !sent {
                 let drain = Duration::ZERO;
                 inner.machine.disconnect(now, DisconnectOptions { drain, ..DisconnectOptions::default() });
+            } else if !step.wants_answer {
+                for sender in inner.reauth.drain(..) {
+                    // Whoever does not wait any more does not want to know.
+                    let _ = sender.send(());
+                }
             }
         }
         busy
@@ -346,7 +357,11 @@ impl<R: Connect<C>, C> Driver<R, C> {
         self.armed = None;
         if self.closing.is_none() {
             let now = self.shared.now();
-            self.shared.lock().machine.handle_timeout(now);
+            let mut inner = self.shared.lock();
+            if self.shared.storage.get().is_some() {
+                inner.machine.handle_wall_clock(now, Clock::unix_ms());
+            }
+            inner.machine.handle_timeout(now);
         }
         true
     }

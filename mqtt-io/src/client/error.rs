@@ -1,6 +1,7 @@
 use mqtt_proto::{ReasonCode, Violation};
 use mqtt_session::client::{AuthError, Cause, ConfigError, Outcome, RequestError};
 use mqtt_session::{PublishError, PublishErrorKind};
+use mqtt_store::StoreError;
 use std::io;
 use std::sync::Arc;
 
@@ -14,6 +15,12 @@ pub enum Error {
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A session that is stored belongs to a client identifier, and there is none.
+    #[error("a stored session needs a client identifier")]
+    NoClientId,
+    /// The store of the session cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The system gave no random bytes.
     #[error("the system gives no random bytes")]
     Random,

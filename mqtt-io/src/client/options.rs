@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mqtt_proto::Version;
 use mqtt_session::client::{Authentication, Cause, CleanStart, ClientConfig, Will};
 use mqtt_session::{Durability, Seed};
+use mqtt_store::Store;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub struct Options<R, C = Tcp> {
     config: ClientConfig,
     connector: C,
     auth: Option<Box<dyn AuthHandler>>,
+    store: Option<Box<dyn Store>>,
     limits: Limits,
 }
 
@@ -64,6 +66,7 @@ impl<R: Default> Options<R> {
             config,
             connector: Tcp::new(host, port),
             auth: None,
+            store: None,
             limits: Limits {
                 stream: 1000,
                 unclaimed: 100,
@@ -153,8 +156,8 @@ impl<R, C> Options<R, C> {
     where
         R: Connect<D>,
     {
-        let Self { runtime, config, auth, limits, .. } = self;
-        Options { runtime, config, connector, auth, limits }
+        let Self { runtime, config, auth, store, limits, .. } = self;
+        Options { runtime, config, connector, auth, store, limits }
     }
 
     /// Has the driver run somewhere else than on the default runtime.
@@ -246,6 +249,30 @@ impl<R, C> Options<R, C> {
         self
     }
 
+    /// Keeps the session in a store of its own, so that it survives the end of this process: messages
+    /// above QoS 0 that the server did not acknowledge, also those that wait without a connection, and
+    /// the identifiers of QoS 2 messages that arrived. Needs a [client identifier](Self::client_id),
+    /// and clean start that is not [`CleanStart::Always`].
+    ///
+    /// What that means:
+    ///
+    /// * A message is sent only after its packet identifier is stored, and repeated under the same after
+    ///   a restart: QoS 2 reaches the server exactly once.
+    /// * Exactly once towards the application ends at its acknowledgement. With
+    ///   [`manual_ack`](Self::manual_ack), what was not acknowledged is shown again after a restart, as
+    ///   the server repeats it ([`Message`](mqtt_session::Message)s marked as duplicates). Otherwise a
+    ///   message is acknowledged when it is handed out: at most once over a crash.
+    /// * QoS 0 and subscriptions that the server has not confirmed are not stored.
+    ///
+    /// With [`Durability::Synced`] all this survives a loss of power, with [`Durability::Written`] the
+    /// end of the process. The store is read in [`start`](Self::start), which blocks meanwhile.
+    #[must_use]
+    pub fn session_store(mut self, durability: Durability, store: impl Store + 'static) -> Self {
+        self.config.durability = durability;
+        self.store = (durability != Durability::Off).then(|| -> Box<dyn Store> { Box::new(store) });
+        self
+    }
+
     /// How long closing a connection may take before it is dropped.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
@@ -282,13 +309,17 @@ impl<R, C> Options<R, C> {
             config.client_id = hex("m", id);
         }
         config.ack_mode = mqtt_session::client::AckMode::Manual;
-        config.durability = Durability::Off;
+        match &self.store {
+            None => config.durability = Durability::Off,
+            Some(_) if config.client_id.is_empty() => return Err(Error::NoClientId),
+            Some(_) => {}
+        }
         // What a 5.0 server may send must fit.
         config.max_unacknowledged = config.max_unacknowledged.max(config.receive_maximum.into());
         // A backlog must not fill the window of those who do take their messages.
         let half = usize::from(config.receive_maximum / 2).max(1);
         self.limits.unclaimed = self.limits.unclaimed.min(half);
-        let shared = Shared::start(self.config, self.limits, &hex("", id), R::now)?;
+        let shared = Shared::start(self.config, self.store, self.limits, &hex("", id), R::now)?;
         self.runtime.spawn(Driver::<R, C>::new(shared.clone(), self.connector, self.auth).run());
         Ok(Client::new(shared))
     }

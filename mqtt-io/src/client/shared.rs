@@ -6,20 +6,25 @@
 use super::options::Limits;
 use super::stream::{Entry, Held, Queue};
 use super::{Error, State};
+use crate::Clock;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use mqtt_proto::{PropertyId, ReasonCode, TopicFilter, TopicName};
 use mqtt_session::client::Delivery as Right;
 use mqtt_session::client::{Cause, Client as Machine, ClientConfig, Outcome, Received, Token};
-use mqtt_session::{Message, Timestamp};
+use mqtt_session::{Message, StoreOp, StoreSeq, Timestamp};
+use mqtt_store::{Report, Storage, StorageHandle, Store};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OnceCell, oneshot, watch};
+
+/// How long a client believes to have been down at most, by the wall clock.
+const MAX_DOWNTIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// A lock that a panic elsewhere does not make unusable: what it guards is changed in whole steps.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -31,6 +36,9 @@ pub(super) struct Shared {
     inner: Mutex<Inner>,
     clock: fn() -> Instant,
     epoch: Instant,
+    /// What the machine's time was then: that of a stored session goes on.
+    at_epoch: Timestamp,
+    pub(super) storage: OnceLock<StorageHandle>,
     pub(super) limits: Limits,
     /// Publishers that wait for room in the queue.
     pub(super) room: Notify,
@@ -93,14 +101,21 @@ pub(super) struct Several {
 impl Shared {
     pub(super) fn start(
         config: ClientConfig,
+        store: Option<Box<dyn Store>>,
         limits: Limits,
         inbox_name: &str,
         clock: fn() -> Instant,
     ) -> Result<Arc<Self>, Error> {
         let max_queued = config.max_queued_messages;
-        let mut machine = Machine::new(config, Timestamp::ZERO)?;
-        machine.connect(Timestamp::ZERO);
-        Ok(Arc::new(Self {
+        let durability = config.durability;
+        let (machine, at_epoch, store) = match store {
+            None => (Machine::new(config, Timestamp::ZERO)?, Timestamp::ZERO, None),
+            Some(mut store) => {
+                let (machine, now) = restore(config, &mut *store)?;
+                (machine, now, Some(store))
+            }
+        };
+        let shared = Arc::new(Self {
             inner: Mutex::new(Inner {
                 machine,
                 driver: None,
@@ -117,6 +132,8 @@ impl Shared {
             }),
             clock,
             epoch: clock(),
+            at_epoch,
+            storage: OnceLock::new(),
             limits,
             room: Notify::new(),
             waiting_for_room: AtomicUsize::new(0),
@@ -124,11 +141,17 @@ impl Shared {
             inbox: OnceCell::new(),
             inbox_name: inbox_name.to_owned(),
             max_queued,
-        }))
+        });
+        if let Some(store) = store {
+            let storage = Storage::default().start(store, durability, 1, reports(&shared));
+            let _ = shared.storage.set(storage);
+        }
+        shared.lock().machine.connect(at_epoch);
+        Ok(shared)
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp::ZERO + self.instant().saturating_duration_since(self.epoch)
+        self.at_epoch + self.instant().saturating_duration_since(self.epoch)
     }
 
     /// What the runtime's clock shows.
@@ -137,7 +160,7 @@ impl Shared {
     }
 
     pub(super) fn at(&self, time: Timestamp) -> Instant {
-        self.epoch + time.since(Timestamp::ZERO)
+        self.epoch + time.since(self.at_epoch)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -295,6 +318,34 @@ impl Shared {
         self.state.send_replace(State::Closed { cause, io });
         self.room.notify_waiters();
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A machine made from what its store has, and the time at which it goes on.
+fn restore(config: ClientConfig, store: &mut dyn Store) -> Result<(Machine, Timestamp), Error> {
+    let mut records = Vec::new();
+    store.load(&mut |record| records.push(record))?;
+    let clock = records.iter().find_map(|record| match record {
+        StoreOp::PutClock(clock) => Some(*clock),
+        _ => None,
+    });
+    let now = clock.map_or(Timestamp::ZERO, |clock| clock.resume(Clock::unix_ms(), MAX_DOWNTIME));
+    let mut machine = Machine::restore(config, now, records)?;
+    machine.handle_wall_clock(now, Clock::unix_ms());
+    Ok((machine, now))
+}
+
+/// Tells the machine what the storage thread reports.
+fn reports(shared: &Arc<Shared>) -> impl Fn(usize, Report) + Send + use<> {
+    // The storage thread ends with the last that has to do with the client.
+    let shared = Arc::downgrade(shared);
+    move |_, report| {
+        let Some(shared) = shared.upgrade() else { return };
+        shared.command(|inner, now| match report {
+            Report::Stored { through } => inner.machine.handle_stored(now, through),
+            Report::Failed { .. } => inner.machine.handle_store_failed(now),
+            Report::Recovered => inner.machine.handle_stored(now, StoreSeq(0)),
+        });
     }
 }
 

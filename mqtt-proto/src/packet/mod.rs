@@ -12,6 +12,7 @@ mod owned;
 mod publish;
 mod shared;
 mod subscribe;
+mod text;
 
 pub use ack::{AckRef, SubackRef, UnsubackRef};
 pub use connack::ConnackRef;

@@ -192,6 +192,21 @@ impl Acl {
         self.mode
     }
 
+    /// Whether it allows everything.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// All rules, each with whom it is about. Added in this order to an empty table they make an equal
+    /// one.
+    pub fn rules(&self) -> impl Iterator<Item = (Who<'_>, &Rule)> {
+        let users = self.users.iter().map(|(name, rules)| (Who::User(name), rules));
+        let all = core::iter::once((Who::Anonymous, &self.anonymous)).chain(users);
+        let all = all.chain(core::iter::once((Who::Pattern, &self.patterns)));
+        all.flat_map(|(who, rules)| rules.denying.iter().chain(&rules.allowing).map(move |rule| (who, rule)))
+    }
+
     /// Adds a rule that stands in `line`, for [`Rule::line`].
     ///
     /// # Errors

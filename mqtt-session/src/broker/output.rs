@@ -23,6 +23,20 @@ impl ConnectionId {
     pub const fn index(self) -> usize {
         self.index as usize
     }
+
+    /// A number for it, for a record of what happened.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// The connection with this number, in a replay of what was recorded.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        // The lower half, and the upper one.
+        #[allow(clippy::cast_possible_truncation, reason = "it is cut in two")]
+        Self { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
 }
 
 /// Who is at the other end, as far as the transport knows.
@@ -61,9 +75,37 @@ pub enum ReadStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuestionId(pub(super) u64);
 
+impl QuestionId {
+    /// A number for it, for a record of what happened.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The question with this number, in a replay of what was recorded.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
 /// A local subscriber: the program that the broker is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalId(pub(super) u32);
+
+impl LocalId {
+    /// A number for it, for a record of what happened.
+    #[must_use]
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// The subscriber with this number, in a replay of what was recorded.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
 
 /// A decision that is made outside. Answer with `handle_answer`; in the meantime the connection's
 /// later packets wait in order.

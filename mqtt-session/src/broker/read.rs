@@ -5,8 +5,9 @@ use super::output::{Closed, ConnectionId, Event, QuestionId, ReadStatus};
 use super::{Broker, outbox};
 use crate::Timestamp;
 use crate::shared::framer::Framer;
+use crate::shared::rules::{answer_to_malformed_connect, is_no_connect};
 use alloc::boxed::Box;
-use mqtt_proto::{DecodeError, PacketRef, PacketType, ReasonCode, Version, Violation};
+use mqtt_proto::{DecodeError, PacketRef, ReasonCode};
 
 /// What a connection may keep unread beyond one packet, while it is paused.
 const UNREAD_LIMIT: usize = 1 << 20;
@@ -147,9 +148,9 @@ impl Broker {
             }
             if c.phase == Phase::Connecting
                 && c.extras.as_ref().is_none_or(|e| e.handshake.is_none())
-                && rest.first().is_some_and(|byte| *byte != (PacketType::Connect as u8) << 4)
+                && is_no_connect(rest)
             {
-                // [MQTT-3.1.0-1]: HTTP, TLS and the like are known by their first byte.
+                // [MQTT-3.1.0-1]
                 self.hang_up(index, ReasonCode::ProtocolError, false);
                 return input.len();
             }
@@ -246,30 +247,14 @@ impl Broker {
         let conn = self.id_of(index);
         let Some(c) = self.connections.get_mut(index) else { return };
         let phase = c.phase;
-        if phase == Phase::Connecting && error.violation() == Violation::ProtocolLevel {
-            // Answered in the form that the sender is most likely to understand ([MQTT-3.1.2-2]).
-            let newer = (6..0x80).contains(&error.detail());
-            c.version = if newer { Version::V5 } else { Version::V311 };
-        } else if phase == Phase::Connecting {
-            c.version = error.version();
+        let (version, told) = answer_to_malformed_connect(&error);
+        if phase == Phase::Connecting {
+            c.version = version;
         }
         self.event(Event::Malformed { conn, error });
         match phase {
-            Phase::Connecting => {
-                let named = !matches!(
-                    error.violation(),
-                    Violation::ProtocolName | Violation::RemainingLength | Violation::PacketType
-                );
-                let level = error.violation() == Violation::ProtocolLevel;
-                // 3.x closes without a CONNACK unless it is about the level ([MQTT-3.1.4-1] of 3.1.1).
-                let v5 = self.connections.get(index).is_some_and(|c| c.version.is_v5());
-                let framing = error.violation() == Violation::PacketTooLarge;
-                if level || v5 && named && !framing {
-                    self.refuse(index, error.reason());
-                } else {
-                    self.hang_up(index, error.reason(), false);
-                }
-            }
+            Phase::Connecting if told => self.refuse(index, error.reason()),
+            Phase::Connecting => self.hang_up(index, error.reason(), false),
             _ => self.hang_up(index, error.reason(), true),
         }
     }

@@ -29,16 +29,20 @@ pub use outbox::Outbox;
 use crate::Timestamp;
 use crate::random::{Purpose, Random};
 use crate::shared::rules::Rules;
-use crate::store::{StoreOp, StoreSeq};
+use crate::store::{StoreOp, StoreSeq, StoredClock};
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use connect::Closing;
+use core::time::Duration;
 use link::Link;
 use mqtt_proto::Version;
 use persist::StoreLog;
 use reconnect::Phase;
 use session::Session;
+
+/// How often the store is told the wall clock at most.
+const CLOCK_EVERY: Duration = Duration::from_secs(10);
 
 /// An MQTT client without a socket.
 ///
@@ -90,6 +94,8 @@ pub struct Client {
     links: u32,
     last_token: u64,
     store: StoreLog,
+    /// When the store was last told the wall clock.
+    clock_stored: Option<Timestamp>,
     /// `disconnect` was called and is not carried out.
     closing: Option<Closing>,
     outputs: VecDeque<Output>,
@@ -158,6 +164,7 @@ impl Client {
             links: 0,
             last_token,
             store,
+            clock_stored: None,
             closing: None,
             outputs: VecDeque::new(),
             flush_queued: false,
@@ -224,6 +231,17 @@ impl Client {
         self.expire_queue(now);
         self.check_timers(now);
         self.finish_closing(now);
+    }
+
+    /// What the clock on the wall says, in milliseconds since 1970; to be told now and then. It is
+    /// needed only to tell how long a client with a store was down, and stored every ten seconds at
+    /// most.
+    pub fn handle_wall_clock(&mut self, now: Timestamp, unix_ms: u64) {
+        let now = self.advance(now);
+        if self.clock_stored.is_none_or(|last| now.since(last) >= CLOCK_EVERY) {
+            self.clock_stored = Some(now);
+            self.store_ops(|| vec![StoreOp::PutClock(StoredClock { time: now, unix_ms })]);
+        }
     }
 
     /// The store has everything up to `through`.

@@ -1,4 +1,4 @@
-use mqtt_proto::{ReasonCode, Version};
+use mqtt_proto::{DecodeError, PacketType, ReasonCode, Version, Violation};
 
 /// Where the versions differ beyond the codec. Nothing else may ask which version it is.
 #[derive(Clone, Copy, Debug)]
@@ -84,4 +84,29 @@ impl Rules {
     pub(crate) const fn has_connack(&self, reason: ReasonCode) -> bool {
         self.all_refusals_have_codes || reason.to_return_code().is_some()
     }
+}
+
+/// Whether these first bytes of a client cannot be CONNECT ([MQTT-3.1.0-1]): HTTP, TLS and the like are
+/// known by their first byte.
+pub(crate) fn is_no_connect(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|byte| *byte != (PacketType::Connect as u8) << 4)
+}
+
+/// In which version a CONNECT that broke a rule is answered, and whether by CONNACK; the end follows in
+/// any case.
+pub(crate) fn answer_to_malformed_connect(error: &DecodeError) -> (Version, bool) {
+    if error.violation() == Violation::ProtocolLevel {
+        // Answered in the form that the sender is most likely to understand ([MQTT-3.1.2-2]).
+        let newer = (6..0x80).contains(&error.detail());
+        return (if newer { Version::V5 } else { Version::V311 }, true);
+    }
+    let nameless = matches!(
+        error.violation(),
+        Violation::ProtocolName
+            | Violation::RemainingLength
+            | Violation::PacketType
+            | Violation::PacketTooLarge
+    );
+    // 3.x closes without a CONNACK unless it is about the level ([MQTT-3.1.4-1] of 3.1.1).
+    (error.version(), error.version().is_v5() && !nameless)
 }

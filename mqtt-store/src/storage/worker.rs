@@ -8,6 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a store that has more to tidy is left alone: it may have to wait for something itself.
+const BETWEEN_STEPS: Duration = Duration::from_millis(1);
+
 pub(super) struct Worker {
     settings: Storage,
     store: Box<dyn Store>,
@@ -87,7 +90,8 @@ impl Worker {
             let timeout = match self.tidy {
                 Tidy::Done => None,
                 Tidy::Later => Some(self.settings.tidy_after),
-                Tidy::Now => Some(Duration::ZERO),
+                // Work that comes meanwhile goes first.
+                Tidy::Now => Some(BETWEEN_STEPS),
             };
             let woken = self.shared.wait(timeout);
             if woken == Woken::Work && !self.settings.linger.is_zero() {

@@ -10,12 +10,14 @@
 mod duplex;
 mod script;
 mod server;
+mod trace;
 
 pub use duplex::{Duplex, duplex};
 pub use script::{
     back_pressure, connect, every_qos, keep_alive_of_the_broker, keep_alive_of_the_client, resumed_session,
     shutdown,
 };
+pub use trace::trace;
 
 use mqtt_io::broker::{BindError, BrokerHandle, Config};
 use mqtt_io::client::Tcp;
@@ -83,7 +85,7 @@ macro_rules! adapter_script {
     ($harness:ty) => {
         $crate::adapter_script! {
             $harness: connect every_qos resumed_session keep_alive_of_the_broker keep_alive_of_the_client
-            back_pressure shutdown
+            back_pressure shutdown trace
         }
     };
 }

@@ -15,15 +15,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
-const EVERY_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+pub(super) const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
+pub(super) const EVERY_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
 async fn broker<H: Harness>() -> BrokerHandle<H::Runtime> {
     H::bind(Config::listening_on(["127.0.0.1:0".parse().unwrap()])).await.unwrap()
 }
 
 /// Settings of a client that does not hesitate to connect again.
-fn options<H: Harness>(server: SocketAddr, id: &str) -> Options<H::Runtime> {
+pub(super) fn client_options<H: Harness>(server: SocketAddr, id: &str) -> Options<H::Runtime> {
     let (min, max) = (Duration::from_millis(10), Duration::from_millis(100));
     Options::new(server.ip().to_string(), server.port())
         .runtime(H::runtime())
@@ -32,11 +32,11 @@ fn options<H: Harness>(server: SocketAddr, id: &str) -> Options<H::Runtime> {
 }
 
 async fn client<H: Harness>(broker: &BrokerHandle<H::Runtime>, id: &str) -> Client<H::Runtime> {
-    options::<H>(broker.local_addrs()[0], id).connect().await.unwrap()
+    client_options::<H>(broker.local_addrs()[0], id).connect().await.unwrap()
 }
 
 /// The payload of the next message.
-async fn next(stream: &mut Subscription) -> String {
+pub(super) async fn next(stream: &mut Subscription) -> String {
     match stream.recv().await {
         Some(Item::Message(message)) => String::from_utf8_lossy(&message.payload).into_owned(),
         other => panic!("no message: {other:?}"),
@@ -66,7 +66,7 @@ pub async fn connect<H: Harness>() {
     let mut events = broker.events();
     let server = broker.local_addrs()[0];
     for version in VERSIONS {
-        let options = options::<H>(server, "c").version(version).clean_start(CleanStart::Always);
+        let options = client_options::<H>(server, "c").version(version).clean_start(CleanStart::Always);
         let client = options.connect().await.unwrap();
         let event = events.recv().await.unwrap().unwrap();
         assert!(matches!(&*event, Event::Connected { version: v, .. } if *v == version), "{event:?}");
@@ -84,7 +84,7 @@ pub async fn connect<H: Harness>() {
     assert!(taken.is_err(), "the port is taken");
     broker.shutdown().await.unwrap();
     // Nobody listens there any more.
-    options::<H>(server, "c").connect().await.unwrap_err();
+    client_options::<H>(server, "c").connect().await.unwrap_err();
 }
 
 /// Messages of every QoS go through in order, between clients of different versions and the program.
@@ -93,7 +93,7 @@ pub async fn every_qos<H: Harness>() {
     let mut own = broker.subscribe("t/#", QoS::ExactlyOnce.into()).await.unwrap();
     let from = client::<H>(&broker, "from").await;
     for version in VERSIONS {
-        let to = options::<H>(broker.local_addrs()[0], "to").version(version);
+        let to = client_options::<H>(broker.local_addrs()[0], "to").version(version);
         let to = to.clean_start(CleanStart::Always).connect().await.unwrap();
         for qos in EVERY_QOS {
             let mut stream = to.subscribe("t/+", qos).await.unwrap();
@@ -125,7 +125,8 @@ pub async fn every_qos<H: Harness>() {
 pub async fn resumed_session<H: Harness>() {
     let broker = broker::<H>().await;
     let relay = Relay::to(broker.local_addrs()[0]);
-    let options = options::<H>(relay.address, "away").configure(|config| config.session_expiry_secs = 3600);
+    let options =
+        client_options::<H>(relay.address, "away").configure(|config| config.session_expiry_secs = 3600);
     let away = options.connect().await.unwrap();
     let mut stream = away.subscribe("to/away", QoS::ExactlyOnce).await.unwrap();
     let home = client::<H>(&broker, "home").await;
@@ -183,7 +184,7 @@ pub async fn keep_alive_of_the_broker<H: Harness>() {
 
 /// The client notices a server that fell silent, and connects again.
 pub async fn keep_alive_of_the_client<H: Harness>() {
-    let options = options::<H>(mute_server(), "c")
+    let options = client_options::<H>(mute_server(), "c")
         .keep_alive(Duration::from_secs(1))
         .close_timeout(Duration::from_millis(10))
         .configure(|config| config.ping_timeout = Duration::from_millis(100));
@@ -201,7 +202,8 @@ pub async fn back_pressure<H: Harness>() {
 
     // The broker and a subscriber that does not take its messages: others go on.
     let broker = broker::<H>().await;
-    let slow = options::<H>(broker.local_addrs()[0], "slow").configure(|config| config.receive_maximum = 10);
+    let slow =
+        client_options::<H>(broker.local_addrs()[0], "slow").configure(|config| config.receive_maximum = 10);
     let slow = slow.connect().await.unwrap();
     let mut held = slow.subscribe("t", QoS::AtLeastOnce).await.unwrap();
     let quick = client::<H>(&broker, "quick").await;
@@ -218,7 +220,7 @@ pub async fn back_pressure<H: Harness>() {
     // The client and a server that does not read: publishing waits, and loses nothing.
     let (open, gate) = std::sync::mpsc::channel();
     let (address, server) = slow_server(gate);
-    let options = options::<H>(address, "c").configure(|config| config.max_queued_messages = 10);
+    let options = client_options::<H>(address, "c").configure(|config| config.max_queued_messages = 10);
     let client = options.connect().await.unwrap();
     let publish = async {
         let mut completions = Vec::new();

@@ -1,8 +1,8 @@
 //! A broker that the program subscribes to as well.
 //!
 //! ```text
-//! cargo run -p mqtt-async-std --example broker -- 127.0.0.1:1883
-//! cargo run -p mqtt-async-std --no-default-features --features broker,smol --example broker
+//! cargo run -p mqtt-async-std --example async_std_broker -- 127.0.0.1:1883
+//! cargo run -p mqtt-async-std --no-default-features --features broker,smol --example async_std_broker
 //! mosquitto_pub -t 'hello' -m 'Hi!'
 //! ```
 

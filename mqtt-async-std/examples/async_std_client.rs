@@ -1,8 +1,8 @@
 //! Subscribe, publish, receive, disconnect.
 //!
 //! ```text
-//! cargo run -p mqtt-async-std --example client -- mqtt://localhost
-//! cargo run -p mqtt-async-std --no-default-features --features client,smol --example client
+//! cargo run -p mqtt-async-std --example async_std_client -- mqtt://localhost
+//! cargo run -p mqtt-async-std --no-default-features --features client,smol --example async_std_client
 //! ```
 
 use mqtt_async_std::client::{Client, Item};
