@@ -83,7 +83,7 @@ fn lines(log: ChildStderr) -> Receiver<String> {
 impl Broker {
     fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(MQTT)
-            .arg("broker")
+            .args(["broker", "--data", "none"])
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()

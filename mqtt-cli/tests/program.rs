@@ -15,7 +15,7 @@ struct Broker {
 impl Broker {
     fn start() -> Self {
         let mut child = Command::new(MQTT)
-            .args(["broker", "--bind", "127.0.0.1", "--port", "0"])
+            .args(["broker", "--data", "none", "--bind", "127.0.0.1", "--port", "0"])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -111,8 +111,10 @@ fn ends_are_told_by_exit_codes() {
 #[test]
 fn a_port_that_is_taken_is_named_and_a_signal_ends_cleanly() {
     let mut broker = Broker::start();
-    let second =
-        Command::new(MQTT).args(["broker", "--bind", "127.0.0.1", "--port", &broker.port]).output().unwrap();
+    let second = Command::new(MQTT)
+        .args(["broker", "--data", "none", "--bind", "127.0.0.1", "--port", &broker.port])
+        .output()
+        .unwrap();
     assert!(!second.status.success());
     assert!(text(&second.stderr).contains(&broker.port) && text(&second.stderr).contains("in use"));
     let kill = Command::new("kill").args(["-TERM", &broker.child.id().to_string()]).status().unwrap();

@@ -37,7 +37,7 @@ fn text(bytes: &[u8]) -> &str {
 /// The trace of a broker that two clients used, and that then was told to stop.
 fn recorded(file: &TempFile, options: &[&str]) {
     let mut broker = Command::new(MQTT)
-        .args(["broker", "--bind", "127.0.0.1", "--port", "0", "--trace", file.path()])
+        .args(["broker", "--data", "none", "--bind", "127.0.0.1", "--port", "0", "--trace", file.path()])
         .args(options)
         .stderr(Stdio::piped())
         .spawn()
