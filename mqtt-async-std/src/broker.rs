@@ -50,7 +50,7 @@ use std::task::{Context, Poll, ready};
 /// shut down, without anybody waiting for the end.
 pub type BrokerHandle = mqtt_io::broker::BrokerHandle<AsyncIo>;
 
-/// Decides by an [`Access`](mqtt_io::broker::Access): passwords, tokens, web services.
+/// Decides by an `mqtt_access::Access`: passwords, tokens, web services.
 #[cfg(feature = "access")]
 pub type Gate = mqtt_io::broker::Gate<AsyncIo>;
 

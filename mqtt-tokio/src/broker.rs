@@ -53,7 +53,7 @@ use tokio::task::{JoinHandle, spawn_local};
 /// shut down, without anybody waiting for the end.
 pub type BrokerHandle = mqtt_io::broker::BrokerHandle<Tokio>;
 
-/// Decides by an [`Access`](mqtt_io::broker::Access): passwords, tokens, web services.
+/// Decides by an `mqtt_access::Access`: passwords, tokens, web services.
 #[cfg(feature = "access")]
 pub type Gate = mqtt_io::broker::Gate<Tokio>;
 
