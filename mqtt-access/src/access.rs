@@ -244,14 +244,20 @@ impl Access {
         if shows_nothing {
             return Answer::Deny(ReasonCode::NotAuthorized).into();
         }
-        let wait = match address.map(|address| lock(&self.throttle).admit(Instant::now(), address)) {
+        let begun =
+            authentication.map(|(method, data)| self.begin(policy, login.conn, &method, &data, address));
+        let user = match &begun {
+            Some((_, user)) => user.as_str(),
+            None => login.user(),
+        };
+        let wait = match address.map(|address| lock(&self.throttle).admit(Instant::now(), address, user)) {
             Some(Some(wait)) => wait,
             // Not even looked at.
             Some(None) => return Answer::Deny(ReasonCode::ServerBusy).into(),
             None => Duration::ZERO,
         };
-        let work = match authentication {
-            Some((method, data)) => Work::Done(self.begin(policy, login.conn, &method, &data, address)),
+        let work = match begun {
+            Some((answer, _)) => Work::Done(answer),
             None => self.check(policy, login, grant),
         };
         Decision { wait, work }
@@ -269,7 +275,7 @@ impl Access {
         Work::Job(Job::new(JobKind::Hashing, move || steps.local()))
     }
 
-    /// The first step of an exchange.
+    /// The first step of an exchange, and who the client says it is.
     fn begin(
         &self,
         policy: &Policy,
@@ -277,17 +283,18 @@ impl Access {
         method: &str,
         data: &[u8],
         address: Option<IpAddr>,
-    ) -> Answer {
+    ) -> (Answer, String) {
         let passwords = policy.passwords.as_ref().filter(|passwords| passwords.has_scram());
         let (Some(passwords), Some(conn), scram::METHOD) = (passwords, conn, method) else {
-            return Answer::Deny(ReasonCode::BadAuthenticationMethod);
+            return (Answer::Deny(ReasonCode::BadAuthenticationMethod), String::new());
         };
         match Exchange::begin(data, |name| passwords.scram(name)) {
             Ok((exchange, first)) => {
+                let user = exchange.user_name().to_owned();
                 lock(&self.exchanges).put(Instant::now(), conn, exchange, address);
-                Answer::Continue(first.into())
+                (Answer::Continue(first.into()), user)
             }
-            Err(e) => Answer::Deny(reason(e)),
+            Err(e) => (Answer::Deny(reason(e)), String::new()),
         }
     }
 
@@ -307,8 +314,9 @@ impl Access {
                 return Answer::Deny(ReasonCode::NotAuthorized).into();
             }
             // A connected client begins anew. It is known, so there is nobody to slow down.
-            return self.begin(policy, Some(conn), method, data, None).into();
+            return self.begin(policy, Some(conn), method, data, None).0.into();
         };
+        let user_name = waiting.exchange.user_name().to_owned();
         match waiting.exchange.finish(data) {
             // Nobody becomes somebody else within a connection.
             Ok(accepted) if again && connected != Some(accepted.user_name.as_str()) => {
@@ -316,7 +324,7 @@ impl Access {
             }
             Ok(accepted) => {
                 if let Some(address) = waiting.address {
-                    lock(&self.throttle).succeeded(address);
+                    lock(&self.throttle).succeeded(address, &accepted.user_name);
                 }
                 Answer::Grant(Box::new(Grant {
                     user_name: Some(accepted.user_name),
@@ -328,7 +336,7 @@ impl Access {
             }
             Err(e) => {
                 if let Some(address) = waiting.address {
-                    lock(&self.throttle).failed(Instant::now(), address);
+                    lock(&self.throttle).failed(Instant::now(), address, &user_name);
                 }
                 Answer::Deny(reason(e)).into()
             }
@@ -354,6 +362,13 @@ struct Connecting {
     peer: Peer,
     #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "told to a web service only"))]
     protocol: String,
+}
+
+impl Connecting {
+    /// The name that it gives.
+    fn user(&self) -> &str {
+        self.user_name.as_deref().unwrap_or_default()
+    }
 }
 
 /// The check of a name and a password, from one step to the next.
@@ -429,14 +444,14 @@ impl Steps {
 
     fn let_in(self, grant: Grant) -> Work {
         if let Some(address) = self.login.peer.address {
-            lock(&self.throttle).succeeded(address.ip());
+            lock(&self.throttle).succeeded(address.ip(), self.login.user());
         }
         Work::Done(Answer::Grant(Box::new(grant)))
     }
 
     fn refuse(self) -> Work {
         if let Some(address) = self.login.peer.address {
-            lock(&self.throttle).failed(Instant::now(), address.ip());
+            lock(&self.throttle).failed(Instant::now(), address.ip(), self.login.user());
         }
         Work::Done(Answer::Deny(ReasonCode::BadUserNameOrPassword))
     }

@@ -234,7 +234,7 @@ impl JwtVerifier {
             Some(end) => {
                 let end = Duration::from_secs(end.as_f64().filter(|&end| end >= 0.0)? as u64);
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Some((end + Duration::from_secs(self.config.leeway)).saturating_sub(now))
+                Some(end.saturating_add(Duration::from_secs(self.config.leeway)).saturating_sub(now))
             }
             None => None,
         };

@@ -1,9 +1,12 @@
 //! Slowing those who guess.
 //!
 //! Whoever fails often is let in line: from one address only one attempt after the other is looked
-//! at, each a while after the one before. A few failures cost nothing, since people mistype.
+//! at, each a while after the one before. A few failures cost nothing, since people mistype. Users
+//! who got in from that address before do not stand in line, until they fail themselves: behind one
+//! address there may be many, and one of them with a wrong password for ever.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -21,8 +24,8 @@ pub struct ThrottleConfig {
     pub longest_wait: Duration,
     /// Failures are forgotten after so long without another. Default 10 min.
     pub forget_after: Duration,
-    /// Addresses that are remembered at most; then the one that has been known longest is forgotten.
-    /// Default 10,000.
+    /// Addresses that are remembered at most, and users who got in; then the one that has been known
+    /// longest is forgotten. Default 10,000.
     pub addresses: usize,
 }
 
@@ -54,11 +57,22 @@ pub(crate) struct Throttle {
     known: HashMap<IpAddr, Known>,
     /// In the order in which they became known.
     order: VecDeque<IpAddr>,
+    /// Users whose last attempt from an address succeeded, by the hash of both.
+    trusted: HashSet<u64>,
+    trusted_order: VecDeque<u64>,
+    hasher: RandomState,
 }
 
 impl Throttle {
     pub(crate) fn new(config: ThrottleConfig) -> Self {
-        Self { config, known: HashMap::new(), order: VecDeque::new() }
+        Self {
+            config,
+            known: HashMap::new(),
+            order: VecDeque::new(),
+            trusted: HashSet::new(),
+            trusted_order: VecDeque::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     pub(crate) const fn set_config(&mut self, config: ThrottleConfig) {
@@ -67,7 +81,10 @@ impl Throttle {
 
     /// How long an attempt from `address` has to wait; `None` if it is too long. The attempt has its
     /// place in the line from then on.
-    pub(crate) fn admit(&mut self, now: Instant, address: IpAddr) -> Option<Duration> {
+    pub(crate) fn admit(&mut self, now: Instant, address: IpAddr, user: &str) -> Option<Duration> {
+        if self.trusted.contains(&self.pair(address, user)) {
+            return Some(Duration::ZERO);
+        }
         let Some(known) = self.known.get_mut(&network(address)) else { return Some(Duration::ZERO) };
         if now.saturating_duration_since(known.last) >= self.config.forget_after {
             known.failures = 0;
@@ -85,8 +102,14 @@ impl Throttle {
         Some(wait)
     }
 
+    fn pair(&self, address: IpAddr, user: &str) -> u64 {
+        self.hasher.hash_one((network(address), user))
+    }
+
     /// An attempt failed.
-    pub(crate) fn failed(&mut self, now: Instant, address: IpAddr) {
+    pub(crate) fn failed(&mut self, now: Instant, address: IpAddr, user: &str) {
+        let pair = self.pair(address, user);
+        self.trusted.remove(&pair);
         if self.config.longest_pause.is_zero() || self.config.addresses == 0 {
             return;
         }
@@ -107,7 +130,16 @@ impl Throttle {
 
     /// An attempt succeeded: half of the failures are forgotten. (Not all: who has one password
     /// could guess at others in between.)
-    pub(crate) fn succeeded(&mut self, address: IpAddr) {
+    pub(crate) fn succeeded(&mut self, address: IpAddr, user: &str) {
+        let pair = self.pair(address, user);
+        if self.config.addresses > 0 && self.trusted.insert(pair) {
+            self.trusted_order.push_back(pair);
+        }
+        // Those that failed since are in the order only, and go as they come to its front.
+        while self.trusted_order.len() > self.config.addresses {
+            let Some(oldest) = self.trusted_order.pop_front() else { break };
+            self.trusted.remove(&oldest);
+        }
         if let Some(known) = self.known.get_mut(&network(address)) {
             known.failures /= 2;
         }
@@ -148,42 +180,45 @@ mod tests {
         let (mut throttle, now, bad) =
             (Throttle::new(ThrottleConfig::default()), Instant::now(), address("192.0.2.1"));
         for _ in 0..5 {
-            throttle.failed(now, bad);
-            assert_eq!(throttle.admit(now, bad), Some(MS(0)), "people mistype");
+            throttle.failed(now, bad, "u");
+            assert_eq!(throttle.admit(now, bad, "u"), Some(MS(0)), "people mistype");
         }
-        throttle.failed(now, bad);
-        assert_eq!([(); 3].map(|()| throttle.admit(now, bad)), [Some(MS(250)), Some(MS(500)), Some(MS(750))]);
-        assert_eq!(throttle.admit(now, address("192.0.2.2")), Some(MS(0)), "others do not wait");
+        throttle.failed(now, bad, "u");
+        assert_eq!(
+            [(); 3].map(|()| throttle.admit(now, bad, "u")),
+            [Some(MS(250)), Some(MS(500)), Some(MS(750))]
+        );
+        assert_eq!(throttle.admit(now, address("192.0.2.2"), "u"), Some(MS(0)), "others do not wait");
         for _ in 0..100 {
-            throttle.failed(now, bad);
+            throttle.failed(now, bad, "u");
         }
-        assert_eq!(throttle.admit(now, bad), Some(MS(5000)));
-        assert_eq!(throttle.admit(now, bad), None, "longer than anybody waits");
-        assert_eq!(throttle.admit(now + MS(9000), bad), Some(MS(1000)));
-        assert_eq!(throttle.admit(now + MS(700_000), bad), Some(MS(0)), "forgotten");
+        assert_eq!(throttle.admit(now, bad, "u"), Some(MS(5000)));
+        assert_eq!(throttle.admit(now, bad, "u"), None, "longer than anybody waits");
+        assert_eq!(throttle.admit(now + MS(9000), bad, "u"), Some(MS(1000)));
+        assert_eq!(throttle.admit(now + MS(700_000), bad, "u"), Some(MS(0)), "forgotten");
     }
 
     #[test]
     fn a_success_forgets_a_part() {
         let (mut throttle, now, one) =
             (Throttle::new(ThrottleConfig::default()), Instant::now(), address("192.0.2.1"));
-        (0..8).for_each(|_| throttle.failed(now, one));
-        throttle.succeeded(one);
-        assert_eq!(throttle.admit(now, one), Some(MS(0)));
-        (0..2).for_each(|_| throttle.failed(now, one));
-        assert!(throttle.admit(now, one) > Some(MS(0)));
+        (0..8).for_each(|_| throttle.failed(now, one, "u"));
+        throttle.succeeded(one, "other");
+        assert_eq!(throttle.admit(now, one, "u"), Some(MS(0)));
+        (0..2).for_each(|_| throttle.failed(now, one, "u"));
+        assert!(throttle.admit(now, one, "u") > Some(MS(0)));
     }
 
     #[test]
     fn a_network_is_one_address_and_the_table_is_bounded() {
         let config = ThrottleConfig { addresses: 3, free_failures: 0, ..ThrottleConfig::default() };
         let (mut throttle, now) = (Throttle::new(config), Instant::now());
-        throttle.failed(now, address("2001:db8::1"));
-        throttle.failed(now, address("2001:db8::2:1"));
-        assert!(throttle.admit(now, address("2001:db8::ffff")) > Some(MS(0)));
-        assert_eq!(throttle.admit(now, address("2001:db8:0:1::1")), Some(MS(0)));
+        throttle.failed(now, address("2001:db8::1"), "u");
+        throttle.failed(now, address("2001:db8::2:1"), "u");
+        assert!(throttle.admit(now, address("2001:db8::ffff"), "u") > Some(MS(0)));
+        assert_eq!(throttle.admit(now, address("2001:db8:0:1::1"), "u"), Some(MS(0)));
         for n in 0..100 {
-            throttle.failed(now, IpAddr::V4(n.into()));
+            throttle.failed(now, IpAddr::V4(n.into()), "u");
         }
         assert_eq!((throttle.known.len(), throttle.order.len()), (3, 3));
     }
@@ -192,7 +227,24 @@ mod tests {
     fn it_can_be_switched_off() {
         let config = ThrottleConfig { longest_pause: Duration::ZERO, ..ThrottleConfig::default() };
         let (mut throttle, now, one) = (Throttle::new(config), Instant::now(), address("192.0.2.1"));
-        (0..100).for_each(|_| throttle.failed(now, one));
-        assert_eq!(throttle.admit(now, one), Some(MS(0)));
+        (0..100).for_each(|_| throttle.failed(now, one, "u"));
+        assert_eq!(throttle.admit(now, one, "u"), Some(MS(0)));
+    }
+
+    #[test]
+    fn whoever_got_in_before_does_not_stand_in_line_until_it_fails() {
+        let config = ThrottleConfig { addresses: 100, ..ThrottleConfig::default() };
+        let (mut throttle, now, gateway) = (Throttle::new(config), Instant::now(), address("192.0.2.1"));
+        throttle.succeeded(gateway, "ann");
+        (0..50).for_each(|_| throttle.failed(now, gateway, "broken device"));
+        assert_eq!(throttle.admit(now, gateway, "ann"), Some(MS(0)));
+        assert_eq!(throttle.admit(now, gateway, "bob"), Some(MS(5000)));
+        assert_eq!(throttle.admit(now, address("192.0.2.2"), "ann"), Some(MS(0)));
+        throttle.failed(now, gateway, "ann");
+        assert!(throttle.admit(now, gateway, "ann") != Some(MS(0)), "a known name is no key for guessing");
+        for n in 0..1000 {
+            throttle.succeeded(gateway, &n.to_string());
+        }
+        assert!(throttle.trusted.len() <= 100 && throttle.trusted_order.len() <= 100);
     }
 }

@@ -43,8 +43,11 @@ impl Files {
     }
 }
 
+/// What is said of each address; what is kept where comes last.
 fn summary(settings: &Settings) -> Vec<String> {
-    settings.summary().collect()
+    let mut lines: Vec<String> = settings.summary().collect();
+    assert!(lines.pop().is_some_and(|last| last.starts_with("Sessions and messages are kept")));
+    lines
 }
 
 #[test]

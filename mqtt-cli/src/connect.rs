@@ -1,8 +1,10 @@
 //! What `pub` and `sub` share: where to connect, as whom, and how.
 
 use crate::properties::Properties;
+use crate::scram::Scram;
 use crate::stop::Stop;
 use clap::{Args, ValueEnum};
+use mqtt_access::scram::METHOD;
 use mqtt_proto::{QoS, Version};
 use mqtt_session::client::{CleanStart, DisconnectOptions, Will};
 use mqtt_session::{Durability, Message};
@@ -29,6 +31,9 @@ pub(crate) struct Connection {
     /// Password
     #[arg(short = 'P', long = "pw", value_name = "PASSWORD", allow_hyphen_values = true)]
     password: Option<String>,
+    /// Prove that you know the password without sending it: SCRAM-SHA-256 (5.0)
+    #[arg(long, requires_all = ["user_name", "password"])]
+    scram: bool,
     /// Client identifier; a random one by default
     #[arg(short, long, allow_hyphen_values = true)]
     id: Option<String>,
@@ -132,7 +137,7 @@ impl Connection {
 
     /// The version asked for, or the one that the options need.
     pub(crate) fn version(&self, needs_v5: bool) -> Result<Version, Stop> {
-        let needs_v5 = needs_v5 || self.session_expiry_interval.is_some();
+        let needs_v5 = needs_v5 || self.scram || self.session_expiry_interval.is_some();
         match self.protocol_version {
             None if needs_v5 => Ok(Version::V5),
             Some(version) if needs_v5 && !version.is_v5() => {
@@ -190,11 +195,12 @@ impl Connection {
         options = options.version(version).configure(|config| {
             config.client_id = client_id;
             config.keep_alive_secs = self.keepalive;
-            if self.user_name.is_some() {
+            // In an exchange both are sent, or not sent, by its rules.
+            if self.user_name.is_some() && !self.scram {
                 config.user_name.clone_from(&self.user_name);
             }
-            if let Some(password) = &self.password {
-                config.password = Some(password.clone().into());
+            if let Some(password) = self.password.clone().filter(|_| !self.scram) {
+                config.password = Some(password.into());
             }
             config.will = self.will(properties);
             config.session_expiry_secs = self.session_expiry_interval.unwrap_or(0);
@@ -214,6 +220,10 @@ impl Connection {
             wrong = properties.configure(config);
         });
         wrong?;
+        if let (true, Some(user), Some(password)) = (self.scram, &self.user_name, &self.password) {
+            let scram = Scram::new(user, password).map_err(|e| Stop::new(e.to_string()))?;
+            options = options.authentication(METHOD, scram);
+        }
         let mut disconnect = DisconnectOptions::default();
         disconnect.properties.extend_except(properties.disconnect.as_properties(), &[]);
         if self.debug {

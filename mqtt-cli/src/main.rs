@@ -8,6 +8,7 @@ mod passwd;
 mod properties;
 mod publish;
 mod replay;
+mod scram;
 mod stop;
 mod subscribe;
 

@@ -221,6 +221,24 @@ fn settings_are_checked_without_a_start() {
 }
 
 #[test]
+fn a_password_can_be_proved_without_being_sent() {
+    let files = Files::new();
+    let file = files.path("pw");
+    succeeds(&["passwd", "-c", "-b", "-H", "scram-sha-256", "-I", "4096", &file, "ann", "secret"]);
+    let broker = Broker::start(&["--bind", "127.0.0.1:0", "--password-file", &file]);
+    let publish = |password| {
+        let who = ["-u", "ann", "-P", password, "--scram"];
+        mqtt(
+            &[&["pub", "-h", "127.0.0.1", "-p", &broker.port, "-t", "t", "-m", "x", "-q", "1"][..], &who]
+                .concat(),
+        )
+    };
+    assert_eq!(publish("secret").status.code(), Some(0));
+    assert_eq!(publish("guess").status.code(), Some(135));
+    assert_eq!(broker.publish("ann", "secret", "t"), Some(0), "it can be sent as well");
+}
+
+#[test]
 fn a_good_reload_takes_effect_at_once_and_a_bad_one_not_at_all() {
     let files = Files::new();
     let passwords = files.passwords(&["ann", "bob"]);

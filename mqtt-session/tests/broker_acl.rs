@@ -157,6 +157,29 @@ fn what_was_sent_without_an_answer_is_not_sent_again_without_the_right() {
 }
 
 #[test]
+fn another_user_inherits_only_what_it_may_read() {
+    let rules = [
+        (Who::User("ann"), Access::Read, "#"),
+        (Who::User("bob"), Access::Read, "open"),
+        (Who::User("p"), Access::ReadWrite, "#"),
+    ];
+    let mut w = world(Mode::Strict, &rules);
+    let p = user(&mut w, Version::V5, "p", "p");
+    let ann = user(&mut w, Version::V5, "shared", "ann");
+    w.send(ann, &subscribe(1, &filter("#", QoS::AtLeastOnce)));
+    w.got(ann);
+    w.send(p, &publish("secret", 1, 1, "begun"));
+    w.got(ann);
+    w.cut(ann);
+    for topic in ["secret", "open"] {
+        w.send(p, &publish(topic, 1, 1, "queued"));
+    }
+    let bob = w.connect(&ConnectRef { client_id: "shared", user_name: Some("bob"), ..ConnectRef::default() });
+    let got = w.got(bob);
+    assert!(got.len() == 2 && got[1].starts_with("PUBLISH open"), "{got:?}");
+}
+
+#[test]
 fn what_is_retained_goes_with_the_right_to_publish_it() {
     let mut w = world(Mode::Mosquitto, &[ALL]);
     let p = user(&mut w, Version::V311, "p", "p");

@@ -198,6 +198,26 @@ class Mosquitto(Broker):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class ConfiguredBroker(Broker):
+    """The broker of this workspace, with a file of settings that names its listener."""
+
+    name = "mqtt broker"
+
+    def __init__(self, port, *options, **more):
+        super().__init__([MQTT, "broker", "--data", "none", *options], port, **more)
+
+    def reload(self):
+        """Has it read its settings again, and waits for what it says about it."""
+        before = len(self.err())
+        self.signal(signal.SIGHUP)
+
+        def answer():
+            said = self.err()[before:]
+            return said if b"Config reloaded." in said or b"Not reloaded" in said else None
+
+        return text(until(answer, self.state))
+
+
 class TestCase(unittest.TestCase):
     """A test that ends what it started."""
 

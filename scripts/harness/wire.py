@@ -31,7 +31,7 @@ def properties(version, data=b""):
     return varint(len(data)) + data if version == V5 else b""
 
 
-def connect(version, client="", clean=True, keep_alive=60, props=b"", will=None):
+def connect(version, client="", clean=True, keep_alive=60, props=b"", will=None, user=None, password=None):
     """`will` is (topic, payload, qos, retain)."""
     flags = 2 if clean else 0
     body = string(client)
@@ -39,6 +39,10 @@ def connect(version, client="", clean=True, keep_alive=60, props=b"", will=None)
         topic, payload, qos, retain = will
         flags |= 4 | qos << 3 | (32 if retain else 0)
         body += properties(version) + string(topic) + string(payload)
+    for flag, field in (128, user), (64, password):
+        if field is not None:
+            flags |= flag
+            body += string(field)
     name = "MQIsdp" if version == V31 else "MQTT"
     head = string(name) + bytes([version, flags]) + struct.pack(">H", keep_alive)
     return packet(CONNECT, head + properties(version, props) + body)

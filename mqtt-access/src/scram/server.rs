@@ -75,6 +75,12 @@ impl Exchange {
         Ok((Self { user_name, credential, exists, gs2_header, nonce, so_far }, answer))
     }
 
+    /// The user that the client says it is.
+    #[must_use]
+    pub fn user_name(&self) -> &str {
+        &self.user_name
+    }
+
     /// Takes the client's last message.
     ///
     /// # Errors

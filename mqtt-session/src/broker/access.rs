@@ -75,7 +75,7 @@ impl Broker {
             if let Some(session) = self.sessions.get_mut(key as usize) {
                 session.recheck = true;
             }
-            self.drop_unreadable(key);
+            self.drop_unreadable(key, false);
         }
         self.finish();
     }
@@ -155,16 +155,16 @@ impl Broker {
         }
     }
 
-    /// Drops what is under way to a session and may not be read by it any more. What a live link has
-    /// sent already stays until it is answered.
-    pub(super) fn drop_unreadable(&mut self, key: SessionKey) {
+    /// Drops what is under way to a session and may not be read by it any more. What its present link
+    /// has sent stays until it is answered; a link that is `new` has sent nothing.
+    pub(super) fn drop_unreadable(&mut self, key: SessionKey, new: bool) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         if self.acls.is_empty() || session.ledger.is_empty() {
             return;
         }
         let mut ledger = core::mem::take(&mut session.ledger);
         let session = &*session;
-        let (live, acls, messages) = (session.link.is_some(), &self.acls, &self.messages);
+        let (live, acls, messages) = (session.link.is_some() && !new, &self.acls, &self.messages);
         let gone = ledger.extract(|exchange| {
             exchange.message.as_ref().is_some_and(|delivery| {
                 !(live && exchange.published)

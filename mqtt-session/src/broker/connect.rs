@@ -155,8 +155,9 @@ impl Broker {
         let expiry = asked.min(self.config.max_session_expiry).min(grant.session_expiry.unwrap_or(u32::MAX));
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.link = Some(index);
+            // What waits was queued by the rights of whoever it was then.
+            session.recheck |= session.acl != grant.acl || session.user_name.as_deref() != user_name;
             session.user_name = user_name.map(Into::into);
-            session.recheck |= session.acl != grant.acl;
             session.acl = grant.acl;
             session.listener = listener;
             session.expiry_secs = expiry;
@@ -176,7 +177,7 @@ impl Broker {
         self.go_live(index, key, packet, keep_alive);
         self.set_validity(index, grant.valid_for);
         self.drop_too_large(index, key);
-        self.drop_unreadable(key);
+        self.drop_unreadable(key, true);
         // CONNACK waits for what it changed, and for nothing that was under way before.
         let gate = Some(self.journal.commit(&mut self.outputs)).filter(|last| *last > before);
         let gate = gate.unwrap_or_default();

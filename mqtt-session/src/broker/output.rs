@@ -44,7 +44,8 @@ impl ConnectionId {
 pub struct Peer {
     /// The address, after PROXY if there is one.
     pub address: Option<SocketAddr>,
-    /// The identity that the TLS certificate proves.
+    /// The subject of the TLS certificate by which the peer has proved who it is, as text (RFC 4514:
+    /// `CN=alice,O=Example`).
     pub tls_identity: Option<String>,
     /// Number of the listener, as the adapter counts them.
     pub listener: u16,
