@@ -5,6 +5,7 @@
 //! known to the microsecond (a subscription that was asked for and not granted yet, a session about to
 //! expire), nothing is demanded.
 
+use crate::disk::Disk;
 use crate::wire::{MessageId, Seen};
 use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,8 @@ pub struct Message {
     candidates: Vec<(String, u64, u64)>,
     groups: Vec<String>,
     settled: bool,
+    /// The broker crashed while it was under way, and may have taken it before.
+    maybe_taken: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +72,16 @@ struct Session {
     got: BTreeMap<MessageId, (u32, u32)>,
     newest: BTreeMap<(usize, String, QoS, QoS), u64>,
     dropped: u64,
+    /// What it may have lost before the last crash.
+    dropped_before: u64,
+    /// The store group that its last change is part of.
+    changed: u64,
+    /// The one that its present connection is part of.
+    connected_by: u64,
+    /// When it lost its connection.
+    lost_at: u64,
+    /// A crash undid something about it: what it is like is not known.
+    foggy: bool,
 }
 
 /// A will that is due at a time unless its client comes back.
@@ -77,6 +90,10 @@ struct Due {
     client: String,
     node: usize,
     at: u64,
+    /// It was set with this store group.
+    set_by: u64,
+    /// It may have come before a crash, or have been withdrawn.
+    maybe: bool,
 }
 
 /// The model.
@@ -89,6 +106,11 @@ pub struct Oracle {
     dues: Vec<Due>,
     /// Wills that came before their time: right only if their session ended at this moment.
     early: Vec<Due>,
+    /// Whose wills came, with which store groups.
+    fired: Vec<(String, u64)>,
+    crashes: u32,
+    /// How far the broker's clock went back over crashes.
+    rewound: u64,
     retained: BTreeMap<String, Option<MessageId>>,
     /// Wills are asked about, and may be refused.
     pub wills_may_fail: bool,
@@ -117,6 +139,12 @@ pub struct Counts {
     pub resumed: u64,
     /// Take-overs.
     pub taken_over: u64,
+    /// Crashes of the broker.
+    pub broker_crashes: u64,
+    /// Crashes of clients.
+    pub client_crashes: u64,
+    /// Links cut, store failures, dials that failed.
+    pub faults: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -127,6 +155,9 @@ impl std::ops::AddAssign for Counts {
         self.wills += other.wills;
         self.resumed += other.resumed;
         self.taken_over += other.taken_over;
+        self.broker_crashes += other.broker_crashes;
+        self.client_crashes += other.client_crashes;
+        self.faults += other.faults;
     }
 }
 
@@ -171,6 +202,7 @@ impl Oracle {
             candidates: Vec::new(),
             groups: Vec::new(),
             settled: false,
+            maybe_taken: false,
         };
         self.messages.insert(id, message);
     }
@@ -197,7 +229,7 @@ impl Oracle {
         }
         if safe {
             self.counts.acknowledged += 1;
-            if message.routed == 0 && !refusals {
+            if message.routed == 0 && !refusals && !message.maybe_taken {
                 return Err(format!("{id} is acknowledged and was never routed"));
             }
         }
@@ -285,13 +317,24 @@ impl Oracle {
     ///
     /// # Errors
     /// If it was routed too often, or a will was not due.
-    pub fn routed(&mut self, now: u64, topic: &str, payload: &[u8], retain: bool) -> Result<(), String> {
+    pub fn routed(
+        &mut self,
+        now: u64,
+        topic: &str,
+        payload: &[u8],
+        retain: bool,
+        group: u64,
+    ) -> Result<(), String> {
         if let Some(node) = topic.strip_prefix("will/n").and_then(|n| n.parse::<usize>().ok()) {
             self.counts.wills += 1;
-            let found = self.dues.iter().position(|due| due.node == node);
+            let due = |sure: bool, by: u64| {
+                self.dues.iter().position(|due| due.node == node && due.maybe != sure && due.at <= by)
+            };
+            let found = due(true, now + SLACK).or(due(false, u64::MAX)).or(due(true, u64::MAX));
             let Some(found) = found else { return Err(format!("the will of c{node} is not due")) };
             let due = self.dues.remove(found);
-            if due.at > now + SLACK {
+            self.fired.push((due.client.clone(), group));
+            if due.at > now + SLACK && !due.maybe {
                 self.early.push(due);
             }
             return Ok(());
@@ -333,7 +376,7 @@ impl Oracle {
         }
         let near = session.ends_at != u64::MAX && session.ends_at.abs_diff(now) <= slack;
         let alive = session.exists && session.ends_at > now;
-        if !near || connect.flag {
+        if (!near && !session.foggy) || connect.flag {
             let expected = alive && !connect.flag;
             if present != expected {
                 return Err(format!("{client}: session present is {present}, expected {expected}"));
@@ -353,14 +396,14 @@ impl Oracle {
         if present {
             self.counts.resumed += 1;
             // [MQTT-3.1.3-9], unless it was due already.
-            self.dues.retain(|due| due.client != client || due.at <= now);
+            self.dues.retain(|due| due.client != client || due.at <= now && !due.maybe);
         } else {
             session.incarnation += 1;
             session.granted.clear();
             session.owed.clear();
             session.got.clear();
             session.newest.clear();
-            session.dropped = 0;
+            (session.dropped, session.dropped_before, session.foggy) = (0, 0, false);
             let asked = std::mem::take(&mut session.asked);
             self.owed_groups.retain(|(group, _), ()| !asked.contains(group));
             // The old session is gone: its will fires at the latest now.
@@ -393,6 +436,7 @@ impl Oracle {
         self.counts.taken_over += u64::from(taken_over);
         let Some(session) = self.sessions.get_mut(client) else { return };
         session.connected = false;
+        session.lost_at = now;
         let mut will = session.will.take();
         if let (true, Some((reason, expiry))) = (by_client, session.goodbye) {
             if reason != 4 {
@@ -409,7 +453,8 @@ impl Oracle {
         }
         if let Some(delay) = will {
             let at = (now + u64::from(delay) * 1_000_000).min(session.ends_at);
-            self.dues.push(Due { client: client.into(), node: session.will_node, at });
+            let (node, set_by) = (session.will_node, session.connected_by);
+            self.dues.push(Due { client: client.into(), node, at, set_by, maybe: false });
         }
     }
 
@@ -460,7 +505,7 @@ impl Oracle {
         let Some(message) = seen.message.and_then(|id| self.messages.get(&id)) else { return Ok(()) };
         let Some(given) = message.expiry else { return Ok(()) };
         let Some(left) = seen.expiry else { return Err("the lifetime was left out".into()) };
-        if left > given {
+        if u64::from(left) * 1_000_000 > u64::from(given) * 1_000_000 + self.rewound {
             return Err(format!("a lifetime of {given} s grew to {left} s"));
         }
         if u64::from(left) * 1_000_000 + SLACK < message.ends.saturating_sub(now) {
@@ -494,7 +539,7 @@ impl Oracle {
         self.counts.delivered += 1;
         let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
         let wanted = session.asked.iter().any(|filter| matches(shared(filter).unwrap_or(filter), topic));
-        if !wanted {
+        if !wanted && !session.foggy {
             return Err(format!("{client} got {topic}, which it never asked for"));
         }
         let Some(id) = MessageId::of(payload) else { return Ok(()) };
@@ -539,10 +584,11 @@ impl Oracle {
         if *twice > 1 && !message.may_repeat {
             return Err(format!("{client} got {id} at QoS 2 {twice} times [MQTT-4.3.3-2]"));
         }
-        if *fresh > message.routed {
+        // A QoS 1 message whose identifier was not stored is new after a crash.
+        if *fresh > message.routed + self.crashes {
             return Err(format!("{client} got {id} {fresh} times, it was routed {} times", message.routed));
         }
-        if first && !message.may_repeat {
+        if first && !message.may_repeat && !session.foggy {
             let key = (id.node, message.topic.clone(), message.qos, qos);
             let newest = session.newest.entry(key).or_default();
             if *newest > id.number {
@@ -564,9 +610,180 @@ impl Oracle {
         if self.wills_may_fail {
             return Ok(());
         }
-        match self.dues.iter().find(|due| due.at + SLACK + self.tick < now) {
+        match self.dues.iter().find(|due| !due.maybe && due.at + SLACK + self.tick < now) {
             Some(due) => Err(format!("the will of {} was due at {} us and did not come", due.client, due.at)),
             None => Ok(()),
+        }
+    }
+
+    /// Something about a client's session changed, as part of this store group at the latest.
+    pub fn changed(&mut self, client: &str, group: u64) {
+        if let Some(session) = self.sessions.get_mut(client) {
+            session.changed = session.changed.max(group);
+        }
+    }
+
+    /// The connection of a client, its will included, is part of this store group.
+    pub fn connected_by(&mut self, client: &str, group: u64) {
+        if let Some(session) = self.sessions.get_mut(client) {
+            session.connected_by = group;
+        }
+    }
+
+    /// The broker has started again at `now` of its time, from a store that has all groups up to
+    /// `committed`.
+    ///
+    /// # Errors
+    /// Names what the store lost, or has and must not have.
+    pub fn crashed(&mut self, now: u64, before: u64, committed: u64, disk: &Disk) -> Result<(), String> {
+        self.counts.broker_crashes += 1;
+        self.crashes += 1;
+        self.rewound = self.rewound.max(before.saturating_sub(now));
+        let slack = SLACK + self.tick;
+        let mut wrong = None;
+        let clients: Vec<String> = self.sessions.keys().cloned().collect();
+        for client in &clients {
+            let Some(session) = self.sessions.get_mut(client) else { continue };
+            let stored = disk.sessions.get(client);
+            let was_connected = std::mem::replace(&mut session.connected, false);
+            if was_connected {
+                session.lost_at = now;
+            }
+            session.lost_at = session.lost_at.min(now);
+            session.goodbye = None;
+            let will = session.will.take();
+            if session.changed <= committed {
+                session.exists &= session.expiry > 0;
+                session.end_by_expiry();
+                let near = session.ends_at != u64::MAX && session.ends_at <= now + slack;
+                if session.exists && !near && stored.is_none() {
+                    wrong = Some(format!("the session of {client} is not in the store"));
+                }
+                if !session.exists && stored.is_some() {
+                    wrong = Some(format!("the session of {client} has ended and is in the store"));
+                }
+                if let Some(stored) = stored.filter(|_| session.exists && !near) {
+                    if let Some(lost) = session.granted.keys().find(|f| !stored.filters.contains(*f)) {
+                        wrong = Some(format!("the subscription of {client} to {lost} is not in the store"));
+                    }
+                    if stored.expiry != session.expiry {
+                        let (has, due) = (stored.expiry, session.expiry);
+                        wrong = Some(format!("{client} has expiry {has} in the store instead of {due}"));
+                    }
+                }
+            } else {
+                session.foggy = true;
+                session.owed.clear();
+                session.granted.clear();
+                session.exists = stored.is_some();
+                session.expiry = stored.map_or(0, |stored| stored.expiry);
+                session.lost_at = stored.and_then(|stored| stored.lost_at).unwrap_or(now).min(now);
+                session.end_by_expiry();
+                let asked = session.asked.clone();
+                self.owed_groups.retain(|(group, _), ()| !asked.contains(group));
+            }
+            (session.changed, session.dropped) = (0, {
+                session.dropped_before += session.dropped.saturating_mul(2).saturating_sub(1);
+                0
+            });
+            if let Some(delay) = will {
+                let at = (now + u64::from(delay) * 1_000_000).min(session.ends_at);
+                let (node, set_by) = (session.will_node, session.connected_by);
+                self.dues.push(Due { client: client.clone(), node, at, set_by, maybe: false });
+            }
+            session.connected_by = 0;
+            let node = session.will_node;
+            wrong = wrong.or(self.wills_crashed(client, node, now, committed, disk));
+        }
+        self.fired.clear();
+        for message in self.messages.values_mut() {
+            message.maybe_taken |= message.arrived.is_some() && message.routed == 0;
+        }
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// What is known of a client's wills after a crash.
+    fn wills_crashed(
+        &mut self,
+        client: &str,
+        node: usize,
+        now: u64,
+        committed: u64,
+        disk: &Disk,
+    ) -> Option<String> {
+        let mut wrong = None;
+        let have = disk.wills.get(client).copied().unwrap_or(0);
+        self.dues.retain(|due| due.client != client || due.set_by <= committed && !due.maybe);
+        let sure = self.dues.iter().filter(|due| due.client == client).count();
+        let undone = self.fired.iter().any(|(name, group)| name == client && *group > committed);
+        let foggy = self.sessions.get(client).is_none_or(|session| session.foggy);
+        if !self.wills_may_fail && !foggy {
+            if have < sure {
+                wrong = Some(format!("the will of {client} is not in the store"));
+            }
+            if have > sure && !undone {
+                wrong = Some(format!("the store has {have} wills of {client} instead of {sure}"));
+            }
+        }
+        for due in self.dues.iter_mut().filter(|due| due.client == client) {
+            // What was due meanwhile comes now.
+            due.at = due.at.max(now);
+            due.set_by = 0;
+            due.maybe = have < sure || foggy;
+        }
+        for _ in sure..have {
+            let client = client.to_owned();
+            self.dues.push(Due { client, node, at: now, set_by: 0, maybe: true });
+        }
+        wrong
+    }
+
+    /// The broker has started again with nothing: it has no store.
+    pub fn emptied(&mut self, now: u64) {
+        self.counts.broker_crashes += 1;
+        self.crashes += 1;
+        self.dues.clear();
+        self.fired.clear();
+        self.retained.clear();
+        self.owed_groups.clear();
+        for session in self.sessions.values_mut() {
+            (session.connected, session.exists, session.ends_at) = (false, false, now);
+            (session.will, session.goodbye, session.lost_at) = (None, None, now);
+            session.owed.clear();
+            session.granted.clear();
+            session.dropped_before += session.dropped.saturating_mul(2).saturating_sub(1);
+            session.dropped = 0;
+        }
+        for message in self.messages.values_mut() {
+            message.maybe_taken |= message.arrived.is_some() && message.routed == 0;
+        }
+    }
+
+    /// The broker crashed; these are on the disk, whether it told anybody or not.
+    pub fn taken(&mut self, messages: impl Iterator<Item = MessageId>) {
+        for id in messages {
+            if let Some(message) = self.messages.get_mut(&id) {
+                message.routed = message.routed.max(1);
+            }
+        }
+    }
+
+    /// A subscriber crashed before it acknowledged this message for good: it comes once more.
+    pub fn comes_again(&mut self, client: &str, id: MessageId) {
+        let Some(session) = self.sessions.get_mut(client) else { return };
+        let Some((_, twice)) = session.got.get_mut(&id) else { return };
+        *twice = twice.saturating_sub(1);
+        let wanted = self.messages.get(&id).is_some_and(|message| message.settled && !message.retain);
+        if wanted && session.judged && !session.shares && !session.foggy {
+            session.owed.insert(id);
+        }
+    }
+
+    /// A publisher crashed and does not know that it was told about this message.
+    pub fn undone(&mut self, id: MessageId, may_repeat: bool) {
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.done = false;
+            message.may_repeat |= may_repeat;
         }
     }
 
@@ -586,8 +803,8 @@ impl Oracle {
             let lost: Vec<&MessageId> = session.owed.iter().collect();
             missing += lost.len() as u64;
             // Drops are told at each power of two.
-            let told = session.dropped.saturating_mul(2).saturating_sub(1);
-            if lost.len() as u64 > if session.dropped == 0 { 0 } else { told } {
+            let told = session.dropped_before + session.dropped.saturating_mul(2).saturating_sub(1);
+            if lost.len() as u64 > told {
                 return Err(format!(
                     "{client} lost {} messages of which {} were told: {}...",
                     lost.len(),
@@ -624,6 +841,11 @@ impl Oracle {
 }
 
 impl Session {
+    fn end_by_expiry(&mut self) {
+        let after = u64::from(self.expiry) * 1_000_000;
+        self.ends_at = if self.expiry == u32::MAX { u64::MAX } else { self.lost_at + after };
+    }
+
     /// It is there, and not about to end.
     const fn is_safe(&self, now: u64) -> bool {
         self.exists && (self.connected || self.ends_at.saturating_sub(now) > SLACK)
