@@ -30,6 +30,10 @@ pub struct Disk {
     pub wills: BTreeMap<String, usize>,
     /// The retained message of each topic, but for those that expire.
     pub retained: BTreeMap<String, Option<MessageId>>,
+    /// Bodies that nothing in the store refers to: somebody whose session is not stored was to get them.
+    pub orphans: usize,
+    /// Groups of which only members without a stored session are left, and what waits in them.
+    pub lone_groups: usize,
     /// What must not be left when everything was delivered.
     pub left: Vec<String>,
 }
@@ -50,6 +54,8 @@ impl Disk {
         let mut groups = BTreeMap::new();
         let mut bodies = BTreeMap::new();
         let mut unused = BTreeSet::new();
+        let mut appended = BTreeSet::new();
+        let mut queued: BTreeMap<store::SessionId, usize> = BTreeMap::new();
         let mut exchanges: BTreeMap<String, BTreeMap<u64, (u16, bool)>> = BTreeMap::new();
         for record in contents.records() {
             let text = || format!("{record:?}").chars().take(160).collect::<String>();
@@ -89,9 +95,11 @@ impl Disk {
                         exchanges.entry(name.clone()).or_default().insert(*number, exchange);
                     }
                 }
-                StoreOp::Append(_, deliveries) => {
+                StoreOp::Append(id, deliveries) => {
+                    appended.insert(*id);
                     disk.left.push(text());
                     for delivery in deliveries {
+                        *queued.entry(delivery.session).or_default() += 1;
                         if let Some(name) = names.get(&delivery.session)
                             && let Some(session) = disk.sessions.get_mut(name)
                         {
@@ -116,8 +124,13 @@ impl Disk {
                 _ => {}
             }
         }
-        disk.left.extend(groups.keys().map(|filter| format!("group {filter} without a member")));
-        disk.left.extend(unused.iter().map(|id| format!("body {}: {:?}", id.0, bodies.get(id).map(|m| our_id(m)))));
+        disk.orphans = unused.difference(&appended).count();
+        for group in groups.values() {
+            disk.lone_groups += 1 + 2 * queued.get(group).copied().unwrap_or(0);
+        }
+        disk.left.extend(
+            unused.iter().map(|id| format!("body {}: {:?}", id.0, bodies.get(id).map(|m| our_id(m)))),
+        );
         for (name, list) in exchanges {
             if let Some(session) = disk.sessions.get_mut(&name) {
                 session.exchanges = list.into_values().collect();

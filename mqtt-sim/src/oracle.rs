@@ -80,6 +80,8 @@ struct Session {
     connected_by: u64,
     /// When it lost its connection.
     lost_at: u64,
+    /// The store group that tells so, if it is one of a restart.
+    lost_by: u64,
     /// A crash undid something about it: what it is like is not known.
     foggy: bool,
 }
@@ -90,6 +92,7 @@ struct Due {
     client: String,
     node: usize,
     at: u64,
+    delay: u64,
     /// It was set with this store group.
     set_by: u64,
     /// It may have come before a crash, or have been withdrawn.
@@ -293,7 +296,10 @@ impl Oracle {
         let message = message.clone();
         for (client, incarnation, since) in &message.candidates {
             let Some(session) = self.sessions.get_mut(client) else { continue };
-            let still = session.granted.values().any(|s| s.since == *since);
+            let still = session
+                .granted
+                .iter()
+                .any(|(filter, s)| s.since == *since && matches(filter, &message.topic));
             let has = session.got.contains_key(&id);
             if session.incarnation == *incarnation && session.is_safe(now) && still {
                 self.counts.demanded += 1;
@@ -383,6 +389,7 @@ impl Oracle {
             }
         }
         session.connected = true;
+        session.lost_by = 0;
         session.exists = true;
         session.ends_at = u64::MAX;
         session.expiry = match (connect.version.is_v5(), connect.flag) {
@@ -452,9 +459,10 @@ impl Oracle {
             session.exists = false;
         }
         if let Some(delay) = will {
-            let at = (now + u64::from(delay) * 1_000_000).min(session.ends_at);
+            let delay = u64::from(delay) * 1_000_000;
+            let at = (now + delay).min(session.ends_at);
             let (node, set_by) = (session.will_node, session.connected_by);
-            self.dues.push(Due { client: client.into(), node, at, set_by, maybe: false });
+            self.dues.push(Due { client: client.into(), node, at, delay, set_by, maybe: false });
         }
     }
 
@@ -646,8 +654,12 @@ impl Oracle {
             let Some(session) = self.sessions.get_mut(client) else { continue };
             let stored = disk.sessions.get(client);
             let was_connected = std::mem::replace(&mut session.connected, false);
-            if was_connected {
+            // A restart that was not stored has not begun to count.
+            if was_connected || session.lost_by > committed {
                 session.lost_at = now;
+                session.lost_by = u64::MAX;
+            } else {
+                session.lost_by = 0;
             }
             session.lost_at = session.lost_at.min(now);
             session.goodbye = None;
@@ -687,9 +699,10 @@ impl Oracle {
                 0
             });
             if let Some(delay) = will {
-                let at = (now + u64::from(delay) * 1_000_000).min(session.ends_at);
+                let delay = u64::from(delay) * 1_000_000;
+                let (at, client) = (now + delay, client.clone());
                 let (node, set_by) = (session.will_node, session.connected_by);
-                self.dues.push(Due { client: client.clone(), node, at, set_by, maybe: false });
+                self.dues.push(Due { client, node, at, delay, set_by, maybe: false });
             }
             session.connected_by = 0;
             let node = session.will_node;
@@ -700,6 +713,13 @@ impl Oracle {
             message.maybe_taken |= message.arrived.is_some() && message.routed == 0;
         }
         wrong.map_or(Ok(()), Err)
+    }
+
+    /// The groups that the restart itself made.
+    pub fn restarted(&mut self, last: u64) {
+        for session in self.sessions.values_mut() {
+            session.lost_by = session.lost_by.min(last);
+        }
     }
 
     /// What is known of a client's wills after a crash.
@@ -713,10 +733,13 @@ impl Oracle {
     ) -> Option<String> {
         let mut wrong = None;
         let have = disk.wills.get(client).copied().unwrap_or(0);
+        // A will that came and was not stored as gone may come again, over any number of crashes.
+        let mut undone = self.dues.iter().any(|due| due.client == client && due.maybe);
         self.dues.retain(|due| due.client != client || due.set_by <= committed && !due.maybe);
         let sure = self.dues.iter().filter(|due| due.client == client).count();
-        let undone = self.fired.iter().any(|(name, group)| name == client && *group > committed);
-        let foggy = self.sessions.get(client).is_none_or(|session| session.foggy);
+        undone |= self.fired.iter().any(|(name, group)| name == client && *group > committed);
+        let Some(session) = self.sessions.get(client) else { return None };
+        let (foggy, lost_now, ends_at) = (session.foggy, session.lost_by > 0, session.ends_at);
         if !self.wills_may_fail && !foggy {
             if have < sure {
                 wrong = Some(format!("the will of {client} is not in the store"));
@@ -726,14 +749,15 @@ impl Oracle {
             }
         }
         for due in self.dues.iter_mut().filter(|due| due.client == client) {
-            // What was due meanwhile comes now.
-            due.at = due.at.max(now);
+            // What was due meanwhile comes now, and a clock that went back makes nothing later.
+            let at = if lost_now { now + due.delay } else { due.at.min(now + due.delay) };
+            due.at = at.min(ends_at).max(now);
             due.set_by = 0;
             due.maybe = have < sure || foggy;
         }
         for _ in sure..have {
             let client = client.to_owned();
-            self.dues.push(Due { client, node, at: now, set_by: 0, maybe: true });
+            self.dues.push(Due { client, node, at: now, delay: 0, set_by: 0, maybe: true });
         }
         wrong
     }

@@ -453,5 +453,5 @@ impl Sim {
 }
 
 fn brief_ops(group: &StoreGroup) -> Vec<String> {
-    group.ops.iter().map(|op| format!("{op:?}").chars().take(40).collect()).collect()
+    group.ops.iter().map(|op| format!("{op:?}").chars().take(90).collect()).collect()
 }

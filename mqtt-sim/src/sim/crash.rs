@@ -94,9 +94,8 @@ impl Sim {
     /// The broker starts again, from its store.
     pub(super) fn restart_broker(&mut self) {
         let more = if self.random.chance(50) { self.random.below(self.store.unconfirmed() + 1) } else { 0 };
-        let appended = |committed: u64, store: &crate::store::Store| {
-            store.appended_by(committed).collect::<Vec<_>>()
-        };
+        let appended =
+            |committed: u64, store: &crate::store::Store| store.appended_by(committed).collect::<Vec<_>>();
         let committed = self.store.confirmed + more as u64;
         let taken = appended(committed, &self.store);
         let done = self.store.crash(more);
@@ -119,10 +118,12 @@ impl Sim {
         self.trace.line(self.now, || {
             format!("--- the broker starts with {committed} groups, wall clock +{leap} ms: {restored:?} ---")
         });
-        if restored.dropped > 0 {
-            self.fail(format!("{} records were dropped at the restart", restored.dropped));
+        let (dropped, orphans) = (restored.dropped, disk.orphans);
+        if dropped < orphans || dropped > orphans + disk.lone_groups {
+            self.fail(format!("{dropped} records were dropped at the restart, {orphans} are bodies"));
         }
-        if leap == 0 && self.store.contents.clock().is_some() && now.abs_diff(before) > 2_000 {
+        let steady = self.options.leaps.iter().all(|leap| *leap == 0);
+        if steady && self.store.contents.clock().is_some() && now.abs_diff(before) > 2_000 {
             self.fail(format!("broker time went from {before} to {now} over a restart"));
         }
         self.oracle.taken(taken.into_iter());
@@ -136,6 +137,7 @@ impl Sim {
             end.crashed(disk.sessions.get(client).map_or(&[], |session| &session.exchanges));
         }
         self.subscribe_again(&disk);
+        self.oracle.restarted(self.store.last());
         if !self.calm && self.random.chance(self.options.restart_crashes) {
             self.crash_after = Some(self.random.pick(&[0, 1, 2, 5]));
         }
@@ -221,7 +223,9 @@ impl Sim {
         let client = Client::restore(config, now, node.store.contents.records());
         node.client = Some(client.expect("settings that were good before"));
         self.trace.line(self.now, || {
-            format!("--- n{number} crashes and starts with {committed} groups, {more} of them unconfirmed ---")
+            format!(
+                "--- n{number} crashes and starts with {committed} groups, {more} of them unconfirmed ---"
+            )
         });
     }
 
@@ -230,7 +234,7 @@ impl Sim {
         let stores = self
             .nodes
             .iter()
-            .filter(|node| node.options.kind == Kind::Machine)
+            .filter(|node| node.options.kind == Kind::Machine && !node.lost_track)
             .map(|node| (node.name().to_owned(), &node.store))
             .chain([("the broker".to_owned(), &self.store)]);
         let mut wrong = None;
@@ -239,6 +243,13 @@ impl Sim {
             if let Some(first) = disk.left.first() {
                 let count = disk.left.len();
                 wrong = Some(format!("{count} records are left in the store of {name}: {first}"));
+            }
+            let unstored = |node: &crate::node::Node| {
+                let config = &node.options.config;
+                node.options.shares && config.session_expiry_secs == 0
+            };
+            if disk.lone_groups > 0 && !self.nodes.iter().any(unstored) {
+                wrong = Some(format!("a group without members is left in the store of {name}"));
             }
             for (client, count) in &disk.wills {
                 let node = self.nodes.iter().find(|node| node.name() == client);
