@@ -55,6 +55,7 @@ impl Disk {
         let mut bodies = BTreeMap::new();
         let mut unused = BTreeSet::new();
         let mut appended = BTreeSet::new();
+        let mut released = BTreeSet::new();
         let mut queued: BTreeMap<store::SessionId, usize> = BTreeMap::new();
         let mut exchanges: BTreeMap<String, BTreeMap<u64, (u16, bool)>> = BTreeMap::new();
         for record in contents.records() {
@@ -88,7 +89,10 @@ impl Disk {
                     bodies.insert(*id, message.clone());
                     unused.insert(*id);
                 }
-                StoreOp::PutExchange { session, packet_id, number, stage, .. } => {
+                StoreOp::PutExchange { session, entry, packet_id, number, stage } => {
+                    if *stage == StoredStage::Released {
+                        released.insert((*session, *entry));
+                    }
                     disk.left.push(text());
                     if let Some(name) = names.get(session) {
                         let exchange = (packet_id.get(), *stage == StoredStage::Released);
@@ -96,9 +100,12 @@ impl Disk {
                     }
                 }
                 StoreOp::Append(id, deliveries) => {
-                    appended.insert(*id);
                     disk.left.push(text());
                     for delivery in deliveries {
+                        // What is released needs its body no more.
+                        if !released.contains(&(delivery.session, delivery.entry)) {
+                            appended.insert(*id);
+                        }
                         *queued.entry(delivery.session).or_default() += 1;
                         if let Some(name) = names.get(&delivery.session)
                             && let Some(session) = disk.sessions.get_mut(name)

@@ -403,7 +403,7 @@ impl Oracle {
         if present {
             self.counts.resumed += 1;
             // [MQTT-3.1.3-9], unless it was due already.
-            self.dues.retain(|due| due.client != client || due.at <= now && !due.maybe);
+            self.dues.retain(|due| due.client != client || due.at <= now);
         } else {
             session.incarnation += 1;
             session.granted.clear();
