@@ -34,6 +34,8 @@ pub struct Disk {
     pub orphans: usize,
     /// Groups of which only members without a stored session are left, and what waits in them.
     pub lone_groups: usize,
+    /// Records that refer to nothing.
+    pub broken: Vec<String>,
     /// What must not be left when everything was delivered.
     pub left: Vec<String>,
 }
@@ -56,6 +58,7 @@ impl Disk {
         let mut unused = BTreeSet::new();
         let mut appended = BTreeSet::new();
         let mut released = BTreeSet::new();
+        let mut placeless = BTreeMap::new();
         let mut queued: BTreeMap<store::SessionId, usize> = BTreeMap::new();
         let mut exchanges: BTreeMap<String, BTreeMap<u64, (u16, bool)>> = BTreeMap::new();
         for record in contents.records() {
@@ -90,6 +93,7 @@ impl Disk {
                     unused.insert(*id);
                 }
                 StoreOp::PutExchange { session, entry, packet_id, number, stage } => {
+                    placeless.insert((*session, *entry), text());
                     if *stage == StoredStage::Released {
                         released.insert((*session, *entry));
                     }
@@ -102,6 +106,11 @@ impl Disk {
                 StoreOp::Append(id, deliveries) => {
                     disk.left.push(text());
                     for delivery in deliveries {
+                        placeless.remove(&(delivery.session, delivery.entry));
+                        let is_released = released.contains(&(delivery.session, delivery.entry));
+                        if !is_released && !bodies.contains_key(id) {
+                            disk.broken.push(text());
+                        }
                         // What is released needs its body no more.
                         if !released.contains(&(delivery.session, delivery.entry)) {
                             appended.insert(*id);
@@ -131,6 +140,7 @@ impl Disk {
                 _ => {}
             }
         }
+        disk.broken.extend(placeless.into_values());
         disk.orphans = unused.difference(&appended).count();
         for group in groups.values() {
             disk.lone_groups += 1 + 2 * queued.get(group).copied().unwrap_or(0);

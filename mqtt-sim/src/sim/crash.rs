@@ -120,7 +120,8 @@ impl Sim {
         });
         let (dropped, orphans) = (restored.dropped, disk.orphans);
         if dropped < orphans || dropped > orphans + disk.lone_groups {
-            self.fail(format!("{dropped} records were dropped at the restart, {orphans} are bodies"));
+            let broken = &disk.broken;
+            self.fail(format!("{dropped} records were dropped at the restart, {orphans} are bodies: {broken:?}"));
         }
         let steady = self.options.leaps.iter().all(|leap| *leap == 0);
         if steady && self.store.contents.clock().is_some() && now.abs_diff(before) > 2_000 {
