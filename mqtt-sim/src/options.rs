@@ -161,7 +161,7 @@ impl Options {
     /// The same run without faults.
     pub fn calm(&mut self) {
         (self.cuts, self.stalls, self.dial_failures, self.store_failures) = (0, 0, 0, 0);
-        (self.refusals, self.stale_clocks, self.pause) = (0, 0, 1_000_000);
+        (self.refusals, self.stale_clocks, self.pause) = (0, 0, 200_000);
         (self.store_delay, self.answer_delay) = (1_000, 1_000);
         (self.broker_crashes, self.client_crashes, self.restart_crashes) = (0, 0, 0);
         let NetworkOptions { latency_min, latency_max, piece, capacity } = &mut self.network;

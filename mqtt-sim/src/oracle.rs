@@ -513,7 +513,9 @@ impl Oracle {
         let Some(message) = seen.message.and_then(|id| self.messages.get(&id)) else { return Ok(()) };
         let Some(given) = message.expiry else { return Ok(()) };
         let Some(left) = seen.expiry else { return Err("the lifetime was left out".into()) };
-        if u64::from(left) * 1_000_000 > u64::from(given) * 1_000_000 + self.rewound {
+        // A clock that went back gives back what it went.
+        let rewound = self.rewound.div_ceil(1_000_000);
+        if u64::from(left) > u64::from(given) + rewound {
             return Err(format!("a lifetime of {given} s grew to {left} s"));
         }
         if u64::from(left) * 1_000_000 + SLACK < message.ends.saturating_sub(now) {
@@ -596,7 +598,8 @@ impl Oracle {
         if *fresh > message.routed + self.crashes {
             return Err(format!("{client} got {id} {fresh} times, it was routed {} times", message.routed));
         }
-        if first && !message.may_repeat && !session.foggy {
+        // Refused the first time and taken the second, it comes behind later ones.
+        if first && !message.may_repeat && !session.foggy && !self.refusals {
             let key = (id.node, message.topic.clone(), message.qos, qos);
             let newest = session.newest.entry(key).or_default();
             if *newest > id.number {
@@ -689,6 +692,9 @@ impl Oracle {
                 session.granted.clear();
                 session.exists = stored.is_some();
                 session.expiry = stored.map_or(0, |stored| stored.expiry);
+                if stored.is_none_or(|stored| stored.lost_at.is_some()) {
+                    session.lost_by = 0;
+                }
                 session.lost_at = stored.and_then(|stored| stored.lost_at).unwrap_or(now).min(now);
                 session.end_by_expiry();
                 let asked = session.asked.clone();
