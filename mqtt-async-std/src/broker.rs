@@ -30,10 +30,12 @@ use crate::{AsyncIo, IoTimer};
 use async_executor::LocalExecutor;
 use async_io::Async;
 use futures_io::{AsyncRead, AsyncWrite};
+#[cfg(feature = "access")]
+pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
-    Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Ended, Event, Events, Grant,
-    Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, RefusedFilter31, ServeError, Stats,
-    SubscribeFailed, TraceOptions,
+    Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended, Event, Events,
+    Grant, Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, RefusedFilter31, ServeError,
+    Stats, SubscribeFailed, TraceOptions,
 };
 use mqtt_io::broker::{Life, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, Tcp, Wrap};
@@ -47,6 +49,10 @@ use std::task::{Context, Poll, ready};
 /// A running broker. Cloning gives another handle of the same one; when the last is dropped, it is
 /// shut down, without anybody waiting for the end.
 pub type BrokerHandle = mqtt_io::broker::BrokerHandle<AsyncIo>;
+
+/// Decides by an [`Access`](mqtt_io::broker::Access): passwords, tokens, web services.
+#[cfg(feature = "access")]
+pub type Gate = mqtt_io::broker::Gate<AsyncIo>;
 
 /// Starts brokers.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll, ready};
+use std::thread;
 use std::time::Instant;
 
 /// What is to run: the driver of a client, or a decision of an authorizer.
@@ -56,10 +57,10 @@ impl AsyncIo {
         static THREAD: Once = Once::new();
         Self::on(|task| {
             THREAD.call_once(|| {
-                std::thread::spawn(|| {
-                    // A task that panics ends by itself, and takes no other with it.
-                    while catch_unwind(|| async_io::block_on(EXECUTOR.run(pending::<()>()))).is_err() {}
-                });
+                // A task that panics ends by itself, and takes no other with it.
+                let run =
+                    || while catch_unwind(|| async_io::block_on(EXECUTOR.run(pending::<()>()))).is_err() {};
+                thread::Builder::new().name("mqtt-tasks".to_owned()).spawn(run).expect("a thread");
             });
             EXECUTOR.spawn(task).detach();
         })

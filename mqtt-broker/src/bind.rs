@@ -73,40 +73,34 @@ impl fmt::Display for Bind {
     }
 }
 
-/// The addresses to listen on; without any wish, those that only this machine reaches.
-pub(crate) fn resolve(wishes: &[Bind], port: u16) -> Result<Vec<SocketAddr>, AddressError> {
-    if wishes.is_empty() {
-        let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-        return Ok(if has_ipv6_loopback() { vec![v4, v6] } else { vec![v4] });
+impl Bind {
+    /// The same, with a port if it has none.
+    pub(crate) fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port: Some(self.port.unwrap_or(port)) }
     }
-    let mut addresses = Vec::new();
-    for Bind { host, port: own } in wishes {
-        let port = own.unwrap_or(port);
-        match host {
-            Host::Ip(ip) => addresses.push(SocketAddr::new(*ip, port)),
+
+    /// The addresses that it stands for; `port` is for one that names none.
+    pub(crate) fn resolve(&self, port: u16) -> Result<Vec<SocketAddr>, AddressError> {
+        let port = self.port.unwrap_or(port);
+        match &self.host {
+            Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => {
-                let found = (name.as_str(), port)
-                    .to_socket_addrs()
-                    .map_err(|source| AddressError::Unknown { name: name.clone(), source })?;
-                addresses.extend(found);
+                let found = (name.as_str(), port).to_socket_addrs();
+                Ok(found.map_err(|source| AddressError::Unknown { name: name.clone(), source })?.collect())
             }
         }
     }
-    // A name may stand for an address that was given, too.
-    let mut seen = Vec::new();
-    addresses.retain(|address| {
-        address.port() == 0
-            || !seen.contains(address) && {
-                seen.push(*address);
-                true
-            }
-    });
-    Ok(addresses)
+}
+
+/// The addresses that only this machine reaches.
+pub(crate) fn loopback(port: u16) -> impl Iterator<Item = SocketAddr> {
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    [v4].into_iter().chain(has_ipv6_loopback().then_some(v6))
 }
 
 /// Machines without IPv6 exist, containers above all; there the default is IPv4 alone.
-fn has_ipv6_loopback() -> bool {
+pub(crate) fn has_ipv6_loopback() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
@@ -124,7 +118,7 @@ mod tests {
             ("[::1]:99", "[::1]:99"),
         ] {
             let bind: Bind = text.parse().unwrap();
-            assert_eq!(resolve(&[bind], 1883).unwrap(), [expected.parse().unwrap()], "{text}");
+            assert_eq!(bind.resolve(1883).unwrap(), [expected.parse().unwrap()], "{text}");
         }
     }
 
@@ -140,15 +134,9 @@ mod tests {
 
     #[test]
     fn without_a_wish_only_this_machine_is_reached() {
-        let addresses = resolve(&[], 1883).unwrap();
+        let addresses: Vec<_> = loopback(1883).collect();
         assert!(addresses.iter().all(|a| a.ip().is_loopback() && a.port() == 1883), "{addresses:?}");
         assert!(addresses.contains(&"127.0.0.1:1883".parse().unwrap()));
-    }
-
-    #[test]
-    fn an_address_is_taken_once() {
-        let twice: Vec<Bind> = ["127.0.0.1", "127.0.0.1:1883"].map(|t| t.parse().unwrap()).into();
-        assert_eq!(resolve(&twice, 1883).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The signals that ask a program to stop.
+//! The signals that ask a program to stop, or to read its settings again.
 
 use std::fmt;
 use std::io;
@@ -42,8 +42,19 @@ impl fmt::Display for Signal {
     }
 }
 
+/// What a signal wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The end.
+    Stop(Signal),
+    /// SIGHUP: the settings as they are now.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix has this signal"))]
+    Reload,
+}
+
 #[cfg(unix)]
 pub(crate) struct Signals {
+    hangup: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
@@ -52,13 +63,18 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
-    pub(crate) async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Wanted {
         tokio::select! {
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.hangup.recv() => Wanted::Reload,
+            _ = self.interrupt.recv() => Wanted::Stop(Signal::Interrupt),
+            _ = self.terminate.recv() => Wanted::Stop(Signal::Terminate),
         }
     }
 }
@@ -72,11 +88,22 @@ impl Signals {
         Ok(Self)
     }
 
-    pub(crate) async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Wanted {
         if tokio::signal::ctrl_c().await.is_err() {
             // Where Ctrl-C cannot be heard, nobody can ask.
             std::future::pending::<()>().await;
         }
-        Signal::Interrupt
+        Wanted::Stop(Signal::Interrupt)
+    }
+}
+
+impl Signals {
+    /// The next one that wants the end.
+    pub(crate) async fn stop(&mut self) -> Signal {
+        loop {
+            if let Wanted::Stop(signal) = self.next().await {
+                return signal;
+            }
+        }
     }
 }

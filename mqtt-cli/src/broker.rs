@@ -1,8 +1,9 @@
 //! `mqtt broker`.
 
 use clap::Args;
-use mqtt_broker::{Bind, Settings, TraceOptions};
-use std::io::{self, IsTerminal};
+use mqtt_broker::config::{DurabilityLevel, EXAMPLE, LogLevel};
+use mqtt_broker::{Bind, Data, FileError, Settings, Source, SourceFile, TraceOptions};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
@@ -10,12 +11,38 @@ use tracing_subscriber::filter::LevelFilter;
 /// Options of `mqtt broker`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Listen on this address or host name; may be repeated. Default: this machine only
-    #[arg(short, long, value_name = "ADDR[:PORT]")]
+    #[command(flatten)]
+    files: Files,
+    /// Listen on this address or host name, in the place of all listeners of the file; may be
+    /// repeated. Default: this machine only
+    #[arg(short, long, value_name = "ADDR[:PORT]", env = "MQTT_BIND", value_delimiter = ',')]
     bind: Vec<Bind>,
-    /// Port of each address that names none
-    #[arg(short, long, default_value_t = mqtt_broker::DEFAULT_PORT)]
-    port: u16,
+    /// Port of each address that names none [default: 1883]
+    #[arg(short, long)]
+    port: Option<u16>,
+    /// Let in clients that show no name and no password
+    #[arg(long)]
+    anonymous: bool,
+    /// Users and their passwords, made with `mqtt passwd` or mosquitto_passwd
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Who may read and write what
+    #[arg(long, value_name = "FILE")]
+    acl_file: Option<PathBuf>,
+    /// Keep sessions and messages in this directory; `none`: in memory only. Default: where this
+    /// platform keeps a user's data, named at the start
+    #[arg(long, value_name = "DIR", env = "MQTT_DATA")]
+    data: Option<Data>,
+    /// What an acknowledgement means: `synced` is on the disk, `written` survives the end of the
+    /// program, `off` is in memory [default: synced]
+    #[arg(long, value_name = "LEVEL", env = "MQTT_DURABILITY", value_parser = durability)]
+    durability: Option<DurabilityLevel>,
+    /// Read everything that a start would, say what is wrong, and open no socket
+    #[arg(long)]
+    check: bool,
+    /// Write a configuration file with every setting, its default and a word about it
+    #[arg(long, conflicts_with_all = ["config", "mosquitto_conf", "check"])]
+    print_config: bool,
     /// Write a trace of everything that happens to this file, for `mqtt replay`. It holds what clients
     /// send, but no passwords
     #[arg(long, value_name = "FILE")]
@@ -34,38 +61,131 @@ pub(crate) struct Options {
     quiet: bool,
 }
 
-pub(crate) fn run(options: Options) -> ExitCode {
-    let level = match (options.verbose, options.quiet) {
-        (true, _) => LevelFilter::DEBUG,
-        (_, true) => LevelFilter::WARN,
-        _ => LevelFilter::INFO,
+/// Where settings come from.
+#[derive(Args, Debug)]
+pub(crate) struct Files {
+    /// Settings, as --print-config writes them
+    #[arg(short, long, value_name = "FILE", env = "MQTT_CONFIG")]
+    config: Option<PathBuf>,
+    /// Settings in a mosquitto.conf
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    mosquitto_conf: Option<PathBuf>,
+    /// Set something that counts more than the file; may be repeated. So do variables of the
+    /// environment: MQTT_SECTION__KEY
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", conflicts_with = "mosquitto_conf")]
+    set: Vec<String>,
+}
+
+impl Files {
+    pub(crate) fn source(&self) -> Result<Source, FileError> {
+        let mut source = Source::default();
+        source.file = match (&self.config, &self.mosquitto_conf) {
+            (_, Some(file)) => Some(SourceFile::Mosquitto(file.clone())),
+            (Some(file), None) => Some(SourceFile::Config(file.clone())),
+            (None, None) => None,
+        };
+        if self.mosquitto_conf.is_none() {
+            // What is no text is none of ours.
+            let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            };
+            source.overrides.environment(std::env::vars_os().filter_map(text));
+        }
+        self.set.iter().try_for_each(|text| source.overrides.set(text))?;
+        Ok(source)
+    }
+}
+
+impl Options {
+    fn source(&self) -> Result<Source, FileError> {
+        let mut source = self.files.source()?;
+        source.bind.clone_from(&self.bind);
+        source.port = self.port;
+        source.anonymous = self.anonymous;
+        source.password_file.clone_from(&self.password_file);
+        source.acl_file.clone_from(&self.acl_file);
+        source.data.clone_from(&self.data);
+        source.default_data = Some(Data::of_platform());
+        source.durability = self.durability;
+        source.trace = self.trace.as_ref().map(|path| {
+            let mut trace = TraceOptions::new(path);
+            trace.max_bytes = self.trace_limit.saturating_mul(1 << 20);
+            trace.payloads = !self.trace_without_payloads;
+            trace
+        });
+        Ok(source)
+    }
+
+    const fn level(&self, settings: &Settings) -> LevelFilter {
+        match (self.verbose, self.quiet, settings.log_level()) {
+            (true, ..) => LevelFilter::DEBUG,
+            (_, true, _) => LevelFilter::WARN,
+            (.., LogLevel::Off) => LevelFilter::OFF,
+            (.., LogLevel::Error) => LevelFilter::ERROR,
+            (.., LogLevel::Warn) => LevelFilter::WARN,
+            (.., LogLevel::Info) => LevelFilter::INFO,
+            (.., LogLevel::Debug) => LevelFilter::DEBUG,
+        }
+    }
+}
+
+fn durability(text: &str) -> Result<DurabilityLevel, &'static str> {
+    match text {
+        "synced" => Ok(DurabilityLevel::Synced),
+        "written" => Ok(DurabilityLevel::Written),
+        "off" => Ok(DurabilityLevel::Off),
+        _ => Err("it is synced, written or off"),
+    }
+}
+
+pub(crate) fn run(options: &Options) -> ExitCode {
+    if options.print_config {
+        return match io::stdout().write_all(EXAMPLE.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => failed(&e),
+        };
+    }
+    let read = options.source().and_then(|source| source.read().map(|settings| (source, settings)));
+    let (source, settings) = match read {
+        Ok(read) => read,
+        Err(e) => return failed(&e),
     };
+    if options.check {
+        return check(&settings);
+    }
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .with_max_level(level)
+        .with_max_level(options.level(&settings))
         .init();
-    let mut settings = Settings::default();
-    settings.bind = options.bind;
-    settings.port = options.port;
-    settings.trace = options.trace.map(|path| {
-        let mut trace = TraceOptions::new(path);
-        trace.max_bytes = options.trace_limit.saturating_mul(1 << 20);
-        trace.payloads = !options.trace_without_payloads;
-        trace
-    });
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(&e),
     };
-    match runtime.block_on(mqtt_broker::run(settings)) {
+    match runtime.block_on(mqtt_broker::run(&source, settings)) {
         Ok(stopped) => ExitCode::from(stopped.exit_code()),
         Err(e) => failed(&e),
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> ExitCode {
+/// Says what a start would do.
+fn check(settings: &Settings) -> ExitCode {
+    let mut out = String::new();
+    for remark in settings.remarks() {
+        out += &format!("Note: {remark}\n");
+    }
+    for line in settings.summary() {
+        out += &format!("{line}\n");
+    }
+    out += "The settings are fine.\n";
+    match io::stdout().write_all(out.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => failed(&e),
+    }
+}
+
+pub(crate) fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("Error: {error}");
     ExitCode::FAILURE
 }

@@ -4,9 +4,11 @@ use crate::properties::Properties;
 use crate::stop::Stop;
 use clap::{Args, ValueEnum};
 use mqtt_proto::{QoS, Version};
-use mqtt_session::Message;
 use mqtt_session::client::{CleanStart, DisconnectOptions, Will};
+use mqtt_session::{Durability, Message};
+use mqtt_store::{FjallOptions, FjallStore};
 use mqtt_tokio::client::{Client, Error, Options, State};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Options of every client.
@@ -39,6 +41,10 @@ pub(crate) struct Connection {
     /// Keep the session after disconnecting (needs --id)
     #[arg(short = 'c', long = "disable-clean-session", requires = "id")]
     keep_session: bool,
+    /// Keep this side of the session in a directory: what is published above QoS 0 is sent by the next
+    /// run if this one cannot, and QoS 2 comes exactly once (needs --disable-clean-session)
+    #[arg(long, value_name = "DIR", requires = "keep_session")]
+    session_dir: Option<PathBuf>,
     /// Seconds that the session outlives the connection; -1 for ever (5.0)
     #[arg(short = 'x', long, value_name = "SECS", value_parser = expiry, allow_hyphen_values = true)]
     session_expiry_interval: Option<u32>,
@@ -213,8 +219,21 @@ impl Connection {
         if self.debug {
             eprintln!("Connecting to {} with MQTT {version}", self.url.as_deref().unwrap_or(&self.host));
         }
-        let client = options.connect().await.map_err(|e| fail(&e))?;
-        if self.debug {
+        let client = match &self.session_dir {
+            None => options.connect().await.map_err(|e| fail(&e))?,
+            // What is published is stored, whether or not the server can be reached now.
+            Some(directory) => {
+                let opened = FjallStore::open(directory, FjallOptions::default());
+                let opened = opened.map_err(|e| Stop::new(e.to_string()))?;
+                if let Some(salvage) = opened.salvaged
+                    && !self.quiet
+                {
+                    eprintln!("Warning: {salvage}");
+                }
+                options.session_store(Durability::Synced, opened.store).start().map_err(|e| fail(&e))?
+            }
+        };
+        if self.debug && self.session_dir.is_none() {
             eprintln!("Connected");
         }
         Ok(Session { client, version, quiet: self.quiet, disconnect })

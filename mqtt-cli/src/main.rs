@@ -1,8 +1,10 @@
 //! One program for MQTT.
 
+mod acl;
 mod broker;
 mod connect;
 mod format;
+mod passwd;
 mod properties;
 mod publish;
 mod replay;
@@ -25,6 +27,10 @@ struct Cli {
 enum Command {
     /// Run a broker
     Broker(broker::Options),
+    /// Make and edit password files, with the options of mosquitto_passwd
+    Passwd(passwd::Options),
+    /// Explain who may do what
+    Acl(acl::Options),
     /// Run the trace of a broker again, and show the packets
     Replay(replay::Options),
     /// Publish messages, with the options of mosquitto_pub
@@ -48,7 +54,9 @@ fn main() -> ExitCode {
     };
     let own = matches.subcommand().map(|(_, own)| own.clone()).unwrap_or_default();
     match cli.command {
-        Command::Broker(options) => broker::run(options),
+        Command::Broker(options) => broker::run(&options),
+        Command::Passwd(options) => passwd::run(&options),
+        Command::Acl(options) => acl::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),

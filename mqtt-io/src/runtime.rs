@@ -39,6 +39,15 @@ pub trait Runtime: Clone + Debug + Send + Sync + 'static {
 
     /// Starts a task that runs by itself.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
+
+    /// Runs what takes its time where blocking is allowed. By default that is a thread of its own;
+    /// whoever calls this limits how many there are at once.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    fn spawn_blocking(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        std::thread::Builder::new().name("mqtt-blocking".to_owned()).spawn(job).map(|_| ())
+    }
 }
 
 /// A runtime on which `C` opens connections.

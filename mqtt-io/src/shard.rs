@@ -311,6 +311,7 @@ impl<W: Wire> Shard<W> {
             self.obey(now);
         }
         self.save();
+        self.broker.settled();
     }
 
     /// Has the storage thread write what it was handed.

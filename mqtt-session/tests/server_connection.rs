@@ -250,6 +250,19 @@ fn what_waits_for_the_socket_is_bounded() {
     server.send(START, &publish).unwrap();
 }
 
+#[test]
+fn who_asks_and_does_not_read_is_cut_off() {
+    let mut server = plain();
+    let pings = encode(&PacketRef::Pingreq, Version::V5).repeat(10_000);
+    while server.phase() == Phase::Live {
+        server.handle_read(START, &pings);
+        packets(&mut server);
+    }
+    assert!(server.outbox().len() <= ServerConfig::default().max_outbox_bytes);
+    let closed = Output::Closed(Closed::Violation(ReasonCode::QuotaExceeded));
+    assert!(outputs(&mut server).contains(&closed));
+}
+
 /// [MQTT-3.1.2-22]
 #[test]
 fn a_silent_client_is_given_up_after_one_and_a_half_keep_alives() {

@@ -29,10 +29,12 @@
 use crate::Tokio;
 use crate::runtime::TokioTimer;
 use crate::stream::Compat;
+#[cfg(feature = "access")]
+pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
-    Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Ended, Event, Events, Grant,
-    Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, RefusedFilter31, ServeError, Stats,
-    SubscribeFailed, TraceOptions,
+    Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended, Event, Events,
+    Grant, Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, RefusedFilter31, ServeError,
+    Stats, SubscribeFailed, TraceOptions,
 };
 use mqtt_io::broker::{Life, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, Tcp, Wrap};
@@ -50,6 +52,10 @@ use tokio::task::{JoinHandle, spawn_local};
 /// A running broker. Cloning gives another handle of the same one; when the last is dropped, it is
 /// shut down, without anybody waiting for the end.
 pub type BrokerHandle = mqtt_io::broker::BrokerHandle<Tokio>;
+
+/// Decides by an [`Access`](mqtt_io::broker::Access): passwords, tokens, web services.
+#[cfg(feature = "access")]
+pub type Gate = mqtt_io::broker::Gate<Tokio>;
 
 /// Starts brokers.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 use mqtt_io::runtime::{Runtime, Timer};
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -29,6 +30,14 @@ impl Runtime for Tokio {
             Some(handle) => handle.spawn(task),
             None => tokio::spawn(task),
         };
+    }
+
+    fn spawn_blocking(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        match &self.0 {
+            Some(handle) => handle.spawn_blocking(job),
+            None => tokio::task::spawn_blocking(job),
+        };
+        Ok(())
     }
 }
 

@@ -17,6 +17,9 @@ import unittest
 
 import wire
 
+# Nothing is kept unless a test says where.
+os.environ.setdefault("MQTT_DATA", "none")
+
 MQTT = os.environ.get("MQTT_BIN", "mqtt")
 EXAMPLE = os.environ.get("BROKER_EXAMPLE")
 EXAMPLES = os.environ.get("EXAMPLES", "target/debug/examples")

@@ -7,6 +7,7 @@ use super::run::{Life, Start};
 use crate::ShardError;
 use crate::runtime::Runtime;
 use crate::trace::TraceOptions;
+use mqtt_session::acl::Acl;
 use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError};
 use mqtt_session::{Durability, Seed};
 use mqtt_store::{Store, StoreError};
@@ -28,11 +29,17 @@ pub struct Listener {
     /// The address; port 0 lets the system choose, and
     /// [`BrokerHandle::local_addrs`] tells what it chose.
     pub address: SocketAddr,
+    /// The number by which questions name it ([`Ask::listener`](super::Ask::listener)). Several
+    /// addresses may have the same. Default 0.
+    pub number: u16,
+    /// Connections that it has open at most; further ones are closed as they come. Default none: only
+    /// [`BrokerConfig::max_connections`] counts.
+    pub max_connections: Option<u32>,
 }
 
 impl From<SocketAddr> for Listener {
     fn from(address: SocketAddr) -> Self {
-        Self { address }
+        Self { address, number: 0, max_connections: None }
     }
 }
 
@@ -44,6 +51,9 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// Where to listen. There may be none: see [`BrokerHandle::serve_stream`].
     pub listeners: Vec<Listener>,
+    /// The tables of rights that are in force from the first connection on; see
+    /// [`BrokerHandle::set_acls`]. Default none: everybody may do everything.
+    pub acls: Vec<Arc<Acl>>,
     /// Who decides; needed if [`BrokerConfig::ask`] asks anything.
     pub authorizer: Option<Arc<dyn Authorizer>>,
     /// Where sessions and messages are kept; needed if [`BrokerConfig::durability`] promises anything.
@@ -65,6 +75,7 @@ impl Default for Config {
         Self {
             broker: BrokerConfig::default(),
             listeners: Vec::new(),
+            acls: Vec::new(),
             authorizer: None,
             store: None,
             trace: None,
@@ -79,7 +90,9 @@ impl Config {
     /// Default settings, listening on these addresses.
     #[must_use]
     pub fn listening_on(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self { listeners: addresses.into_iter().map(Listener::from).collect(), ..Self::default() }
+        let listeners = (0..).zip(addresses);
+        let listeners = listeners.map(|(number, address)| Listener { number, ..Listener::from(address) });
+        Self { listeners: listeners.collect(), ..Self::default() }
     }
 
     /// The same settings, with somebody who decides. What is asked is set in
@@ -209,9 +222,10 @@ pub async fn bind<R: Runtime>(
     }
     let mut listeners = Vec::with_capacity(config.listeners.len());
     let mut addresses = Vec::with_capacity(config.listeners.len());
-    for Listener { address } in config.listeners {
+    for settings in config.listeners {
+        let address = settings.address;
         let (listener, local) = listen(address).map_err(|source| BindError::Listen { address, source })?;
-        listeners.push(listener);
+        listeners.push((listener, settings));
         addresses.push(local);
     }
     let (answers, answered) = mpsc::unbounded_channel();
@@ -225,6 +239,7 @@ pub async fn bind<R: Runtime>(
     let (ready, started) = oneshot::channel();
     let start = Start {
         broker: config.broker,
+        acls: config.acls,
         listeners,
         read_buffer: config.read_buffer,
         office,

@@ -4,6 +4,7 @@ use super::run::Mail;
 use crate::runtime::{Runtime, Wrap};
 use crate::{Command, Reply, Taken};
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
+use mqtt_session::acl::Acl;
 use mqtt_session::broker::{Event, LocalId, Peer, Stats};
 use mqtt_session::{Message, PublishError};
 use mqtt_store::{StorageHandle, StorageStats};
@@ -140,6 +141,28 @@ impl<R: Runtime> BrokerHandle<R> {
     pub async fn disconnect(&self, client_id: impl Into<String>, reason: ReasonCode) -> Result<bool, Ended> {
         let client_id = client_id.into();
         self.ask(|reply| Command::Disconnect(client_id, reason, reply)).await
+    }
+
+    /// Puts these tables of rights in place of those that there are: see
+    /// [`Broker::set_acls`](mqtt_session::Broker::set_acls). When this returns, they are in force.
+    ///
+    /// # Errors
+    /// If the broker has ended.
+    pub async fn set_acls(&self, acls: Vec<Arc<Acl>>) -> Result<(), Ended> {
+        self.ask(|reply| Command::SetAcls(acls, reply)).await
+    }
+
+    /// Closes the connections of all clients with one of these user names (`None`: without one), which
+    /// 5.0 tells the reason, and tells how many that were.
+    ///
+    /// # Errors
+    /// If the broker has ended.
+    pub async fn disconnect_users(
+        &self,
+        users: Vec<Option<String>>,
+        reason: ReasonCode,
+    ) -> Result<usize, Ended> {
+        self.ask(|reply| Command::DisconnectUsers(users, reason, reply)).await
     }
 
     /// The broker's figures.

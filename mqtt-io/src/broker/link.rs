@@ -1,6 +1,7 @@
 //! Native links: TCP sockets, read when they are readable and written without waiting.
 
 use super::foreign::Pipe;
+use super::listen::Place;
 use super::node::Node;
 use crate::runtime::{LocalRuntime, LocalTask, Tcp, until};
 use crate::{Reading, Stack, Wire};
@@ -22,6 +23,8 @@ pub(super) enum Socket<L: LocalRuntime> {
         reader: L::Task,
         /// Waits until the socket takes bytes again.
         writer: Option<L::Task>,
+        /// Counts the connection as long as the socket is open.
+        place: Place,
     },
     Foreign(Rc<Pipe>),
 }
@@ -37,12 +40,12 @@ impl<L: LocalRuntime> Wire for Socket<L> {
 }
 
 /// Takes a connection into the shard.
-pub(super) fn open<L: LocalRuntime>(node: &Rc<Node<L>>, tcp: L::Tcp, peer: Peer) {
+pub(super) fn open<L: LocalRuntime>(node: &Rc<Node<L>>, tcp: L::Tcp, peer: Peer, place: Place) {
     let tcp = Rc::new(tcp);
     node.turn(|shard, now| {
         shard.accept(now, peer, Stack::plain(), |conn| {
             let reader = Reader { tcp: Rc::clone(&tcp), node: Rc::clone(node), conn, paused: false };
-            Socket::Tcp { reader: node.spawn(reader), writer: None, tcp }
+            Socket::Tcp { reader: node.spawn(reader), writer: None, tcp, place }
         })
     });
 }
@@ -99,20 +102,20 @@ impl<L: LocalRuntime> Future for Reader<L> {
 pub(super) fn close<L: LocalRuntime>(node: &Rc<Node<L>>, socket: Socket<L>, linger: bool) {
     match socket {
         Socket::Foreign(pipe) => pipe.close(linger),
-        Socket::Tcp { tcp, reader, writer } => {
+        Socket::Tcp { tcp, reader, writer, place } => {
             // With the tasks go their shares of the socket.
             drop((reader, writer));
             if linger {
                 tcp.shutdown_write();
                 node.linger();
-                node.spawn(see_off(Rc::clone(node), tcp)).detach();
+                node.spawn(see_off(Rc::clone(node), tcp, place)).detach();
             }
         }
     }
 }
 
 /// Throws away what comes until the peer's end, for a limited time.
-async fn see_off<L: LocalRuntime>(node: Rc<Node<L>>, tcp: Rc<L::Tcp>) {
+async fn see_off<L: LocalRuntime>(node: Rc<Node<L>>, tcp: Rc<L::Tcp>, place: Place) {
     let end = poll_fn(|cx| match ready!(tcp.poll_read(cx, &mut node.buffer.borrow_mut())) {
         Ok(0) | Err(_) => Poll::Ready(()),
         Ok(_) => {
@@ -123,7 +126,7 @@ async fn see_off<L: LocalRuntime>(node: Rc<Node<L>>, tcp: Rc<L::Tcp>) {
     });
     // A peer that does not close its side is cut.
     let _ = until::<L::Timer, _>(Instant::now() + LINGER, end).await;
-    drop(tcp);
+    drop((tcp, place));
     node.lingered();
 }
 

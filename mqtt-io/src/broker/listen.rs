@@ -1,9 +1,11 @@
 //! Accepting connections.
 
+use super::bind::Listener;
 use super::link;
 use super::node::Node;
 use crate::runtime::{LocalRuntime, sleep};
 use mqtt_session::broker::Peer;
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,18 +18,49 @@ const REST: Duration = Duration::from_millis(100);
 /// How often such a rest is told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// A place among the connections of a listener; free again when it is dropped.
+pub(super) struct Place(Rc<Cell<u32>>);
+
+impl Place {
+    fn take(taken: &Rc<Cell<u32>>, most: Option<u32>) -> Option<Self> {
+        if most.is_some_and(|most| taken.get() >= most) {
+            return None;
+        }
+        taken.set(taken.get() + 1);
+        Some(Self(Rc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// Accepts for ever [MQTT-4.2-1].
-pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, listener: L::Listener, number: u16) {
+pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, listener: L::Listener, settings: Listener) {
     let port = L::port(&listener);
+    let Listener { number, max_connections, .. } = settings;
+    let open = Rc::new(Cell::new(0));
+    let mut full: Option<Instant> = None;
     let mut told: Option<Instant> = None;
     let mut accepted = 0;
     loop {
         match L::accept(&listener).await {
             Ok((stream, address)) => {
                 tracing::debug!("New connection from {address} on port {port}.");
-                let peer = Peer { address: Some(address), listener: number, ..Peer::default() };
-                link::open(&node, stream, peer);
                 accepted += 1;
+                if let Some(place) = Place::take(&open, max_connections) {
+                    let peer = Peer { address: Some(address), listener: number, ..Peer::default() };
+                    link::open(&node, stream, peer, place);
+                } else if full.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                    full = Some(Instant::now());
+                    tracing::warn!(
+                        "Connection from {address} closed: port {port} has its maximum of {} connections. \
+                         This is told once a minute.",
+                        open.get()
+                    );
+                }
                 if accepted >= ACCEPTS_PER_TURN {
                     accepted = 0;
                     L::yield_now().await;

@@ -1,7 +1,7 @@
 //! Events as lines that people and scripts know from Mosquitto.
 
 use mqtt_proto::{ReasonCode, Version};
-use mqtt_session::broker::Event;
+use mqtt_session::broker::{Denied, Event};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use tracing::{debug, error, info, warn};
@@ -71,6 +71,14 @@ pub(super) fn event(event: &Event, address: Option<SocketAddr>) {
         }
         Event::Unsubscribed { client_id, filter } => {
             debug!("{} unsubscribed {}", Printable(client_id), Printable(filter));
+        }
+        Event::Denied { client_id, what, topic, .. } => {
+            let (id, topic) = (Printable(client_id), Printable(topic));
+            match what {
+                Denied::Publish => debug!("Denied PUBLISH from {id} ('{topic}')."),
+                Denied::Subscribe => debug!("Denied SUBSCRIBE from {id} ('{topic}')."),
+                Denied::Will => info!("Denied will of {id} ('{topic}')."),
+            }
         }
         Event::Dropped { client_id, reason, count } => {
             let id = Printable(client_id);

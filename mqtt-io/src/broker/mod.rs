@@ -10,6 +10,8 @@
 //! connections share one read buffer, and an idle connection owns none.
 #![deny(clippy::await_holding_refcell_ref)]
 
+#[cfg(feature = "access")]
+mod access;
 mod auth;
 mod bind;
 mod foreign;
@@ -22,11 +24,13 @@ mod run;
 mod store;
 
 pub use crate::trace::TraceOptions;
+#[cfg(feature = "access")]
+pub use access::{Gate, GateConfig};
 pub use auth::{Authorizer, Decision};
 pub use bind::{BindError, Config, Listener, OpenStore, bind};
 pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};
 pub use mqtt_session::broker::{
-    Answer, Ask, AskFor, BrokerConfig, Event, Grant, Overflow, Peer, Question, RefusedFilter31, Stats,
+    Answer, Ask, AskFor, BrokerConfig, Denied, Event, Grant, Overflow, Peer, Question, RefusedFilter31, Stats,
 };
 pub use mqtt_store::{StorageStats, Store, StoreError};
 pub use run::Life;

@@ -1,7 +1,7 @@
 //! The thread of a shard: its runtime, its tasks, its end.
 
 use super::auth::Office;
-use super::bind::{BindError, OpenStore};
+use super::bind::{BindError, Listener, OpenStore};
 use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
 use super::listen::accept;
@@ -10,6 +10,7 @@ use super::store::{self, Made};
 use crate::Command;
 use crate::runtime::{LocalRuntime, LocalTask};
 use crate::trace::TraceOptions;
+use mqtt_session::acl::Acl;
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
 use mqtt_store::StorageHandle;
 use std::io;
@@ -23,7 +24,8 @@ const COMMANDS_PER_TURN: usize = 64;
 /// What a thread starts with.
 pub(super) struct Start {
     pub(super) broker: BrokerConfig,
-    pub(super) listeners: Vec<std::net::TcpListener>,
+    pub(super) acls: Vec<Arc<Acl>>,
+    pub(super) listeners: Vec<(std::net::TcpListener, Listener)>,
     pub(super) read_buffer: usize,
     pub(super) office: Option<Office>,
     pub(super) store: Option<OpenStore>,
@@ -74,6 +76,7 @@ impl std::fmt::Debug for Life {
 async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeError> {
     let Start {
         broker,
+        acls,
         listeners,
         read_buffer,
         office,
@@ -86,8 +89,10 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
         ready,
     } = start;
     let made = store::make(broker, store, trace, reports).and_then(|made| {
-        let listeners = listeners.into_iter().map(L::listener).collect::<Result<Vec<_>, _>>()?;
-        Ok((made, listeners))
+        let listeners = listeners
+            .into_iter()
+            .map(|(listener, settings)| L::listener(listener).map(|listener| (listener, settings)));
+        Ok((made, listeners.collect::<Result<Vec<_>, _>>()?))
     });
     let (Made { shard, clock, storage }, listeners) = match made {
         Ok(made) => made,
@@ -99,8 +104,11 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     let node = Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events));
     node.spawn(flusher(Rc::clone(&node))).detach();
     node.spawn(timer(Rc::clone(&node))).detach();
-    let accepting = listeners.into_iter().zip(0..);
-    let accepting = accepting.map(|(l, number)| node.spawn(accept(Rc::clone(&node), l, number)));
+    // Before anybody is let in, and before a will of old is published.
+    node.turn(|shard, now| shard.command(now, Command::SetAcls(acls, Box::new(|()| {}))));
+    let accepting = listeners.into_iter();
+    let accepting =
+        accepting.map(|(listener, settings)| node.spawn(accept(Rc::clone(&node), listener, settings)));
     node.spawn(receive(Rc::clone(&node), mail, accepting.collect())).detach();
     node.spawn(answer(Rc::clone(&node), answered)).detach();
     // What a restored machine has to do at once.

@@ -23,6 +23,8 @@ pub(super) trait Trace {
     fn note(&mut self, value: &dyn Debug);
     /// A socket took these.
     fn sent(&mut self, conn: ConnectionId, bytes: &[u8]);
+    /// All that came of what happened was taken.
+    fn settled(&mut self) {}
 }
 
 /// It gives no access to the broker itself: what is done to it has to be recorded.
@@ -170,6 +172,14 @@ impl Machine {
             trace.output(&output);
         }
         Some(output)
+    }
+
+    /// A turn is over, and every output was taken.
+    #[inline]
+    pub(crate) fn settled(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.settled();
+        }
     }
 
     #[inline]

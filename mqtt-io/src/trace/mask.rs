@@ -21,6 +21,9 @@ pub(super) struct Mask {
     blank: bool,
 }
 
+/// A head of more than this is given back.
+const KEEP: usize = 256;
+
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 
@@ -62,6 +65,7 @@ impl Mask {
                     self.left = left;
                     self.blank = payload && self.payloads;
                     self.head.clear();
+                    self.head.shrink_to(KEEP);
                 }
             }
         }

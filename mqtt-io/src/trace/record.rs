@@ -12,13 +12,9 @@ use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// A trace is on its way to the disk after this time.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// Where and how a broker writes a trace of itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceOptions {
     /// The file. One that is there is renamed first, to the same name with `.old` behind it, so that
@@ -59,7 +55,6 @@ pub struct Recorder {
     pending: Vec<u8>,
     digest: Digest,
     at: Timestamp,
-    flushed_at: Timestamp,
     written: u64,
     max_bytes: u64,
     /// Nothing is written any more.
@@ -85,7 +80,6 @@ impl Recorder {
             pending: Vec::new(),
             digest: Digest::new(!options.payloads),
             at: now,
-            flushed_at: now,
             written: 0,
             max_bytes: options.max_bytes,
             ended: false,
@@ -106,7 +100,6 @@ impl Recorder {
     pub fn restored(&mut self, now: Timestamp, unix_ms: u64) {
         self.entry(&Entry::Restored(unix_ms));
         self.at = now;
-        self.flushed_at = now;
     }
 
     /// Writes the record before, and keeps this one until its outputs are known.
@@ -170,10 +163,6 @@ impl Trace for Recorder {
         if let Some(conn) = closed {
             self.digest.closed(conn);
         }
-        if now.since(self.flushed_at) >= FLUSH_EVERY {
-            self.flushed_at = now;
-            self.attempt(|recorder| recorder.file.flush());
-        }
     }
 
     fn read(&mut self, now: Timestamp, conn: ConnectionId, bytes: &[u8]) {
@@ -191,6 +180,12 @@ impl Trace for Recorder {
 
     fn sent(&mut self, conn: ConnectionId, bytes: &[u8]) {
         self.digest.sent(conn, bytes);
+    }
+
+    /// What happened in this turn is the system's now: a broker that is killed has left it.
+    fn settled(&mut self) {
+        self.finish();
+        self.attempt(|recorder| recorder.file.flush());
     }
 }
 

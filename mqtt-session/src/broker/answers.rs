@@ -20,6 +20,14 @@ pub(super) enum Asked {
     Will(DueWill),
 }
 
+/// Who asks.
+struct Asking {
+    conn: Option<ConnectionId>,
+    listener: u16,
+    client_id: String,
+    user_name: Option<String>,
+}
+
 impl Broker {
     /// Asks about a packet of a connection that has no session yet.
     pub(super) fn ask(
@@ -30,7 +38,9 @@ impl Broker {
         question: Question,
     ) -> QuestionId {
         let conn = self.id_of(index);
-        self.put_question(Asked::Packet(conn), Some(conn), client_id, user_name, question)
+        let listener = self.connections.get(index).map_or(0, |c| c.listener);
+        let who = Asking { conn: Some(conn), listener, client_id, user_name };
+        self.put_question(Asked::Packet(conn), who, question)
     }
 
     /// Asks about a packet of a session.
@@ -50,22 +60,17 @@ impl Broker {
         let Some(held) = self.messages.get(will.message) else { return };
         let question = Question::Will { topic: held.topic_str().into(), qos: held.qos, retain: held.retain };
         let (client_id, user_name) = self.names_of(key);
-        self.put_question(Asked::Will(will), None, client_id, user_name, question);
+        let listener = self.sessions.get(key as usize).map_or(0, |session| session.listener);
+        let who = Asking { conn: None, listener, client_id, user_name };
+        self.put_question(Asked::Will(will), who, question);
     }
 
-    fn put_question(
-        &mut self,
-        asked: Asked,
-        conn: Option<ConnectionId>,
-        client_id: String,
-        user_name: Option<String>,
-        question: Question,
-    ) -> QuestionId {
+    fn put_question(&mut self, asked: Asked, who: Asking, question: Question) -> QuestionId {
+        let Asking { conn, listener, client_id, user_name } = who;
         self.next_question += 1;
         let id = QuestionId(self.next_question);
         self.questions.insert(id.0, asked);
         self.question_deadlines.push_back((self.now + self.config.answer_timeout, id.0));
-        let listener = conn.and_then(|conn| self.connections.get(conn.index)).map_or(0, |c| c.listener);
         let ask = Ask { id, conn, listener, client_id, user_name, question };
         self.outputs.push_back(Output::Ask(Box::new(ask)));
         id

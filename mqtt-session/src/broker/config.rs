@@ -191,7 +191,11 @@ impl ConfigError {
 }
 
 impl BrokerConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// Whether these settings can be, as [`Broker::new`](super::Broker::new) will find.
+    ///
+    /// # Errors
+    /// Names the setting that cannot be.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let rules = [
             (self.shard.0 == 0, "shard", "must be 0: brokers of several shards are not supported"),
             (self.receive_maximum != 0, "receive_maximum", "must not be 0 [MQTT-4.9.0-1]"),

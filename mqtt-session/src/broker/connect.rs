@@ -156,12 +156,15 @@ impl Broker {
         };
         // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let session_present = existing.is_some();
+        let listener = self.connections.get(index).map_or(0, |c| c.listener);
         let asked = self.asked_expiry(packet);
         let expiry = asked.min(self.config.max_session_expiry).min(grant.session_expiry.unwrap_or(u32::MAX));
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.link = Some(index);
             session.user_name = user_name.map(Into::into);
+            session.recheck |= session.acl != grant.acl;
             session.acl = grant.acl;
+            session.listener = listener;
             session.expiry_secs = expiry;
             session.expires = Timestamp::MAX;
             session.ledger.rewind();

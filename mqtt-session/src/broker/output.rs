@@ -115,7 +115,7 @@ pub struct Ask {
     pub id: QuestionId,
     /// About which connection; `None` for a will that fires.
     pub conn: Option<ConnectionId>,
-    /// Number of the listener that the connection came by; 0 for a will.
+    /// Number of the listener that the client's connection came by.
     pub listener: u16,
     /// Who asks: the client identifier (empty if it is to be assigned).
     pub client_id: String,

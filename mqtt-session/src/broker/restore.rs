@@ -198,6 +198,8 @@ impl Restore {
         session.acl = stored.acl;
         session.expiry_secs = stored.expiry_secs;
         session.stored = true;
+        // Which rights it has is known when it is back.
+        session.recheck = true;
         let key = SessionKey::try_from(broker.sessions.insert(session)).unwrap_or(SessionKey::MAX);
         self.owners.insert(id.0, Owner::Session(key));
         self.since.push((key, stored.disconnected_at.map(Timestamp::from_micros)));

@@ -76,6 +76,8 @@ pub(super) struct Session {
     pub(super) user_name: Option<Box<str>>,
     /// Number of the table that says what it may do.
     pub(super) acl: u16,
+    /// The listener that its latest connection came by.
+    pub(super) listener: u16,
     /// The tables changed since it began: what waits was perhaps queued by a right that is gone.
     pub(super) recheck: bool,
     pub(super) id: SessionId,
@@ -114,6 +116,7 @@ impl Session {
             client_id: client_id.into(),
             user_name: None,
             acl: 0,
+            listener: 0,
             recheck: false,
             id,
             stored: false,

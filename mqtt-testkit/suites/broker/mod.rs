@@ -1,6 +1,8 @@
 //! The broker on real sockets, with peers that speak raw packets. Everything is on 127.0.0.1 and
 //! port 0; whoever has to wait, waits for a packet.
 
+#[cfg(feature = "access")]
+mod access;
 pub(crate) mod auth;
 mod handle;
 pub(crate) mod links;

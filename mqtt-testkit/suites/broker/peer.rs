@@ -66,7 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub(crate) async fn send(&mut self, packet: &PacketRef<'_>) {
         let mut bytes = Vec::new();
         packet.encode(self.version, &mut bytes).unwrap();
-        self.stream.write_all(&bytes).await.unwrap();
+        // Who has been cut off will read so.
+        let _ = self.stream.write_all(&bytes).await;
     }
 
     pub(crate) async fn publish(&mut self, topic: &str, payload: &[u8]) {
@@ -76,6 +77,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     /// The next packet in brief, or `EOF`.
     pub(crate) async fn recv(&mut self) -> String {
         within::<Runtime, _>(self.next()).await
+    }
+
+    /// The next packet in brief, or `None` if the connection has ended in whatever way.
+    #[cfg(feature = "access")]
+    pub(crate) async fn try_recv(&mut self) -> Option<String> {
+        let mut byte = [0];
+        match within::<Runtime, _>(self.stream.read(&mut byte)).await {
+            Ok(1) => self.inbox.extend_from_slice(&byte),
+            _ => return None,
+        }
+        Some(self.recv().await)
     }
 
     async fn next(&mut self) -> String {

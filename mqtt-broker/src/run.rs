@@ -1,0 +1,271 @@
+//! The life of the broker: start, reloads, end.
+
+use crate::config::changes;
+use crate::settings::{Settings, Source};
+use crate::signal::{Signals, Stopped, Wanted};
+use crate::storage::{Kept, open};
+use mqtt_access::{Access, FileError, PasswordFile, Policy};
+use mqtt_proto::ReasonCode;
+use mqtt_tokio::Tokio;
+use mqtt_tokio::broker::{AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Why the broker did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or a setting is wrong.
+    #[error(transparent)]
+    Settings(#[from] FileError),
+    /// Somebody listens there already.
+    #[error("address {0} is already in use: stop the other broker or choose --port")]
+    InUse(SocketAddr),
+    /// The system does not let us.
+    #[error("not allowed to listen on {0}: ports below 1024 need privileges; choose --port")]
+    NotAllowed(SocketAddr),
+    /// The address is not one of this machine.
+    #[error("address {0} is not one of this machine's: choose another --bind")]
+    NotOurs(SocketAddr),
+    /// Anything else that kept the broker from starting.
+    #[error(transparent)]
+    Start(BindError),
+    /// It ended by itself.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(io::Error),
+}
+
+impl From<BindError> for Error {
+    fn from(e: BindError) -> Self {
+        match e {
+            BindError::Listen { address, ref source } => match source.kind() {
+                io::ErrorKind::AddrInUse => Self::InUse(address),
+                io::ErrorKind::PermissionDenied => Self::NotAllowed(address),
+                io::ErrorKind::AddrNotAvailable => Self::NotOurs(address),
+                _ => Self::Start(e),
+            },
+            _ => Self::Start(e),
+        }
+    }
+}
+
+/// A broker with its settings.
+struct Running {
+    broker: BrokerHandle,
+    access: Arc<Access>,
+    settings: Settings,
+}
+
+/// Runs a broker until a signal ends it: the first takes leave of all clients, a second does not wait
+/// for them. SIGHUP reads the settings again from `source`, where `settings` came from.
+///
+/// # Errors
+/// If it does not start, or ends by itself. The text says what to do.
+///
+/// # Panics
+/// If called outside a Tokio runtime.
+pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> {
+    tracing::info!("mqtt version {} starting.", env!("CARGO_PKG_VERSION"));
+    // From here on a signal finds somebody to hear it.
+    let mut signals = Signals::new().map_err(Error::Signals)?;
+    let mut running = start(settings).await?;
+    tracing::info!("mqtt version {} running.", env!("CARGO_PKG_VERSION"));
+    let serving = running.broker.clone();
+    let mut serving = std::pin::pin!(serving.serve());
+    let first = loop {
+        tokio::select! {
+            ended = &mut serving => {
+                ended?;
+                return Ok(Stopped::InOrder);
+            }
+            wanted = signals.next() => match wanted {
+                Wanted::Reload => running.reload(source).await,
+                Wanted::Stop(signal) => break signal,
+            }
+        }
+    };
+    tracing::info!("{first}: taking leave of all clients. Once more to stop at once.");
+    tokio::select! {
+        ended = running.broker.shutdown() => {
+            ended?;
+            tracing::info!("mqtt version {} terminated.", env!("CARGO_PKG_VERSION"));
+            Ok(Stopped::InOrder)
+        }
+        second = signals.stop() => Ok(Stopped::AtOnce(second)),
+    }
+}
+
+async fn start(settings: Settings) -> Result<Running, Error> {
+    settings.remarks().for_each(|remark| tracing::warn!("{remark}"));
+    let decisions = &settings.decisions;
+    let throttle = settings.config.throttle();
+    let access =
+        Access::new(decisions.policies.clone(), throttle).reporting_to(|text| tracing::error!("{text}"));
+    let access = Arc::new(access);
+    let mut config =
+        Config::default().authorized_by(Gate::new(Tokio::default(), Arc::clone(&access), settings.gate()));
+    config.listeners.clone_from(&settings.listeners);
+    config.acls.clone_from(&decisions.acls);
+    config.broker.clone_from(&settings.broker);
+    let topics = asks_about_topics(&decisions.policies);
+    config.broker.ask = AskFor { connect: true, publish: topics, subscribe: topics, will: topics };
+    config.trace.clone_from(&settings.trace);
+    tracing::info!("{}", Kept::summary(settings.kept.as_ref()));
+    if let Some(Kept { directory, durability }) = settings.kept.clone() {
+        config = config.stored_in(durability, move || open(&directory));
+    }
+    let broker = Broker::bind(config).await?;
+    for address in broker.local_addrs() {
+        tracing::info!("Listening on {address}.");
+    }
+    if settings.local_only {
+        tracing::info!(
+            "No address was given, so only programs on this machine can connect. Let others in with \
+             --bind 0.0.0.0 and --password-file FILE (made with mqtt passwd), or with a configuration file: \
+             mqtt broker --print-config."
+        );
+    }
+    let open = settings.listeners.iter().any(|listener| {
+        let policy = decisions.policies.get(usize::from(listener.number));
+        !listener.address.ip().is_loopback()
+            && policy.is_some_and(|policy| policy.anonymous && !policy.knows_users())
+    });
+    if open && decisions.acls.is_empty() {
+        tracing::warn!("Clients need no password: whoever reaches these addresses can read and write.");
+    }
+    Ok(Running { broker, access, settings })
+}
+
+fn asks_about_topics(policies: &[Policy]) -> bool {
+    policies.iter().any(Policy::asks_about_topics)
+}
+
+impl Running {
+    /// Reads the settings again. If anything is wrong, all stays as it was.
+    async fn reload(&mut self, source: &Source) {
+        tracing::info!("Reloading config.");
+        let source = source.clone();
+        // Reading files may block.
+        let read = tokio::task::spawn_blocking(move || source.read()).await;
+        let new = match read {
+            Ok(Ok(new)) => new,
+            Ok(Err(e)) => {
+                tracing::error!("Not reloaded, everything stays as it was: {e}");
+                return;
+            }
+            Err(e) => {
+                tracing::error!("Not reloaded, everything stays as it was: {e}");
+                return;
+            }
+        };
+        new.remarks().for_each(|remark| tracing::warn!("{remark}"));
+        let changed = changes(&self.settings.config, &new.config);
+        for path in changed.iter().filter(|path| !takes_effect(path)) {
+            tracing::warn!("{path} has changed; it takes effect at the next start.");
+        }
+        if new.listeners.len() != self.settings.listeners.len()
+            || new.decisions.policies.len() != self.settings.decisions.policies.len()
+        {
+            tracing::error!(
+                "Not reloaded, everything stays as it was: listeners can be added and removed only at a start."
+            );
+            return;
+        }
+        let (old, now) = (&self.settings.decisions, &new.decisions);
+        if asks_about_topics(&now.policies) && !asks_about_topics(&old.policies) {
+            tracing::error!(
+                "Not reloaded, everything stays as it was: acl_url can be set for the first time only at a start."
+            );
+            return;
+        }
+        self.access.replace(now.policies.clone(), new.config.throttle());
+        let gone = gone(&old.policies, &now.policies);
+        if self.broker.set_acls(now.acls.clone()).await.is_err() {
+            return;
+        }
+        if !gone.is_empty() {
+            let users = gone.into_iter().collect();
+            if let Ok(closed @ 1..) = self.broker.disconnect_users(users, ReasonCode::NotAuthorized).await {
+                tracing::info!(
+                    "Connections of users that are gone or have another password: {closed} closed."
+                );
+            }
+        }
+        self.settings = new;
+        tracing::info!("Config reloaded.");
+    }
+}
+
+/// Whether a setting takes effect when it is read again.
+fn takes_effect(path: &str) -> bool {
+    let listener = path.strip_prefix("listener.").and_then(|rest| rest.split_once('.'));
+    path.starts_with("security")
+        || path.starts_with("throttle")
+        || listener.is_some_and(|(_, rest)| rest.starts_with("security"))
+}
+
+/// The users who are gone from a password file, or have another password there, and `None` if who
+/// shows nothing is not let in any more.
+fn gone(old: &[Policy], new: &[Policy]) -> BTreeSet<Option<String>> {
+    let mut gone = BTreeSet::new();
+    let nobody = PasswordFile::default();
+    for (old, new) in old.iter().zip(new) {
+        if let Some(passwords) = &old.passwords {
+            let now = new.passwords.as_deref().unwrap_or(&nobody);
+            gone.extend(passwords.gone_in(now).map(|user| Some(user.to_owned())));
+        }
+        if old.anonymous && !new.anonymous {
+            gone.insert(None);
+        }
+    }
+    gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(address: &str) -> Source {
+        Source { bind: vec![address.parse().unwrap()], anonymous: true, ..Source::default() }
+    }
+
+    async fn fails(source: Source) -> String {
+        let settings = source.read().unwrap();
+        run(&source, settings).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_told_with_the_remedy() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let text = fails(on(&address.to_string())).await;
+        assert_eq!(
+            text,
+            format!("address {address} is already in use: stop the other broker or choose --port")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_foreign_address_is_told() {
+        // An address for documentation, which no machine has [RFC 5737].
+        let text = fails(on("192.0.2.1:0")).await;
+        assert_eq!(text, "address 192.0.2.1:0 is not one of this machine's: choose another --bind");
+    }
+
+    #[test]
+    fn what_can_change_while_it_runs_is_known() {
+        for path in
+            ["security.acl_file", "security.jwt", "throttle.addresses", "listener.3.security.anonymous"]
+        {
+            assert!(takes_effect(path), "{path}");
+        }
+        for path in ["limits.max_sessions", "listener", "listener.0.address", "log.level"] {
+            assert!(!takes_effect(path), "{path}");
+        }
+    }
+}

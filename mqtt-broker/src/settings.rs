@@ -1,0 +1,273 @@
+//! From what people wrote to what is done: reads files, checks, and names what is wrong with its line.
+
+use crate::DEFAULT_PORT;
+use crate::bind::{self, Bind};
+use crate::config::{DurabilityLevel, FileConfig, Listener, LogLevel, Overrides, Protocol, line_of};
+use crate::mosquitto::{self, Note};
+use crate::security::Decisions;
+use crate::storage::{Data, Kept};
+use mqtt_access::{FileError, Warning, read_text};
+use mqtt_session::acl::Acl;
+use mqtt_tokio::broker::{BrokerConfig, GateConfig, TraceOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Where settings come from. Reading it again is how a running broker gets new ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Source {
+    /// A file of ours or of Mosquitto's.
+    pub file: Option<SourceFile>,
+    /// What counts more than a file of ours.
+    pub overrides: Overrides,
+    /// Listen there, in the place of all listeners of the file.
+    pub bind: Vec<Bind>,
+    /// The port of each address in `bind` that names none.
+    pub port: Option<u16>,
+    /// Let in who shows nothing, whatever the file says.
+    pub anonymous: bool,
+    /// In the place of the file's.
+    pub password_file: Option<PathBuf>,
+    /// In the place of the file's.
+    pub acl_file: Option<PathBuf>,
+    /// In the place of the file's.
+    pub data: Option<Data>,
+    /// Where sessions and messages are kept if nothing else says so. Not set: in memory.
+    pub default_data: Option<Data>,
+    /// In the place of the file's.
+    pub durability: Option<DurabilityLevel>,
+    /// Where a trace of everything that happens is written. Not set: nowhere.
+    pub trace: Option<TraceOptions>,
+}
+
+/// A file with settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceFile {
+    /// One of ours (TOML).
+    Config(PathBuf),
+    /// A `mosquitto.conf`.
+    Mosquitto(PathBuf),
+}
+
+/// What settings were read from, to find lines.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    file: PathBuf,
+    text: String,
+    /// Whether it is a `mosquitto.conf`, which has other names for settings.
+    pub(crate) is_mosquitto: bool,
+    /// Lines of settings in there.
+    lines: Vec<(String, PathBuf, u32)>,
+}
+
+impl Origin {
+    pub(crate) fn error(&self, path: &str, problem: &str, remedy: &str) -> FileError {
+        let is_above = |setting: &str| {
+            path == setting || path.strip_prefix(setting).is_some_and(|rest| rest.starts_with('.'))
+        };
+        if let Some((_, file, line)) = self.lines.iter().rev().find(|(setting, ..)| is_above(setting)) {
+            return FileError::new(file, Some(*line), format!("{path}: {problem}"), remedy);
+        }
+        let line = line_of(&self.text, path);
+        FileError::new(&self.file, line, format!("{path}: {problem}"), remedy)
+    }
+
+    /// A file's name is meant as seen from the working directory, as Mosquitto has it.
+    pub(crate) fn path(&self, file: &Path) -> PathBuf {
+        file.to_owned()
+    }
+}
+
+/// Settings that were read and checked, files included.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(crate) config: FileConfig,
+    pub(crate) broker: BrokerConfig,
+    pub(crate) listeners: Vec<mqtt_tokio::broker::Listener>,
+    pub(crate) local_only: bool,
+    pub(crate) kept: Option<Kept>,
+    pub(crate) trace: Option<TraceOptions>,
+    pub(crate) decisions: Decisions,
+    pub(crate) notes: Vec<Note>,
+}
+
+impl Source {
+    /// Reads and checks everything that a start would, and opens no socket.
+    ///
+    /// # Errors
+    /// Names file, line and remedy.
+    pub fn read(&self) -> Result<Settings, FileError> {
+        let (mut config, mut origin, notes) = match &self.file {
+            None => {
+                let file = PathBuf::from("the settings");
+                let config = FileConfig::parse(&file, "", &self.overrides)?;
+                (config, Origin { file, ..Origin::default() }, Vec::new())
+            }
+            Some(SourceFile::Config(path)) => {
+                let text = read_text(path)?;
+                let config = FileConfig::parse(path, &text, &self.overrides)?;
+                (config, Origin { file: path.clone(), text, ..Origin::default() }, Vec::new())
+            }
+            Some(SourceFile::Mosquitto(path)) => {
+                let read = mosquitto::read(path)?;
+                let origin =
+                    Origin { file: path.clone(), is_mosquitto: true, lines: read.lines, ..Origin::default() };
+                (read.config, origin, read.notes)
+            }
+        };
+        let local_only = self.bind.is_empty() && config.listeners.is_empty();
+        self.apply_flags(&mut config, &mut origin);
+        let broker =
+            config.broker().map_err(|(path, problem, remedy)| origin.error(&path, &problem, remedy))?;
+        let (listeners, local) = addresses(&config, &origin)?;
+        let decisions = Decisions::read(&config, &origin, &local)?;
+        let data = config.storage.data.clone().or_else(|| self.default_data.clone()).unwrap_or(Data::None);
+        let kept = Kept::new(data, config.storage.durability);
+        let trace = self.trace.clone();
+        Ok(Settings { config, broker, listeners, local_only, kept, trace, decisions, notes })
+    }
+
+    fn apply_flags(&self, config: &mut FileConfig, origin: &mut Origin) {
+        if self.data.is_some() {
+            config.storage.data.clone_from(&self.data);
+        }
+        if let Some(durability) = self.durability {
+            config.storage.durability = durability;
+        }
+        if !self.bind.is_empty() {
+            let port = self.port.unwrap_or(DEFAULT_PORT);
+            let listener =
+                |bind: &Bind| Listener { address: bind.with_port(port).to_string(), ..Listener::default() };
+            config.listeners = self.bind.iter().map(listener).collect();
+            origin.lines.retain(|(setting, ..)| !setting.starts_with("listener"));
+        } else if let (Some(port), true) = (self.port, config.listeners.is_empty()) {
+            // Still this machine only, on another port.
+            config.listeners = bind::loopback(port)
+                .map(|address| Listener { address: address.to_string(), ..Listener::default() })
+                .collect();
+        }
+        for security in config
+            .listeners
+            .iter_mut()
+            .filter_map(|listener| listener.security.as_mut())
+            .chain([&mut config.security])
+        {
+            if self.anonymous {
+                security.anonymous = Some(true);
+            }
+            if let Some(file) = &self.password_file {
+                security.password_file = Some(file.clone());
+            }
+            if let Some(file) = &self.acl_file {
+                security.acl_file = Some(file.clone());
+            }
+        }
+    }
+}
+
+/// Where to listen, and for each listener whether only this machine reaches it.
+fn addresses(
+    config: &FileConfig,
+    origin: &Origin,
+) -> Result<(Vec<mqtt_tokio::broker::Listener>, Vec<bool>), FileError> {
+    let mut found = Vec::new();
+    let mut local = Vec::new();
+    if config.listeners.is_empty() {
+        let addresses = bind::loopback(DEFAULT_PORT).map(mqtt_tokio::broker::Listener::from);
+        return Ok((addresses.collect(), vec![true]));
+    }
+    let mut seen: Vec<(SocketAddr, usize)> = Vec::new();
+    for (number, listener) in config.listeners.iter().enumerate() {
+        let path = format!("listener.{number}");
+        match listener.protocol {
+            Protocol::Mqtt => {}
+            Protocol::Mqtts | Protocol::Ws | Protocol::Wss | Protocol::Unix => {
+                let problem = "this transport is not there yet";
+                return Err(origin.error(&format!("{path}.protocol"), problem, "use protocol = \"mqtt\""));
+            }
+        }
+        let path = format!("{path}.address");
+        let bind: Bind = listener
+            .address
+            .parse()
+            .map_err(|e: bind::AddressError| origin.error(&path, &e.to_string(), "correct the address"))?;
+        let addresses = bind
+            .resolve(DEFAULT_PORT)
+            .map_err(|e| origin.error(&path, &e.to_string(), "correct the name"))?;
+        local.push(addresses.iter().all(|address| address.ip().is_loopback()));
+        for address in addresses {
+            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == address && address.port() != 0)
+            {
+                if *first == number {
+                    continue;
+                }
+                let problem = format!("{address} is listened on already, by listener {}", first + 1);
+                return Err(origin.error(&path, &problem, "leave one of the two out"));
+            }
+            seen.push((address, number));
+            let mut listening = mqtt_tokio::broker::Listener::from(address);
+            listening.number = u16::try_from(number).unwrap_or(u16::MAX);
+            listening.max_connections = listener.max_connections;
+            found.push(listening);
+        }
+    }
+    Ok((found, local))
+}
+
+impl Settings {
+    /// How much is to be told.
+    #[must_use]
+    pub const fn log_level(&self) -> LogLevel {
+        self.config.log.level
+    }
+
+    /// What is odd in the files, and what becomes of a `mosquitto.conf`, as lines for people.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let notes = self.notes.iter().map(ToString::to_string);
+        notes.chain(self.decisions.warnings.iter().map(Warning::to_string))
+    }
+
+    /// For each address, who may connect there and what decides about topics, in words.
+    pub fn summary(&self) -> impl Iterator<Item = String> {
+        let kept = std::iter::once(Kept::summary(self.kept.as_ref()));
+        let listeners = self.listeners.iter().map(|listener| {
+            let number = usize::from(listener.number);
+            let policy = self.decisions.policies.get(number);
+            let mut who = Vec::new();
+            if let Some(passwords) = policy.and_then(|policy| policy.passwords.as_ref()) {
+                who.push(format!("{} users by password", passwords.len()));
+            }
+            #[cfg(feature = "jwt")]
+            if policy.is_some_and(|policy| policy.jwt.is_some()) {
+                who.push("users by token".to_owned());
+            }
+            #[cfg(feature = "http")]
+            if policy.is_some_and(|policy| policy.webhook.is_some()) {
+                who.push("whom the web service lets in".to_owned());
+            }
+            if let Some(policy) = policy.filter(|policy| policy.anonymous) {
+                let everybody = if policy.knows_users() { "everybody without a name" } else { "everybody" };
+                who.push(everybody.to_owned());
+            }
+            let topics = match self.acl(number) {
+                Some((_, Some(file))) => format!("topics by {}", file.display()),
+                _ => "all topics".to_owned(),
+            };
+            format!("{}: {}; {topics}", listener.address, who.join(", "))
+        });
+        listeners.chain(kept)
+    }
+
+    /// The table of rights of a listener, by its number from 0, and its file. `None`: there is none,
+    /// everything is allowed.
+    #[must_use]
+    pub fn acl(&self, listener: usize) -> Option<(&Acl, Option<&Path>)> {
+        let number = usize::from(self.decisions.policies.get(listener)?.acl);
+        let file = self.decisions.acl_files.get(number)?.as_deref();
+        self.decisions.acls.get(number).map(|acl| (acl.as_ref(), file))
+    }
+
+    pub(crate) fn gate(&self) -> GateConfig {
+        self.config.gate()
+    }
+}
