@@ -744,7 +744,7 @@ impl Oracle {
         self.dues.retain(|due| due.client != client || due.set_by <= committed && !due.maybe);
         let sure = self.dues.iter().filter(|due| due.client == client).count();
         undone |= self.fired.iter().any(|(name, group)| name == client && *group > committed);
-        let Some(session) = self.sessions.get(client) else { return None };
+        let session = self.sessions.get(client)?;
         let (foggy, lost_now, ends_at) = (session.foggy, session.lost_by > 0, session.ends_at);
         if !self.wills_may_fail && !foggy {
             if have < sure {
