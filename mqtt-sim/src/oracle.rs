@@ -746,6 +746,7 @@ impl Oracle {
         undone |= self.fired.iter().any(|(name, group)| name == client && *group > committed);
         let session = self.sessions.get(client)?;
         let (foggy, lost_now, ends_at) = (session.foggy, session.lost_by > 0, session.ends_at);
+        let lost_at = session.lost_at;
         if !self.wills_may_fail && !foggy {
             if have < sure {
                 wrong = Some(format!("the will of {client} is not in the store"));
@@ -756,7 +757,7 @@ impl Oracle {
         }
         for due in self.dues.iter_mut().filter(|due| due.client == client) {
             // What was due meanwhile comes now, and a clock that went back makes nothing later.
-            let at = if lost_now { now + due.delay } else { due.at.min(now + due.delay) };
+            let at = if lost_now { now + due.delay } else { due.at.min(lost_at + due.delay) };
             due.at = at.min(ends_at).max(now);
             due.set_by = 0;
             due.maybe = have < sure || foggy;
