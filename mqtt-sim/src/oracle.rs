@@ -339,6 +339,10 @@ impl Oracle {
             let found = due(true, now + SLACK).or(due(false, u64::MAX)).or(due(true, u64::MAX));
             let Some(found) = found else { return Err(format!("the will of c{node} is not due")) };
             let due = self.dues.remove(found);
+            if due.maybe {
+                // It may have been a later one as well, whose session ends at this moment.
+                self.dues.iter_mut().filter(|other| other.node == node).for_each(|other| other.maybe = true);
+            }
             self.fired.push((due.client.clone(), group));
             if due.at > now + SLACK && !due.maybe {
                 self.early.push(due);
