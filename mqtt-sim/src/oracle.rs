@@ -603,8 +603,9 @@ impl Oracle {
         if *fresh > message.routed + self.crashes {
             return Err(format!("{client} got {id} {fresh} times, it was routed {} times", message.routed));
         }
-        // Refused the first time and taken the second, it comes behind later ones.
-        if first && !message.may_repeat && !session.foggy && !self.refusals {
+        // Refused or dropped the first time and taken the second, it comes behind later ones.
+        let dropped = message.routed > 1 && session.dropped + session.dropped_before > 0;
+        if first && !message.may_repeat && !session.foggy && !self.refusals && !dropped {
             let key = (id.node, message.topic.clone(), message.qos, qos);
             let newest = session.newest.entry(key).or_default();
             if *newest > id.number {
