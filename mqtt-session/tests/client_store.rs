@@ -4,7 +4,8 @@ mod peer;
 
 use mqtt_proto::*;
 use mqtt_session::client::*;
-use mqtt_session::{Durability, Message, PublishErrorKind, StoreOp, StoreSeq};
+use mqtt_session::store::Contents;
+use mqtt_session::{Durability, Message, PublishErrorKind, StoreGroup, StoreOp, StoreSeq};
 use peer::*;
 
 fn config() -> ClientConfig {
@@ -166,6 +167,25 @@ fn a_lost_session_takes_over_what_is_still_wanted() {
     let mut peer = disk.restart(config());
     peer.accept(true);
     assert_eq!(peer.sent(), ["PUBLISH q1 #2 dup a=1"]);
+}
+
+/// Found by the simulator: a crash between the group that ends a session and those that remove what was
+/// over with it left bodies behind for ever.
+#[test]
+fn a_lost_session_takes_what_is_over_with_it_in_one_group() {
+    let (mut peer, mut disk) = online(config());
+    peer.publish("a", "1", QoS::ExactlyOnce);
+    disk.commit(&mut peer);
+    peer.pubrec(1);
+    disk.commit(&mut peer);
+    peer.cut();
+    peer.redial();
+    peer.accept(false);
+    let (_, first) = peer.groups().remove(0);
+    let mut contents = Contents::default();
+    contents.apply(&StoreGroup { ops: disk.log.iter().cloned().chain(first.ops.to_vec()).collect() });
+    let left: Vec<_> = contents.records().collect();
+    assert!(matches!(left[..], [StoreOp::PutSession(..)]), "{left:?}");
 }
 
 #[test]

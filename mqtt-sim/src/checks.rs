@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Clone, Debug)]
 struct Exchange {
     content: u64,
+    /// Known only from the store of an end that crashed: what it is shows when it is sent.
+    unseen: bool,
     qos: QoS,
     /// Place among all exchanges of the session.
     number: u64,
@@ -77,6 +79,38 @@ impl End {
         Self { name, resends, ..Self::default() }
     }
 
+    /// This end crashed; its store has these exchanges, in this order: their identifiers, and whether
+    /// they are released. Of what is not there, an identifier may be taken by another message.
+    pub fn crashed(&mut self, stored: &[(u16, bool)]) {
+        let mut old = std::mem::take(&mut self.exchanges);
+        self.unsure.clear();
+        self.begin_read();
+        for (number, (id, released)) in (1..).zip(stored) {
+            let exchange = old.remove(id).map_or(
+                Exchange {
+                    content: 0,
+                    unseen: true,
+                    qos: QoS::ExactlyOnce,
+                    number,
+                    link: 0,
+                    received: *released,
+                    released: *released,
+                    doubtful: false,
+                },
+                |known| Exchange {
+                    number,
+                    // PUBREL left only if the stage was stored before.
+                    received: known.released || *released,
+                    released: known.released || *released,
+                    doubtful: false,
+                    ..known
+                },
+            );
+            self.exchanges.insert(*id, exchange);
+        }
+        self.begun = stored.len() as u64 + 1;
+    }
+
     /// A new link, with this end's session or with a new one.
     pub fn begin_link(&mut self, session_present: bool, resends: bool, limits: PeerLimits) {
         self.resends = resends;
@@ -139,7 +173,7 @@ impl End {
 
     fn ended(&mut self, seen: &Seen, sure: bool) {
         let fits = self.exchanges.get(&seen.id).is_some_and(|exchange| match seen.kind {
-            PacketType::Puback => exchange.qos == QoS::AtLeastOnce,
+            PacketType::Puback => exchange.qos == QoS::AtLeastOnce || exchange.unseen,
             PacketType::Pubcomp => exchange.received,
             _ => exchange.qos == QoS::ExactlyOnce,
         });
@@ -243,6 +277,9 @@ impl End {
         }
         match self.exchanges.get_mut(&id) {
             Some(exchange) => {
+                if std::mem::take(&mut exchange.unseen) {
+                    (exchange.content, exchange.qos) = (seen.content, seen.qos);
+                }
                 if exchange.content != seen.content || exchange.qos != seen.qos {
                     return Err(format!("identifier {id} is bound to two messages [MQTT-2.2.1-3]"));
                 }
@@ -275,6 +312,7 @@ impl End {
                 self.position = if self.resends { 0 } else { number };
                 let exchange = Exchange {
                     content,
+                    unseen: false,
                     qos,
                     number,
                     link,

@@ -10,8 +10,8 @@
 //! session by its packets, `store` judges what may leave before it is safe, and `oracle` judges what
 //! was delivered to whom.
 //!
-//! There is no crash of the broker yet: it cannot be made from a store. The store here keeps every
-//! group in order, so that `Sim` can be given one that restarts.
+//! Broker and clients crash between any two of their outputs, and start again from what their stores
+//! confirmed, or from a little more.
 //!
 //! ```
 //! let report = mqtt_sim::run(7, 500).unwrap_or_else(|failure| panic!("{failure}"));
@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checks;
+pub mod disk;
 pub mod network;
 pub mod node;
 pub mod options;

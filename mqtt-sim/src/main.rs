@@ -83,6 +83,10 @@ fn main() -> ExitCode {
         begin.elapsed().as_secs_f64()
     );
     println!(
+        "{} crashes of the broker, {} of clients, {} other faults",
+        sums.broker_crashes, sums.client_crashes, sums.faults
+    );
+    println!(
         "{} deliveries, {} acknowledged publishes, {} demanded, {} wills, {} resumed sessions, {} take-overs",
         sums.delivered, sums.acknowledged, sums.demanded, sums.wills, sums.resumed, sums.taken_over
     );

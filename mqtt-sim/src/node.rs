@@ -11,7 +11,7 @@ use mqtt_proto::{
     QoS, ReasonCode, RetainHandling, SubscribeFiltersBuf, SubscribeRef, SubscriptionOptions, Version,
 };
 use mqtt_session::client::{Delivery, DisconnectOptions, Token};
-use mqtt_session::{Client, Message, Timestamp};
+use mqtt_session::{Client, Durability, Message, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub struct Node {
     /// What its tokens stand for; `None` for requests.
     pub tokens: BTreeMap<Token, Option<MessageId>>,
     /// Messages that its application has not acknowledged.
-    pub unacknowledged: Vec<Delivery>,
+    pub unacknowledged: Vec<(Delivery, Option<MessageId>)>,
     /// Raw: what arrived and may be answered.
     pub inbox: VecDeque<(PacketType, u16, QoS)>,
     /// The broker began a new session, and the CONNACK that says so has not arrived.
@@ -44,6 +44,15 @@ pub struct Node {
     /// A client whose session ended without its knowing (3.1 does not tell; otherwise the CONNACK that
     /// told was lost): it takes new messages for old ones, so nothing can be demanded for it.
     pub lost_track: bool,
+    /// Counts lives.
+    pub life: u32,
+    /// Messages whose tokens are known, ended ones too.
+    pub names: BTreeMap<u64, (Token, MessageId)>,
+    /// QoS 2 messages that the application got, and the store group after which a crash does not bring
+    /// them back; none as long as the application has not acknowledged them.
+    pub shown: Vec<(MessageId, Option<u64>)>,
+    /// It was told of a new session, and the store group that holds that, once it is known.
+    pub new_session: Option<Option<u64>>,
 }
 
 /// What a node did and the oracle has to know.
@@ -83,6 +92,10 @@ impl Node {
             inbox: VecDeque::new(),
             unaware: false,
             lost_track: false,
+            life: 0,
+            names: BTreeMap::new(),
+            shown: Vec::new(),
+            new_session: None,
         }
     }
 
@@ -152,6 +165,7 @@ impl Node {
         let token = self.client.as_mut()?.publish(now, message).ok()?;
         self.published += 1;
         self.tokens.insert(token, Some(id));
+        self.names.insert(token.as_u64(), (token, id));
         Some(Published { id, topic, qos, retain, expiry })
     }
 
@@ -200,18 +214,54 @@ impl Node {
                 return;
             }
             let delivery = self.unacknowledged.swap_remove(random.below(self.unacknowledged.len()));
-            let Some(client) = &mut self.client else { return };
-            // It may belong to a link that is gone.
-            let _ = client.ack(now, delivery, ReasonCode::Success);
+            self.acknowledge_one(now, delivery);
         }
     }
 
     /// Acknowledges everything that waits.
     pub fn acknowledge_all(&mut self, now: Timestamp) {
         for delivery in std::mem::take(&mut self.unacknowledged) {
-            let Some(client) = &mut self.client else { return };
-            let _ = client.ack(now, delivery, ReasonCode::Success);
+            self.acknowledge_one(now, delivery);
         }
+    }
+
+    fn acknowledge_one(&mut self, now: Timestamp, (delivery, id): (Delivery, Option<MessageId>)) {
+        let Some(client) = &mut self.client else { return };
+        // It may belong to a link that is gone.
+        if client.ack(now, delivery, ReasonCode::Success).is_ok() {
+            for (_, group) in self.shown.iter_mut().filter(|(shown, _)| Some(*shown) == id) {
+                // The next group that comes, or one soon after it.
+                group.get_or_insert(u64::MAX);
+            }
+        }
+    }
+
+    /// The application got a message.
+    pub fn took(&mut self, qos: QoS, delivery: Option<Delivery>, id: Option<MessageId>) {
+        if let Some(id) = id.filter(|_| self.can_crash() && qos == QoS::ExactlyOnce) {
+            let last = self.store.last();
+            self.shown.push((id, delivery.is_none().then_some(last)));
+            let confirmed = self.store.confirmed;
+            self.shown.retain(|(_, group)| group.is_none_or(|group| group > confirmed));
+        }
+        self.unacknowledged.extend(delivery.map(|delivery| (delivery, id)));
+    }
+
+    /// What was to be in the groups that come is in those that came.
+    pub fn settle_marks(&mut self) {
+        let last = self.store.last();
+        for group in self.shown.iter_mut().filter_map(|(_, group)| group.as_mut()) {
+            *group = (*group).min(last);
+        }
+        if let Some(group) = &mut self.new_session {
+            group.get_or_insert(last);
+        }
+    }
+
+    /// Whether it keeps its session over a crash.
+    #[must_use]
+    pub fn can_crash(&self) -> bool {
+        self.options.kind == Kind::Machine && self.options.config.durability != Durability::Off
     }
 
     /// A raw peer's CONNECT.

@@ -80,6 +80,18 @@ pub struct Options {
     pub stale_clocks: u64,
     /// What one outbox may hold.
     pub outbox: usize,
+    /// Steps at which the broker crashes, in a thousandth of a percent.
+    pub broker_crashes: u64,
+    /// Restarts that end in a crash at once, in percent.
+    pub restart_crashes: u64,
+    /// How long the broker is down, at most.
+    pub down: u64,
+    /// How far the wall clock may jump meanwhile, in milliseconds.
+    pub leaps: Vec<i64>,
+    /// Actions of a client with a store that end in its crash, in percent.
+    pub client_crashes: u64,
+    /// Microseconds between two looks at the wall clock.
+    pub clock: u64,
 }
 
 fn seed(random: &mut Random) -> Seed {
@@ -110,8 +122,10 @@ impl Options {
         for _ in 0..random.pick(&[0, 0, 1, 2]) {
             nodes.push(NodeOptions::draw(nodes.len(), Kind::Raw, random));
         }
+        let broker = broker(random, payload);
+        let stored = broker.durability != Durability::Off;
         Self {
-            broker: broker(random, payload),
+            broker,
             network,
             nodes,
             pause: random.pick(&[20_000, 200_000, 2_000_000, 10_000_000]),
@@ -129,14 +143,27 @@ impl Options {
             tick: random.pick(&[1, 1, 1_000, 100_000]),
             stale_clocks: random.pick(&[0, 0, 20]),
             outbox: random.pick(&[1, 100, 4_096, 65_536]),
+            broker_crashes: random.pick(if stored { &[0, 50, 200, 1_000, 5_000] } else { &[0, 0, 0, 50] }),
+            restart_crashes: random.pick(&[0, 20, 60]),
+            down: random.pick(&[1, 1_000_000, 20_000_000, 200_000_000]),
+            leaps: random.pick(&[
+                vec![0],
+                vec![0],
+                vec![0, 3_000, 30_000, 700_000],
+                vec![0, -1, -4_000, -700_000],
+                vec![-900_000, 4_000_000, 2_000_000_000, 40_000_000_000],
+            ]),
+            client_crashes: random.pick(&[0, 1, 5]),
+            clock: random.pick(&[1_000_000, 10_000_000, 10_000_000]),
         }
     }
 
     /// The same run without faults.
     pub fn calm(&mut self) {
         (self.cuts, self.stalls, self.dial_failures, self.store_failures) = (0, 0, 0, 0);
-        (self.refusals, self.stale_clocks, self.pause) = (0, 0, 1_000_000);
+        (self.refusals, self.stale_clocks, self.pause) = (0, 0, 200_000);
         (self.store_delay, self.answer_delay) = (1_000, 1_000);
+        (self.broker_crashes, self.client_crashes, self.restart_crashes) = (0, 0, 0);
         let NetworkOptions { latency_min, latency_max, piece, capacity } = &mut self.network;
         (*latency_min, *latency_max, *piece, *capacity) = (100, 1_000, 65_536, 65_536);
     }

@@ -5,6 +5,8 @@
 //! known to the microsecond (a subscription that was asked for and not granted yet, a session about to
 //! expire), nothing is demanded.
 
+mod crash;
+
 use crate::wire::{MessageId, Seen};
 use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,8 @@ pub struct Message {
     candidates: Vec<(String, u64, u64)>,
     groups: Vec<String>,
     settled: bool,
+    /// The broker crashed while it was under way, and may have taken it before.
+    maybe_taken: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +73,18 @@ struct Session {
     got: BTreeMap<MessageId, (u32, u32)>,
     newest: BTreeMap<(usize, String, QoS, QoS), u64>,
     dropped: u64,
+    /// What it may have lost before the last crash.
+    dropped_before: u64,
+    /// The store group that its last change is part of.
+    changed: u64,
+    /// The one that its present connection is part of.
+    connected_by: u64,
+    /// When it lost its connection.
+    lost_at: u64,
+    /// The store group that tells so, if it is one of a restart.
+    lost_by: u64,
+    /// A crash undid something about it: what it is like is not known.
+    foggy: bool,
 }
 
 /// A will that is due at a time unless its client comes back.
@@ -77,6 +93,11 @@ struct Due {
     client: String,
     node: usize,
     at: u64,
+    delay: u64,
+    /// It was set with this store group.
+    set_by: u64,
+    /// It may have come before a crash, or have been withdrawn.
+    maybe: bool,
 }
 
 /// The model.
@@ -89,6 +110,11 @@ pub struct Oracle {
     dues: Vec<Due>,
     /// Wills that came before their time: right only if their session ended at this moment.
     early: Vec<Due>,
+    /// Whose wills came, with which store groups.
+    fired: Vec<(String, u64)>,
+    crashes: u32,
+    /// How far the broker's clock went back over crashes.
+    rewound: u64,
     retained: BTreeMap<String, Option<MessageId>>,
     /// Wills are asked about, and may be refused.
     pub wills_may_fail: bool,
@@ -117,6 +143,12 @@ pub struct Counts {
     pub resumed: u64,
     /// Take-overs.
     pub taken_over: u64,
+    /// Crashes of the broker.
+    pub broker_crashes: u64,
+    /// Crashes of clients.
+    pub client_crashes: u64,
+    /// Links cut, store failures, dials that failed.
+    pub faults: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -127,6 +159,9 @@ impl std::ops::AddAssign for Counts {
         self.wills += other.wills;
         self.resumed += other.resumed;
         self.taken_over += other.taken_over;
+        self.broker_crashes += other.broker_crashes;
+        self.client_crashes += other.client_crashes;
+        self.faults += other.faults;
     }
 }
 
@@ -171,6 +206,7 @@ impl Oracle {
             candidates: Vec::new(),
             groups: Vec::new(),
             settled: false,
+            maybe_taken: false,
         };
         self.messages.insert(id, message);
     }
@@ -197,7 +233,7 @@ impl Oracle {
         }
         if safe {
             self.counts.acknowledged += 1;
-            if message.routed == 0 && !refusals {
+            if message.routed == 0 && !refusals && !message.maybe_taken {
                 return Err(format!("{id} is acknowledged and was never routed"));
             }
         }
@@ -261,7 +297,10 @@ impl Oracle {
         let message = message.clone();
         for (client, incarnation, since) in &message.candidates {
             let Some(session) = self.sessions.get_mut(client) else { continue };
-            let still = session.granted.values().any(|s| s.since == *since);
+            let still = session
+                .granted
+                .iter()
+                .any(|(filter, s)| s.since == *since && matches(filter, &message.topic));
             let has = session.got.contains_key(&id);
             if session.incarnation == *incarnation && session.is_safe(now) && still {
                 self.counts.demanded += 1;
@@ -285,13 +324,28 @@ impl Oracle {
     ///
     /// # Errors
     /// If it was routed too often, or a will was not due.
-    pub fn routed(&mut self, now: u64, topic: &str, payload: &[u8], retain: bool) -> Result<(), String> {
+    pub fn routed(
+        &mut self,
+        now: u64,
+        topic: &str,
+        payload: &[u8],
+        retain: bool,
+        group: u64,
+    ) -> Result<(), String> {
         if let Some(node) = topic.strip_prefix("will/n").and_then(|n| n.parse::<usize>().ok()) {
             self.counts.wills += 1;
-            let found = self.dues.iter().position(|due| due.node == node);
+            let due = |sure: bool, by: u64| {
+                self.dues.iter().position(|due| due.node == node && due.maybe != sure && due.at <= by)
+            };
+            let found = due(true, now + SLACK).or(due(false, u64::MAX)).or(due(true, u64::MAX));
             let Some(found) = found else { return Err(format!("the will of c{node} is not due")) };
             let due = self.dues.remove(found);
-            if due.at > now + SLACK {
+            if due.maybe {
+                // It may have been a later one as well, whose session ends at this moment.
+                self.dues.iter_mut().filter(|other| other.node == node).for_each(|other| other.maybe = true);
+            }
+            self.fired.push((due.client.clone(), group));
+            if due.at > now + SLACK && !due.maybe {
                 self.early.push(due);
             }
             return Ok(());
@@ -333,13 +387,14 @@ impl Oracle {
         }
         let near = session.ends_at != u64::MAX && session.ends_at.abs_diff(now) <= slack;
         let alive = session.exists && session.ends_at > now;
-        if !near || connect.flag {
+        if (!near && !session.foggy) || connect.flag {
             let expected = alive && !connect.flag;
             if present != expected {
                 return Err(format!("{client}: session present is {present}, expected {expected}"));
             }
         }
         session.connected = true;
+        session.lost_by = 0;
         session.exists = true;
         session.ends_at = u64::MAX;
         session.expiry = match (connect.version.is_v5(), connect.flag) {
@@ -360,7 +415,7 @@ impl Oracle {
             session.owed.clear();
             session.got.clear();
             session.newest.clear();
-            session.dropped = 0;
+            (session.dropped, session.dropped_before, session.foggy) = (0, 0, false);
             let asked = std::mem::take(&mut session.asked);
             self.owed_groups.retain(|(group, _), ()| !asked.contains(group));
             // The old session is gone: its will fires at the latest now.
@@ -393,6 +448,7 @@ impl Oracle {
         self.counts.taken_over += u64::from(taken_over);
         let Some(session) = self.sessions.get_mut(client) else { return };
         session.connected = false;
+        session.lost_at = now;
         let mut will = session.will.take();
         if let (true, Some((reason, expiry))) = (by_client, session.goodbye) {
             if reason != 4 {
@@ -408,8 +464,10 @@ impl Oracle {
             session.exists = false;
         }
         if let Some(delay) = will {
-            let at = (now + u64::from(delay) * 1_000_000).min(session.ends_at);
-            self.dues.push(Due { client: client.into(), node: session.will_node, at });
+            let delay = u64::from(delay) * 1_000_000;
+            let at = (now + delay).min(session.ends_at);
+            let (node, set_by) = (session.will_node, session.connected_by);
+            self.dues.push(Due { client: client.into(), node, at, delay, set_by, maybe: false });
         }
     }
 
@@ -460,7 +518,9 @@ impl Oracle {
         let Some(message) = seen.message.and_then(|id| self.messages.get(&id)) else { return Ok(()) };
         let Some(given) = message.expiry else { return Ok(()) };
         let Some(left) = seen.expiry else { return Err("the lifetime was left out".into()) };
-        if left > given {
+        // A clock that went back gives back what it went.
+        let rewound = self.rewound.div_ceil(1_000_000);
+        if u64::from(left) > u64::from(given) + rewound {
             return Err(format!("a lifetime of {given} s grew to {left} s"));
         }
         if u64::from(left) * 1_000_000 + SLACK < message.ends.saturating_sub(now) {
@@ -494,7 +554,7 @@ impl Oracle {
         self.counts.delivered += 1;
         let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
         let wanted = session.asked.iter().any(|filter| matches(shared(filter).unwrap_or(filter), topic));
-        if !wanted {
+        if !wanted && !session.foggy {
             return Err(format!("{client} got {topic}, which it never asked for"));
         }
         let Some(id) = MessageId::of(payload) else { return Ok(()) };
@@ -539,10 +599,13 @@ impl Oracle {
         if *twice > 1 && !message.may_repeat {
             return Err(format!("{client} got {id} at QoS 2 {twice} times [MQTT-4.3.3-2]"));
         }
-        if *fresh > message.routed {
+        // A QoS 1 message whose identifier was not stored is new after a crash.
+        if *fresh > message.routed + self.crashes {
             return Err(format!("{client} got {id} {fresh} times, it was routed {} times", message.routed));
         }
-        if first && !message.may_repeat {
+        // Refused or dropped the first time and taken the second, it comes behind later ones.
+        let dropped = message.routed > 1 && session.dropped + session.dropped_before > 0;
+        if first && !message.may_repeat && !session.foggy && !self.refusals && !dropped {
             let key = (id.node, message.topic.clone(), message.qos, qos);
             let newest = session.newest.entry(key).or_default();
             if *newest > id.number {
@@ -564,7 +627,7 @@ impl Oracle {
         if self.wills_may_fail {
             return Ok(());
         }
-        match self.dues.iter().find(|due| due.at + SLACK + self.tick < now) {
+        match self.dues.iter().find(|due| !due.maybe && due.at + SLACK + self.tick < now) {
             Some(due) => Err(format!("the will of {} was due at {} us and did not come", due.client, due.at)),
             None => Ok(()),
         }
@@ -586,8 +649,8 @@ impl Oracle {
             let lost: Vec<&MessageId> = session.owed.iter().collect();
             missing += lost.len() as u64;
             // Drops are told at each power of two.
-            let told = session.dropped.saturating_mul(2).saturating_sub(1);
-            if lost.len() as u64 > if session.dropped == 0 { 0 } else { told } {
+            let told = session.dropped_before + session.dropped.saturating_mul(2).saturating_sub(1);
+            if lost.len() as u64 > told {
                 return Err(format!(
                     "{client} lost {} messages of which {} were told: {}...",
                     lost.len(),

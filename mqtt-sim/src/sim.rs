@@ -1,6 +1,7 @@
 //! The world: nodes, links, store and broker on one clock, and what happens next.
 
 mod broker;
+mod crash;
 mod nodes;
 
 use crate::checks::End;
@@ -28,12 +29,16 @@ enum Event {
     Dialled { node: usize, dial: u64, opened: bool },
     /// One end learns that a link is broken.
     Broken { link: usize, at_node: bool },
-    /// An answer is ready.
-    Answer(Box<Ask>),
+    /// An answer is ready, for the broker of that life.
+    Answer { life: u32, ask: Box<Ask> },
     /// The broker's store is done with a group.
-    Stored(StoreSeq),
+    Stored { life: u32, seq: StoreSeq },
     /// A node's store is.
-    NodeStored { node: usize, seq: StoreSeq },
+    NodeStored { node: usize, life: u32, seq: StoreSeq },
+    /// The broker starts again.
+    Restart,
+    /// Somebody looks at the clock on the wall.
+    WallClock,
 }
 
 /// A link and those who listen to it.
@@ -85,6 +90,19 @@ pub struct Sim {
     next_event: u64,
     calm: bool,
     idle_calls: u32,
+    /// Counts lives of the broker.
+    life: u32,
+    down: bool,
+    /// After so many outputs of the broker it crashes.
+    crash_after: Option<u32>,
+    /// How far the broker's time is ahead of the world's, in microseconds.
+    ahead: i64,
+    /// How far the clock on the wall has leapt, in milliseconds, and whether it did while down.
+    leapt: i64,
+    /// What earlier lives of the broker dropped.
+    dropped_before: u64,
+    /// Clients about whose sessions something changed that is not known to be in a group yet.
+    changed: Vec<String>,
 }
 
 impl Sim {
@@ -133,9 +151,17 @@ impl Sim {
             next_event: 0,
             calm: false,
             idle_calls: 0,
+            life: 0,
+            down: false,
+            crash_after: None,
+            ahead: 0,
+            leapt: 0,
+            dropped_before: 0,
+            changed: Vec::new(),
             options,
             nodes,
         };
+        sim.look_at_clock();
         for node in 0..sim.nodes.len() {
             sim.later(1_000, Event::Act(node));
         }
@@ -145,6 +171,21 @@ impl Sim {
 
     fn time(&self) -> Timestamp {
         Timestamp::from_micros(self.now)
+    }
+
+    /// The broker's time.
+    fn broker_time(&self) -> Timestamp {
+        self.to_broker(self.now)
+    }
+
+    fn to_broker(&self, time: u64) -> Timestamp {
+        Timestamp::from_micros(time.saturating_add_signed(self.ahead))
+    }
+
+    /// The time that an input of the broker is given.
+    fn given_broker_time(&mut self) -> Timestamp {
+        let given = self.given_time();
+        self.to_broker(given.as_micros())
     }
 
     /// The time that an input is given: now and then an older one.
@@ -192,7 +233,10 @@ impl Sim {
     /// Lets the next thing happen. False if nothing ever will.
     pub fn step(&mut self) -> bool {
         let event_at = self.events.first_key_value().map(|((at, _), _)| *at);
-        let broker_at = self.broker.poll_timeout().map(|due| self.rounded(due));
+        let due = self.broker.poll_timeout().filter(|_| !self.down);
+        let broker_at = due.map(|due| {
+            self.rounded(Timestamp::from_micros(due.as_micros().saturating_add_signed(-self.ahead)))
+        });
         let node_at = (0..)
             .zip(&self.nodes)
             .filter_map(|(n, node)| Some((self.rounded(node.client.as_ref()?.poll_timeout()?), n)))
@@ -205,6 +249,7 @@ impl Sim {
             self.fail(format!("time stands still: {who} asks again and again to be called now"));
         }
         self.now = at;
+        self.draw_crash();
         if broker_at == Some(at) {
             self.broker_timeout();
         } else if let Some((_, node)) = node_at.filter(|(node_at, _)| *node_at == at) {
@@ -225,9 +270,14 @@ impl Sim {
             Event::Dialled { node, dial, opened } => self.dialled(node, dial, opened),
             Event::Broken { link, at_node: true } => self.node_lost(link, true),
             Event::Broken { link, at_node: false } => self.broker_lost(link),
-            Event::Answer(ask) => self.answer(&ask),
-            Event::Stored(seq) => self.stored(seq),
-            Event::NodeStored { node, seq } => self.node_stored(node, seq),
+            Event::Answer { life, ask } if life == self.life => self.answer(&ask),
+            Event::Stored { life, seq } if life == self.life => self.stored(seq),
+            Event::NodeStored { node, life, seq } if life == self.nodes[node].life => {
+                self.node_stored(node, seq);
+            }
+            Event::Answer { .. } | Event::Stored { .. } | Event::NodeStored { .. } => {}
+            Event::Restart => self.restart_broker(),
+            Event::WallClock => self.look_at_clock(),
         }
     }
 
@@ -246,7 +296,10 @@ impl Sim {
     }
 
     fn check_step(&mut self) {
-        let result = self.oracle.check(self.now);
+        if self.down {
+            return;
+        }
+        let result = self.oracle.check(self.broker_time().as_micros());
         self.check(result);
         let stats = self.broker.stats();
         // Wills are taken whatever the memory.
@@ -278,6 +331,7 @@ impl Sim {
             return;
         }
         let wire = &mut self.wires[link];
+        self.oracle.counts.faults += 1;
         let (up, down) = (wire.link.up.held(), wire.link.down.held());
         let (up, down) = (self.random.below(up + 1), self.random.below(down + 1));
         let wire = &mut self.wires[link];
@@ -347,7 +401,7 @@ impl Sim {
     /// What must hold when all is calm and enough time has passed.
     pub fn check_settled(&mut self) {
         let stats = self.broker.stats();
-        let result = self.oracle.settle(stats.dropped);
+        let result = self.oracle.settle(self.dropped_before + stats.dropped);
         self.check(result);
         let mut twins = 0;
         let mut wills = 0;
@@ -385,5 +439,8 @@ impl Sim {
             self.fail("groups were not emitted again after the store failed".into());
         }
         self.check_retained();
+        if twins == 0 {
+            self.check_leaks();
+        }
     }
 }

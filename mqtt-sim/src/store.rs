@@ -1,7 +1,9 @@
-//! A store that takes its time, confirms several groups at once and sometimes fails; and what is known
-//! from its groups about what has to wait for them.
+//! A store that takes its time, confirms several groups at once, sometimes fails, and loses what it did
+//! not confirm when its machine crashes; and what is known from its groups about what has to wait for
+//! them.
 
-use mqtt_session::store::{SessionId, StoredStage};
+use crate::disk::our_id;
+use mqtt_session::store::{Contents, SessionId, StoredStage};
 use mqtt_session::{StoreGroup, StoreOp, StoreSeq};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,6 +15,8 @@ pub struct Store {
     pending: VecDeque<(StoreSeq, StoreGroup)>,
     /// Everything up to here was confirmed.
     pub confirmed: u64,
+    /// What is safe.
+    pub contents: Contents,
     last: u64,
     /// Groups that came before a failure and have to come again, as they were.
     again: BTreeMap<u64, StoreGroup>,
@@ -58,7 +62,9 @@ impl Store {
             return false;
         }
         while self.pending.front().is_some_and(|(seq, _)| *seq <= through) {
-            self.pending.pop_front();
+            if let Some((_, group)) = self.pending.pop_front() {
+                self.contents.apply(&group);
+            }
         }
         self.confirmed = self.confirmed.max(through.0);
         true
@@ -71,6 +77,49 @@ impl Store {
             self.again.insert(seq.0, group);
         }
         Some(first)
+    }
+
+    /// The number of the last group.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// How many groups are not confirmed.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Its machine crashes. The first `more` of the groups that are not confirmed are there all the
+    /// same, as on a disk that did not say so in time. Tells the last group that is there; the next
+    /// machine counts from 1 again.
+    pub fn crash(&mut self, more: usize) -> u64 {
+        let mut committed = self.confirmed;
+        for (seq, group) in self.pending.drain(..).take(more) {
+            self.contents.apply(&group);
+            committed = seq.0;
+        }
+        *self = Self { contents: std::mem::take(&mut self.contents), ..Self::default() };
+        for record in self.contents.records() {
+            if let StoreOp::PutSession(id, session) = record {
+                self.sessions.insert(id, session.client_id);
+            }
+        }
+        committed
+    }
+
+    /// What is there once everything is written.
+    #[must_use]
+    pub fn everything(&self) -> Contents {
+        let mut contents = self.contents.clone();
+        self.pending.iter().for_each(|(_, group)| contents.apply(group));
+        contents
+    }
+
+    /// Messages whose appends are there up to `committed`.
+    pub fn appended_by(&self, committed: u64) -> impl Iterator<Item = MessageId> {
+        self.appended.iter().filter(move |(_, seq)| **seq <= committed).map(|(id, _)| *id)
     }
 
     /// How many groups have to come again.
@@ -86,8 +135,7 @@ impl Store {
                     self.sessions.insert(*id, session.client_id.clone());
                 }
                 StoreOp::PutMessage(_, message) => {
-                    let payload = message.body.get(message_payload(message)..).unwrap_or_default();
-                    if let Some(id) = MessageId::of(payload) {
+                    if let Some(id) = our_id(message) {
                         self.appended.entry(id).or_insert(seq);
                     }
                 }
@@ -160,8 +208,4 @@ impl Store {
         self.received.retain(|(name, _), _| name != client);
         self.subscribed.retain(|(name, _), _| name != client);
     }
-}
-
-fn message_payload(message: &mqtt_session::store::StoredMessage) -> usize {
-    usize::from(message.topic_len) + usize::try_from(message.properties_len).unwrap_or(usize::MAX / 2)
 }

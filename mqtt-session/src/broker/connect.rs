@@ -138,6 +138,12 @@ impl Broker {
             self.end_session(key);
             existing = None;
         }
+        // So may that of its will, whose delay has passed ([MQTT-3.1.2-8]).
+        if let Some(key) = existing
+            && self.sessions.get(key as usize).is_some_and(|s| s.link.is_none() && s.will_due <= self.now)
+        {
+            self.fire_will(key);
+        }
         // Before the new CONNACK.
         self.publish_wills();
         let key = match existing {

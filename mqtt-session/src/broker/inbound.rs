@@ -337,10 +337,10 @@ impl Broker {
             Acked::Release => {
                 let Some(session) = self.sessions.get_mut(key as usize) else { return };
                 let passed = session.ledger.cursor_passed(id);
-                let session_id = session.id;
+                let (session_id, stored) = (session.id, session.stored);
                 let mut after = session.after;
                 if let Some(delivery) = message {
-                    if let Some(entry) = delivery.entry {
+                    if let Some(entry) = delivery.entry.filter(|_| stored) {
                         // From now on its place among the session's exchanges is that of its PUBREC.
                         let number = self.journal.new_entry().0;
                         self.journal.op(StoreOp::PutExchange {

@@ -349,7 +349,8 @@ impl Drain<'_> {
             }
             after = self.journal.next_seq();
         }
-        if let (Some(entry), None) = (delivery.entry, delivery.group) {
+        // A session that ends with its connection has no record any more, and nothing may refer to it.
+        if let (Some(entry), None, true) = (delivery.entry, delivery.group, session.stored) {
             let number = self.journal.new_entry().0;
             let (session, packet_id, stage) = (session.id, id, StoredStage::Published);
             self.journal.op(StoreOp::PutExchange { session, entry, packet_id, number, stage });

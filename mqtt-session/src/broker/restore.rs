@@ -395,7 +395,13 @@ impl Restore {
             // It may have been sent, so what is sent now is a repetition.
             session.ledger.restore(packet_id, qos, stage, true, delivery);
         }
-        self.dropped += self.exchanges.len();
+        // Exchanges without an entry; else they would stay for ever.
+        let mut left: Vec<_> = core::mem::take(&mut self.exchanges).into_keys().collect();
+        left.sort_unstable();
+        self.dropped += left.len();
+        for (session, entry) in left {
+            self.broker.journal.op(StoreOp::RemoveEntry(SessionId(session), EntryId(entry)));
+        }
     }
 
     /// A group that no stored session is a member of.
@@ -454,15 +460,18 @@ impl Restore {
             let expiry = session.expiry_secs;
             session.expires =
                 if expiry == u32::MAX { Timestamp::MAX } else { lost.plus_secs(session.expiry_secs) };
+            let mut due = session.expires;
             if let Some(will) = &session.will {
                 session.will_due = lost.plus_secs(will.delay_secs).min(session.expires);
-                if session.will_due <= now {
-                    session.will_due = paced;
+                due = session.will_due;
+                if due <= now {
+                    // It stays due: a client that returns first does not cancel it.
+                    due = paced;
                     session.expires = session.expires.max(paced);
                     paced = paced + PACE;
                 }
             }
-            let (due, incarnation) = (session.will_due.min(session.expires), session.id.0);
+            let incarnation = session.id.0;
             session.armed = due;
             broker.timers.at(due, super::timers::Timer::Session { key, incarnation });
             if since.is_none() {

@@ -181,13 +181,17 @@ impl Client {
                 for outgoing in self.session.queue.iter().filter(|outgoing| outgoing.stored) {
                     ops.push(persist::append(self.store.session, outgoing));
                 }
+                // With what is over, else a crash would leave its bodies behind.
+                for (token, ..) in over.iter().filter(|(_, stored, _)| *stored) {
+                    ops.extend(persist::remove(old, *token));
+                }
                 ops.push(StoreOp::DeleteSession(old));
             }
             ops.insert(0, persist::put_session(self.store.session, &self.session, &self.config, expiry));
             self.store_ops(|| ops);
         }
-        for (token, stored, outcome) in over {
-            self.finish(token, stored, outcome);
+        for (token, _, outcome) in over {
+            self.done(token, outcome);
         }
     }
 

@@ -7,12 +7,12 @@ use mqtt_proto::{PacketType, QoS, ReasonCode, SubscriptionOptions, Version};
 use mqtt_session::broker::{
     Answer, Ask, Closed, ConnectionId, Event as Told, Output, Peer, Question, ReadStatus,
 };
-use mqtt_session::{StoreSeq, Timestamp};
+use mqtt_session::{StoreGroup, StoreSeq, Timestamp};
 
 impl Sim {
     /// A connection reaches the broker.
     pub(super) fn accept(&mut self, node: usize) -> usize {
-        let now = self.given_time();
+        let now = self.given_broker_time();
         let conn = self.broker.handle_accept(now);
         self.broker.handle_identified(now, conn, Peer::default());
         let link = self.new_wire(node, conn);
@@ -21,7 +21,7 @@ impl Sim {
     }
 
     pub(super) fn broker_timeout(&mut self) {
-        let now = self.time();
+        let now = self.broker_time();
         self.broker.handle_timeout(now);
         if self.broker.poll_timeout().is_some_and(|due| due < now) {
             self.fail("the broker's timeout is in the past after handle_timeout".into());
@@ -51,7 +51,7 @@ impl Sim {
     }
 
     fn broker_reads(&mut self, link: usize, bytes: &[u8]) {
-        let now = self.given_time();
+        let now = self.given_broker_time();
         let conn = self.wires[link].link.conn;
         let paused = self.broker.handle_read(now, conn, bytes) == ReadStatus::Paused;
         let tell = self.trace.is_on();
@@ -69,6 +69,7 @@ impl Sim {
     }
 
     fn broker_got(&mut self, link: usize, seen: Seen, sure: bool) {
+        let now = self.broker_time().as_micros();
         let wire = &mut self.wires[link];
         if seen.kind == PacketType::Connect {
             for tap in &mut wire.taps {
@@ -89,7 +90,7 @@ impl Sim {
         end.got(&seen, sure);
         match seen.kind {
             PacketType::Publish => {
-                self.oracle.arrived(self.now, &client, &seen);
+                self.oracle.arrived(now, &client, &seen);
                 if seen.id != 0 {
                     wire.inbound.insert(seen.id, seen);
                 }
@@ -104,7 +105,7 @@ impl Sim {
     }
 
     fn broker_closes(&mut self, link: usize, why: Closed) {
-        let now = self.given_time();
+        let now = self.given_broker_time();
         self.flush_broker(link);
         let wire = &mut self.wires[link];
         if !wire.link.broker_open {
@@ -127,8 +128,12 @@ impl Sim {
     /// Obeys the broker. Whether it wanted anything.
     pub(super) fn obey_broker(&mut self) -> bool {
         let mut busy = false;
-        while let Some(output) = self.broker.poll_output() {
+        while let Some(output) = self.broker.poll_output().filter(|_| !self.down) {
             busy = true;
+            if self.is_time_to_crash() {
+                self.crash_broker(Some(output));
+                return true;
+            }
             match output {
                 Output::Flush(conn) => {
                     if let Some(&link) = self.by_conn.get(&conn) {
@@ -147,14 +152,11 @@ impl Sim {
                 Output::Hangup { conn, after_flush } => self.hang_up(conn, after_flush),
                 Output::Ask(ask) => {
                     self.hash.add_text(&ask.question);
-                    self.later(self.options.answer_delay, Event::Answer(ask));
+                    self.later(self.options.answer_delay, Event::Answer { life: self.life, ask });
                 }
                 Output::Store(seq, group) => {
-                    self.hash.add_text(&(seq, &group));
-                    self.trace.line(self.now, || format!("store {}: {:?}", seq.0, brief_ops(&group)));
-                    let result = self.store.take(seq, group);
-                    self.check(result);
-                    self.later(self.options.store_delay, Event::Stored(seq));
+                    self.broker_stores(seq, group);
+                    self.later(self.options.store_delay, Event::Stored { life: self.life, seq });
                 }
                 Output::Event(event) => {
                     self.hash.add_text(&event);
@@ -163,7 +165,21 @@ impl Sim {
                 other => self.fail(format!("one shard only, and yet {other:?}")),
             }
         }
+        for client in std::mem::take(&mut self.changed) {
+            self.oracle.changed(&client, self.store.last());
+        }
+        if !self.down && self.crash_after.is_some() {
+            self.crash_broker(None);
+            return true;
+        }
         busy
+    }
+
+    pub(super) fn broker_stores(&mut self, seq: StoreSeq, group: StoreGroup) {
+        self.hash.add_text(&(seq, &group));
+        self.trace.line(self.now, || format!("store {}: {:?}", seq.0, brief_ops(&group)));
+        let result = self.store.take(seq, group);
+        self.check(result);
     }
 
     fn hang_up(&mut self, conn: ConnectionId, after_flush: bool) {
@@ -178,7 +194,7 @@ impl Sim {
     /// Carries what the broker has for a link, as far as its socket takes it.
     pub(super) fn flush_broker(&mut self, link: usize) {
         loop {
-            let now = self.given_time();
+            let now = self.given_broker_time();
             let wire = &mut self.wires[link];
             if !wire.link.broker_open {
                 return;
@@ -259,15 +275,18 @@ impl Sim {
                     self.store.sends(&client, seen.id, false)?;
                 }
                 if self.wires[link].taps[2].version.is_v5() && !seen.retain {
-                    self.oracle.forwarded(self.now, seen)?;
+                    self.oracle.forwarded(self.broker_time().as_micros(), seen)?;
                 }
             }
             PacketType::Pubrel => self.store.sends(&client, seen.id, true)?,
             PacketType::Puback | PacketType::Pubrec if seen.reason < 0x80 => {
                 let message = self.wires[link].inbound.get(&seen.id).and_then(|publish| publish.message);
-                self.store.acknowledges(&client, seen.id, message)?;
+                // Sent twice on one link, it may be the earlier one that is acknowledged.
+                let node = self.wires[link].link.node;
+                let again = self.nodes[node].options.config.resend_interval.is_some();
+                self.store.acknowledges(&client, seen.id, message.filter(|_| !again))?;
                 if let Some(id) = message {
-                    self.oracle.acknowledged(self.now, id);
+                    self.oracle.acknowledged(self.broker_time().as_micros(), id);
                 }
             }
             PacketType::Suback => {
@@ -279,7 +298,7 @@ impl Sim {
                         self.store.grants(&client, filter)?;
                     }
                 }
-                self.oracle.granted(self.now, &client, &request, &seen.codes);
+                self.oracle.granted(self.broker_time().as_micros(), &client, &request, &seen.codes);
             }
             PacketType::Unsuback => {
                 let request = self.wires[link].requests.remove(&seen.id);
@@ -291,7 +310,7 @@ impl Sim {
         Ok(())
     }
 
-    fn told(&mut self, event: Told) {
+    pub(super) fn told(&mut self, event: Told) {
         match event {
             Told::Message { message, .. } => {
                 self.trace.line(self.now, || {
@@ -299,7 +318,13 @@ impl Sim {
                         .into_owned();
                     format!("routed {} {payload}", message.topic)
                 });
-                let result = self.oracle.routed(self.now, &message.topic, &message.payload, message.retain);
+                let result = self.oracle.routed(
+                    self.broker_time().as_micros(),
+                    &message.topic,
+                    &message.payload,
+                    message.retain,
+                    self.store.last(),
+                );
                 self.check(result);
             }
             Told::Connected { conn, client_id, session_present, .. } => {
@@ -311,10 +336,11 @@ impl Sim {
                 if let Some((end, _)) = self.ends.get_mut(&client).filter(|(_, current)| *current == link) {
                     end.doubt();
                 }
+                self.changed.push(client.clone());
                 let by_client = reason == ReasonCode::Success;
                 let taken_over = reason == ReasonCode::SessionTakenOver;
                 self.trace.line(self.now, || format!("broker: {client} is gone: {reason:?}"));
-                self.oracle.disconnected(self.now, &client, by_client, taken_over);
+                self.oracle.disconnected(self.broker_time().as_micros(), &client, by_client, taken_over);
             }
             Told::Dropped { client_id, count, reason } => {
                 self.trace.line(self.now, || format!("broker: dropped {count} for {client_id}: {reason:?}"));
@@ -342,8 +368,10 @@ impl Sim {
             self.oracle.unjudge(&client);
         }
         self.nodes[node].unaware |= !present;
-        let result = self.oracle.connected(self.now, &client, &connect, present, node);
+        let result = self.oracle.connected(self.broker_time().as_micros(), &client, &connect, present, node);
         self.check(result);
+        self.oracle.connected_by(&client, self.store.last());
+        self.changed.push(client.clone());
         self.store.new_link(&client);
         if !present {
             self.store.forget(&client);
@@ -365,9 +393,10 @@ impl Sim {
     }
 
     pub(super) fn stored(&mut self, seq: StoreSeq) {
-        let now = self.given_time();
+        let now = self.given_broker_time();
         if self.random.chance(self.options.store_failures) {
             if let Some(first) = self.store.fail() {
+                self.oracle.counts.faults += 1;
                 self.trace.line(self.now, || format!("the store fails at {}", first.0));
                 self.broker.handle_store_failed(now, first);
             }
@@ -378,7 +407,7 @@ impl Sim {
     }
 
     pub(super) fn answer(&mut self, ask: &Ask) {
-        let now = self.given_time();
+        let now = self.given_broker_time();
         let refused = self.random.chance(self.options.refusals);
         let answer = match &ask.question {
             Question::Subscribe { filters } => Answer::Filters(
@@ -404,7 +433,7 @@ impl Sim {
         if config.durability != mqtt_session::Durability::Off {
             return;
         }
-        let now: Timestamp = self.time();
+        let now: Timestamp = self.broker_time();
         let Ok(id) = self.broker.subscribe(now, "#", SubscriptionOptions::default()) else { return };
         let mut found = std::collections::BTreeMap::new();
         while let Some(output) = self.broker.poll_output() {
@@ -426,6 +455,6 @@ impl Sim {
     }
 }
 
-fn brief_ops(group: &mqtt_session::StoreGroup) -> Vec<String> {
-    group.ops.iter().map(|op| format!("{op:?}").chars().take(40).collect()).collect()
+fn brief_ops(group: &StoreGroup) -> Vec<String> {
+    group.ops.iter().map(|op| format!("{op:?}").chars().take(90).collect()).collect()
 }

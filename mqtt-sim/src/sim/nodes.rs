@@ -23,6 +23,11 @@ impl Sim {
             self.act_raw(number);
             return;
         }
+        let crashes = self.nodes[number].can_crash() && self.random.chance(self.options.client_crashes);
+        if crashes {
+            self.crash_node(number);
+            return;
+        }
         let now = self.given_time();
         let Self { nodes, random, options, .. } = self;
         if let Some(done) = nodes[number].act(number, now, options, random) {
@@ -87,7 +92,8 @@ impl Sim {
             return;
         }
         let now = self.given_time();
-        if !opened {
+        if !opened || self.down {
+            self.oracle.counts.faults += 1;
             if let Some(client) = &mut self.nodes[number].client {
                 client.handle_link_down(now, LinkDown::DialFailed);
             }
@@ -145,7 +151,8 @@ impl Sim {
                     self.hash.add_text(&(seq, &group));
                     let result = self.nodes[number].store.take(seq, group);
                     self.check(result.map_err(|what| format!("n{number}: {what}")));
-                    self.later(self.options.store_delay, Event::NodeStored { node: number, seq });
+                    let life = self.nodes[number].life;
+                    self.later(self.options.store_delay, Event::NodeStored { node: number, life, seq });
                 }
                 Output::Event(event) => {
                     self.hash.add_text(&event);
@@ -154,20 +161,21 @@ impl Sim {
                 other => self.fail(format!("n{number} wants {other:?}")),
             }
         }
+        self.nodes[number].settle_marks();
         busy
     }
 
     fn node_told(&mut self, number: usize, event: Told) {
         match event {
             Told::Message(received) => {
-                let message = received.message;
+                let (message, delivery) = (received.message, received.delivery);
                 self.trace.line(self.now, || {
                     let payload = String::from_utf8_lossy(&message.payload[..message.payload.len().min(12)])
                         .into_owned();
                     format!("n{number} gets {} {payload} q{}", message.topic, message.qos.as_u8())
                 });
                 let node = &mut self.nodes[number];
-                node.unacknowledged.extend(received.delivery);
+                node.took(message.qos, delivery, crate::wire::MessageId::of(&message.payload));
                 let name = node.name().to_owned();
                 // What still comes from a link that was taken over may belong to the session before.
                 let current = self.ends.get(&name).map(|(_, link)| *link);
@@ -189,6 +197,7 @@ impl Sim {
                 self.trace.line(self.now, || format!("n{number}: {id} is {outcome:?}"));
                 let safe = matches!(outcome, Outcome::Acked { reason, .. } if !reason.is_error());
                 let judged = self.nodes[number].options.kind == Kind::Machine;
+                self.nodes[number].names.insert(token.as_u64(), (token, id));
                 let result = self.oracle.done(id, safe && judged);
                 self.check(result);
             }
@@ -334,6 +343,7 @@ impl Sim {
         let resends = config.resend_interval.is_some();
         node.end.begin_link(present, resends, limits);
         if !present {
+            node.new_session = Some(None);
             let name = node.name().to_owned();
             node.store.forget(&name);
         }
