@@ -14,8 +14,12 @@ struct Broker {
 
 impl Broker {
     fn start() -> Self {
+        Self::on("0")
+    }
+
+    fn on(port: &str) -> Self {
         let mut child = Command::new(MQTT)
-            .args(["broker", "--bind", "127.0.0.1", "--port", "0", "--data", "none"])
+            .args(["broker", "--bind", "127.0.0.1", "--port", port, "--data", "none"])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -120,4 +124,37 @@ fn a_port_that_is_taken_is_named_and_a_signal_ends_cleanly() {
     let kill = Command::new("kill").args(["-TERM", &broker.child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     assert_eq!(broker.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_message_that_could_not_be_sent_is_sent_by_the_next_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().to_str().unwrap();
+    // A port where nobody is yet.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let arguments = ["-h", "127.0.0.1", "-p", &port, "-c", "-i", "p", "--session-dir", directory];
+    let publish = |text: &str| {
+        let mut command = Command::new(MQTT);
+        command.arg("pub").args(arguments).args(["-t", "kept", "-q", "2", "-m", text]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut first = publish("first");
+    // It says that it tries again, and has stored what it was given before it tried.
+    let mut log = BufReader::new(first.stderr.take().unwrap()).lines();
+    let told =
+        log.by_ref().map_while(Result::ok).filter(|line| line.contains("connecting again")).take(2).count();
+    assert_eq!(told, 2);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let broker = Broker::on(&port);
+    let mut listener =
+        broker.client(&["sub", "-t", "kept", "-q", "2", "-C", "2", "-W", "20", "-d"]).spawn().unwrap();
+    let mut log = BufReader::new(listener.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.is_ok_and(|line| line.contains("Subscribed"))));
+    assert!(publish("second").wait().unwrap().success());
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut listener.stdout.take().unwrap(), &mut out).unwrap();
+    assert_eq!(out.lines().collect::<Vec<_>>(), ["first", "second"]);
+    listener.wait().unwrap();
 }
