@@ -62,9 +62,12 @@ async fn measure(
         subscribers.push(subscriber);
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let mut tasks = Vec::new();
+    let mut connected = Vec::new();
     for n in 0..publishers {
-        let publisher = client(address, format!("p{n}"), false).await?;
+        connected.push(client(address, format!("p{n}"), false).await?);
+    }
+    let mut tasks = Vec::new();
+    for (n, publisher) in connected.into_iter().enumerate() {
         let stop = Arc::clone(&stop);
         tasks.push(tokio::spawn(async move {
             let topic = format!("p/{}/{n}", n % SUBSCRIBERS);

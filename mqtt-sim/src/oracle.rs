@@ -9,6 +9,7 @@ mod crash;
 
 use crate::wire::{MessageId, Seen};
 use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
+use mqtt_session::store::SessionId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the clocks of the model and the machine may be apart, beyond the timers' tick: inputs are
@@ -112,6 +113,9 @@ pub struct Oracle {
     early: Vec<Due>,
     /// Whose wills came, with which store groups.
     fired: Vec<(String, u64)>,
+    /// Whose wills are whose in the store, and with which groups they left it.
+    will_owners: BTreeMap<SessionId, String>,
+    gone_wills: Vec<(String, u64)>,
     crashes: u32,
     /// How far the broker's clock went back over crashes.
     rewound: u64,

@@ -4,6 +4,7 @@
 use super::{Due, Oracle, SLACK, Session};
 use crate::disk::Disk;
 use crate::wire::MessageId;
+use mqtt_session::{StoreGroup, StoreOp};
 
 impl Oracle {
     /// Something about a client's session changed, as part of this store group at the latest.
@@ -94,10 +95,27 @@ impl Oracle {
             wrong = wrong.or(self.wills_crashed(client, node, now, committed, disk));
         }
         self.fired.clear();
+        self.gone_wills.clear();
         for message in self.messages.values_mut() {
             message.maybe_taken |= message.arrived.is_some() && message.routed == 0;
         }
         wrong.map_or(Ok(()), Err)
+    }
+
+    /// What a store group says of wills.
+    pub fn wills_stored(&mut self, seq: u64, group: &StoreGroup) {
+        for op in &*group.ops {
+            match op {
+                StoreOp::PutWill(session, will) => {
+                    self.will_owners.insert(*session, will.author.client_id.clone());
+                }
+                StoreOp::DeleteWill(session) => {
+                    let client = self.will_owners.get(session).cloned().unwrap_or_default();
+                    self.gone_wills.push((client, seq));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The groups that the restart itself made.
@@ -120,7 +138,20 @@ impl Oracle {
         let have = disk.wills.get(client).copied().unwrap_or(0);
         // A will that came and was not stored as gone may come again, over any number of crashes.
         let mut undone = self.dues.iter().any(|due| due.client == client && due.maybe);
-        self.dues.retain(|due| due.client != client || due.set_by <= committed && !due.maybe);
+        // One that left the store was published as far as anybody can tell who is still there: its
+        // appends are in the same group, and who else would have got it has no connection any more.
+        let gone = |due: &Due| {
+            let left =
+                |(name, group): &(String, u64)| name == client && (due.set_by..=committed).contains(group);
+            self.gone_wills.iter().any(left)
+        };
+        undone |= self.dues.iter().any(|due| due.client == client && gone(due));
+        let over: Vec<bool> = self.dues.iter().map(|due| gone(due)).collect();
+        let mut over = over.into_iter();
+        self.dues.retain(|due| {
+            let over = over.next().unwrap_or_default();
+            due.client != client || due.set_by <= committed && !due.maybe && !over
+        });
         let sure = self.dues.iter().filter(|due| due.client == client).count();
         undone |= self.fired.iter().any(|(name, group)| name == client && *group > committed);
         let session = self.sessions.get(client)?;
@@ -154,6 +185,7 @@ impl Oracle {
         self.crashes += 1;
         self.dues.clear();
         self.fired.clear();
+        self.gone_wills.clear();
         self.retained.clear();
         self.owed_groups.clear();
         for session in self.sessions.values_mut() {

@@ -178,6 +178,7 @@ impl Sim {
     pub(super) fn broker_stores(&mut self, seq: StoreSeq, group: StoreGroup) {
         self.hash.add_text(&(seq, &group));
         self.trace.line(self.now, || format!("store {}: {:?}", seq.0, brief_ops(&group)));
+        self.oracle.wills_stored(seq.0, &group);
         let result = self.store.take(seq, group);
         self.check(result);
     }
