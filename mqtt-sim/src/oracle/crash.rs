@@ -146,7 +146,7 @@ impl Oracle {
             self.gone_wills.iter().any(left)
         };
         undone |= self.dues.iter().any(|due| due.client == client && gone(due));
-        let over: Vec<bool> = self.dues.iter().map(|due| gone(due)).collect();
+        let over: Vec<bool> = self.dues.iter().map(gone).collect();
         let mut over = over.into_iter();
         self.dues.retain(|due| {
             let over = over.next().unwrap_or_default();
