@@ -34,8 +34,8 @@ use futures_io::{AsyncRead, AsyncWrite};
 pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
     Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended, Event, Events,
-    Grant, Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, RefusedFilter31, ServeError,
-    Stats, SubscribeFailed, TraceOptions,
+    Grant, Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, Rates, RefusedFilter31,
+    ServeError, Stats, SubscribeFailed, TraceOptions,
 };
 use mqtt_io::broker::{Life, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, Tcp, Wrap};

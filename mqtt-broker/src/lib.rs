@@ -23,6 +23,7 @@
 
 mod bind;
 pub mod config;
+mod descriptors;
 mod mosquitto;
 mod run;
 mod security;

@@ -1,6 +1,7 @@
 //! The life of the broker: start, reloads, end.
 
 use crate::config::changes;
+use crate::descriptors;
 use crate::settings::{Settings, Source};
 use crate::signal::{Signals, Stopped, Wanted};
 use crate::storage::{Kept, open};
@@ -71,6 +72,7 @@ struct Running {
 /// If called outside a Tokio runtime.
 pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> {
     tracing::info!("mqtt version {} starting.", env!("CARGO_PKG_VERSION"));
+    descriptors::raise(settings.broker.max_connections);
     // From here on a signal finds somebody to hear it.
     let mut signals = Signals::new().map_err(Error::Signals)?;
     let mut running = start(settings).await?;

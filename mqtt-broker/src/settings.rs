@@ -208,6 +208,8 @@ fn addresses(
             let mut listening = mqtt_tokio::broker::Listener::from(address);
             listening.number = u16::try_from(number).unwrap_or(u16::MAX);
             listening.max_connections = listener.max_connections;
+            listening.max_connect_rate = listener.connections_per_second;
+            listening.rates = listener.rates(config);
             found.push(listening);
         }
     }

@@ -8,7 +8,7 @@ use crate::ShardError;
 use crate::runtime::Runtime;
 use crate::trace::TraceOptions;
 use mqtt_session::acl::Acl;
-use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError};
+use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError, Rates};
 use mqtt_session::{Durability, Seed};
 use mqtt_store::{Store, StoreError};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -35,11 +35,16 @@ pub struct Listener {
     /// Connections that it has open at most; further ones are closed as they come. Default none: only
     /// [`BrokerConfig::max_connections`] counts.
     pub max_connections: Option<u32>,
+    /// Connections that are accepted in a second; those beyond wait in the system's queue. What was not
+    /// used for up to a second may be made up for at once. Default none.
+    pub max_connect_rate: Option<u32>,
+    /// How fast each of its clients may send, in the place of [`BrokerConfig::rates`]. Default none.
+    pub rates: Option<Rates>,
 }
 
 impl From<SocketAddr> for Listener {
     fn from(address: SocketAddr) -> Self {
-        Self { address, number: 0, max_connections: None }
+        Self { address, number: 0, max_connections: None, max_connect_rate: None, rates: None }
     }
 }
 
