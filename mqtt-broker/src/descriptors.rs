@@ -1,5 +1,7 @@
 //! File descriptors: each connection needs one, and many systems begin with 1,024.
 
+use mqtt_tokio::broker::BrokerConfig;
+
 /// What the store, the listeners and the like need.
 const OTHERS: u64 = 256;
 
@@ -17,12 +19,15 @@ pub(crate) fn raise(connections: u32) {
     let now = getrlimit(Resource::Nofile).current;
     let needed = u64::from(connections) + OTHERS;
     match now {
-        Some(now) if now < needed => tracing::warn!(
-            "There may be {now} file descriptors, which is enough for about {} connections; \
+        // Nobody asked for the default.
+        Some(now) if now < needed && connections != BrokerConfig::default().max_connections => {
+            tracing::warn!(
+                "There may be {now} file descriptors, which is enough for about {} connections; \
              limits.max_connections says {connections}. Raise it with ulimit -Hn, or LimitNOFILE= in a systemd \
              unit.",
-            now.saturating_sub(OTHERS)
-        ),
+                now.saturating_sub(OTHERS)
+            )
+        }
         Some(now) => tracing::debug!("There may be {now} file descriptors."),
         None => {}
     }
