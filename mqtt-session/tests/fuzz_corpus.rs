@@ -3,6 +3,9 @@
 #[path = "../../fuzz/src/machines.rs"]
 #[allow(unreachable_pub, reason = "it is a library of its own when it is fuzzed")]
 mod machines;
+#[path = "../../fuzz/src/stored.rs"]
+#[allow(unreachable_pub, reason = "it is a library of its own when it is fuzzed")]
+mod stored;
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +13,7 @@ use std::path::Path;
 #[test]
 fn the_corpus_replays() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
-    for (target, body) in machines::ALL {
+    for (target, body) in machines::ALL.into_iter().chain(stored::ALL) {
         let folder = corpus.join(target);
         let mut files: Vec<_> = fs::read_dir(&folder)
             .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))

@@ -64,10 +64,16 @@ impl Journal {
         self.unconfirmed_bytes > self.max_unconfirmed && self.failed
     }
 
-    /// Numbers go on behind those that were ever given.
-    pub(super) const fn restore_limits(&mut self, limits: StoredLimits) {
-        self.given = limits;
-        self.limits = limits;
+    /// Numbers go on behind those that were ever given. Nobody ever gives 2^62; a damaged store that
+    /// says so must not make counting overflow.
+    pub(super) fn restore_limits(&mut self, limits: StoredLimits) {
+        const MOST: u64 = 1 << 62;
+        self.given = StoredLimits {
+            sessions: limits.sessions.min(MOST),
+            messages: limits.messages.min(MOST),
+            entries: limits.entries.min(MOST),
+        };
+        self.limits = self.given;
     }
 
     pub(super) fn new_session(&mut self) -> SessionId {

@@ -200,7 +200,12 @@ impl Messages {
         let (topic, rest) = stored.body.split_at_checked(topic_len)?;
         let (properties, _) = rest.split_at_checked(properties_len)?;
         TopicName::new(core::str::from_utf8(topic).ok()?).ok()?;
-        Properties::parse(properties, PropertyContext::Publish).ok()?;
+        let properties = Properties::parse(properties, PropertyContext::Publish).ok()?;
+        // These belong to one connection, and are never part of a message.
+        let of_link = [PropertyId::TopicAlias, PropertyId::SubscriptionIdentifier];
+        if of_link.into_iter().any(|id| properties.contains(id)) {
+            return None;
+        }
         let held = Held {
             body: stored.body.to_vec(),
             topic_len: stored.topic_len,

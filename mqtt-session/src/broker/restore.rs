@@ -17,11 +17,11 @@ use crate::store::{
 };
 use crate::{StoreOp, Timestamp};
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use mqtt_proto::{PacketId, QoS, TopicFilter};
+use mqtt_proto::{PacketId, QoS, TopicFilter, TopicName};
 
 /// A restart keeps this distance from the last packet identifier that it knows of, so that a late
 /// acknowledgement hits nothing that is sent now.
@@ -70,6 +70,11 @@ struct Begun {
     delivery: Option<Delivery>,
 }
 
+/// Whether a Subscription Identifier can be sent.
+const fn is_subscription_id(id: u32) -> bool {
+    id != 0 && id < 1 << 28
+}
+
 /// Makes a [`Broker`] from what is stored.
 ///
 /// Give it every record that the store has, in the order that
@@ -102,6 +107,10 @@ pub struct Restore {
     wills: Vec<(SessionId, Box<StoredWill>)>,
     /// Sessions that another with the same client identifier replaces.
     replaced: Vec<SessionKey>,
+    /// Those of whom something is left, but no record.
+    void: BTreeSet<SessionId>,
+    /// Shared filters whose groups have no record.
+    unkept: BTreeSet<String>,
     dropped: usize,
 }
 
@@ -123,6 +132,8 @@ impl Restore {
             since: Vec::new(),
             wills: Vec::new(),
             replaced: Vec::new(),
+            void: BTreeSet::new(),
+            unkept: BTreeSet::new(),
             dropped: 0,
         })
     }
@@ -144,7 +155,11 @@ impl Restore {
             }
             StoreOp::PutGroup(id, filter) => {
                 self.limits.sessions = self.limits.sessions.max(id.0);
-                self.groups.insert(filter, id).is_none()
+                let replaced = self.groups.insert(filter, id);
+                if let Some(id) = replaced {
+                    self.broker.journal.op(StoreOp::DeleteGroup(id));
+                }
+                replaced.is_none()
             }
             StoreOp::PutSubscription { session, filter, options, id } => {
                 self.subscription(session, &filter, options, id)
@@ -186,8 +201,18 @@ impl Restore {
     }
 
     fn with_session(&mut self, id: SessionId, act: impl FnOnce(&mut Session)) -> bool {
-        let Some(Owner::Session(key)) = self.owners.get(&id.0) else { return false };
-        self.broker.sessions.get_mut(*key as usize).map(act).is_some()
+        let Some(key) = self.owner(id) else { return false };
+        self.broker.sessions.get_mut(key as usize).map(act).is_some()
+    }
+
+    /// The session with this number. What else is stored for one that is not there is void, and goes
+    /// in the end.
+    fn owner(&mut self, id: SessionId) -> Option<SessionKey> {
+        if let Some(Owner::Session(key)) = self.owners.get(&id.0) {
+            return Some(*key);
+        }
+        self.void.insert(id);
+        None
     }
 
     fn session(&mut self, id: SessionId, stored: &StoredSession) -> bool {
@@ -215,13 +240,19 @@ impl Restore {
         options: mqtt_proto::SubscriptionOptions,
         subscription_id: Option<u32>,
     ) -> bool {
-        let Some(Owner::Session(key)) = self.owners.get(&id.0) else { return false };
-        let Ok(parsed) = TopicFilter::new(filter) else { return false };
+        let Some(key) = self.owner(id) else { return false };
+        let subscription_id = subscription_id.filter(|id| is_subscription_id(*id));
         let broker = &mut self.broker;
-        broker.router.subscribe(*key, parsed, options, subscription_id);
-        if let Some(group) = broker.router.group_of_filter(parsed)
-            && let Some(stored) = self.groups.get(filter)
-        {
+        let Ok(parsed) = TopicFilter::new(filter) else {
+            broker.journal.op(StoreOp::DeleteSubscription { session: id, filter: filter.into() });
+            return false;
+        };
+        broker.router.subscribe(key, parsed, options, subscription_id);
+        if let Some(group) = broker.router.group_of_filter(parsed) {
+            let Some(stored) = self.groups.get(filter) else {
+                self.unkept.insert(filter.into());
+                return true;
+            };
             self.owners.insert(stored.0, Owner::Group(group));
             if let Some(group) = broker.router.group_mut(group) {
                 group.stored = Some(*stored);
@@ -231,10 +262,14 @@ impl Restore {
     }
 
     fn replay(&mut self, id: SessionId, filter: &str, after: MessageId, until: MessageId) -> bool {
-        let Some(Owner::Session(key)) = self.owners.get(&id.0) else { return false };
-        let Ok(parsed) = TopicFilter::new(filter) else { return false };
-        let Some((options, id)) = self.broker.router.subscription(*key, parsed) else { return false };
-        let Some(session) = self.broker.sessions.get_mut(*key as usize) else { return false };
+        let Some(key) = self.owner(id) else { return false };
+        let subscription =
+            TopicFilter::new(filter).ok().and_then(|parsed| self.broker.router.subscription(key, parsed));
+        let Some((options, id)) = subscription else {
+            self.broker.journal.op(StoreOp::DeleteReplay { session: id, filter: filter.into() });
+            return false;
+        };
+        let Some(session) = self.broker.sessions.get_mut(key as usize) else { return false };
         session.replays.push_back(Replay {
             filter: filter.into(),
             after: after.0,
@@ -265,8 +300,10 @@ impl Restore {
         self.limits.entries = self.limits.entries.max(entry.0);
         let exchange = self.exchanges.remove(&(id.0, entry.0));
         let message = self.messages.get(&message.0).copied();
+        let mut subscription_ids = subscription_ids.into_vec();
+        subscription_ids.retain(|id| is_subscription_id(*id));
         let Some(&owner) = self.owners.get(&id.0) else {
-            // Its session is gone, and with it all that it had.
+            self.void.insert(id);
             self.dropped += 1;
             return;
         };
@@ -316,7 +353,12 @@ impl Restore {
 
     fn retained(&mut self, topic: &str, id: MessageId) -> bool {
         let broker = &mut self.broker;
-        let Some(&key) = self.messages.get(&id.0) else {
+        let is_its_topic = |key: &MessageKey| {
+            broker.messages.get(*key).is_some_and(|held| held.topic_str() == topic)
+                && TopicName::new(topic).is_ok()
+        };
+        let key = self.messages.get(&id.0).copied().filter(is_its_topic);
+        let Some(key) = key else {
             broker.journal.op(StoreOp::DeleteRetained(topic.into()));
             return false;
         };
@@ -342,6 +384,7 @@ impl Restore {
         self.broker.journal.restore_limits(self.limits);
         self.finish_exchanges();
         self.finish_groups();
+        self.finish_void();
         let wills = self.finish_wills(now);
         self.finish_sessions(now);
         // Until here each message was held once for the restore itself.
@@ -404,8 +447,21 @@ impl Restore {
         }
     }
 
-    /// A group that no stored session is a member of.
+    /// Deletes what sessions and groups left behind that have no record. The store may be at it already;
+    /// saying it again is harmless.
+    fn finish_void(&mut self) {
+        for id in core::mem::take(&mut self.void) {
+            self.broker.journal.op(StoreOp::DeleteSession(id));
+        }
+    }
+
+    /// Groups that no stored session is a member of go; those that lost their record get another.
     fn finish_groups(&mut self) {
+        for filter in core::mem::take(&mut self.unkept) {
+            if let Ok(filter) = TopicFilter::new(&filter) {
+                self.broker.store_group(filter);
+            }
+        }
         for id in core::mem::take(&mut self.groups).into_values() {
             if !self.owners.contains_key(&id.0) {
                 self.dropped += 1;
