@@ -5,7 +5,7 @@ use super::handle::{BrokerHandle, ServeError};
 use super::node::panic_text;
 use super::run::{Life, Start};
 use super::sockets::{self, Address, Inherited};
-use super::transport::Transport;
+use super::transport::SharedTransport;
 use crate::ShardError;
 use crate::runtime::Runtime;
 use crate::trace::TraceOptions;
@@ -27,7 +27,7 @@ pub struct Listener {
     /// The address.
     pub address: Address,
     /// What is spoken there below MQTT. Default: nothing.
-    pub transport: Transport,
+    pub transport: SharedTransport,
     /// The rights of the file of a Unix socket, as `0o660`. Default: what the process's umask leaves.
     pub unix_mode: Option<u32>,
     /// The socket, if somebody else has opened it; `address` is only told then.
@@ -42,7 +42,7 @@ pub struct Listener {
 
 impl From<Address> for Listener {
     fn from(address: Address) -> Self {
-        let transport = Transport::default();
+        let transport = SharedTransport::default();
         Self { address, transport, unix_mode: None, inherited: None, number: 0, max_connections: None }
     }
 }

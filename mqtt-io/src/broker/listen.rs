@@ -80,6 +80,7 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Lis
                 let from = At(address);
                 tracing::debug!("New connection from {from} on {at}.");
                 accepted += 1;
+                let transport = transport.get();
                 if !transport.believes(address) {
                     if stranger.may_tell() {
                         tracing::warn!(

@@ -37,4 +37,4 @@ pub use mqtt_session::broker::{
 pub use mqtt_store::{StorageStats, Store, StoreError};
 pub use run::Life;
 pub use sockets::{Address, Inherited, ListeningSocket};
-pub use transport::{Network, NetworkError, Transport};
+pub use transport::{Network, NetworkError, SharedTransport, Transport};

@@ -9,8 +9,7 @@ use crate::tls::TlsServer;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-#[cfg(feature = "websocket")]
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What is spoken on a listener below MQTT. By default nothing: plain MQTT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +37,7 @@ impl Transport {
     }
 
     /// The layers of a connection that comes now.
-    pub(super) fn stack(&self) -> Result<Stack, StackError> {
+    pub(crate) fn stack(&self) -> Result<Stack, StackError> {
         let stack = Stack::plain();
         #[cfg(feature = "tls")]
         let stack = match &self.tls {
@@ -53,6 +52,39 @@ impl Transport {
         Ok(if self.proxies.is_some() { stack.behind_proxy() } else { stack })
     }
 }
+
+/// What is spoken on a listener that runs. Clones are the same; what is put in its place counts for
+/// connections that come after, and open ones keep what they have.
+#[derive(Clone, Debug, Default)]
+pub struct SharedTransport(Arc<RwLock<Arc<Transport>>>);
+
+impl SharedTransport {
+    /// What connections get that come now.
+    #[must_use]
+    pub fn get(&self) -> Arc<Transport> {
+        // Nothing panics while it is held.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another in its place.
+    pub fn replace(&self, transport: Arc<Transport>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = transport;
+    }
+}
+
+impl From<Transport> for SharedTransport {
+    fn from(transport: Transport) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(transport))))
+    }
+}
+
+impl PartialEq for SharedTransport {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.get() == other.get()
+    }
+}
+
+impl Eq for SharedTransport {}
 
 /// Addresses that begin with the same bits: `10.0.0.0/8`, `2001:db8::/32`, or a single one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

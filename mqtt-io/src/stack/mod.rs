@@ -17,7 +17,7 @@ mod absent;
 mod error;
 mod layers;
 mod proxy;
-#[cfg(all(test, feature = "tls", feature = "websocket"))]
+#[cfg(all(test, feature = "broker", feature = "tls", feature = "websocket"))]
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;

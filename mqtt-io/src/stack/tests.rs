@@ -1,6 +1,7 @@
 //! Both sides of a stack in memory, and peers that mean no good.
 
 use super::*;
+use crate::broker::{SharedTransport, Transport};
 use crate::tls::{TlsClient, TlsSettings};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -299,15 +300,20 @@ fn settings_that_cannot_work_are_named() {
 #[test]
 fn new_settings_count_for_new_connections_only() {
     let (pki, next) = (Pki::new(), Pki::new());
-    let (server, client) = (pki.settings().read().unwrap(), pki.client().read().unwrap());
+    let transport = |pki: &Pki| {
+        let mut transport = Transport::default();
+        transport.tls = Some(pki.settings().read().unwrap());
+        transport
+    };
+    let (server, client) = (SharedTransport::from(transport(&pki)), pki.client().read().unwrap());
     let connect = |client: Arc<rustls::ClientConfig>| {
         let mut client = Side::new(Stack::plain().tls_client(client, localhost()).unwrap());
-        let mut side = Side::new(Stack::plain().tls_server(server.config()).unwrap());
+        let mut side = Side::new(server.get().stack().unwrap());
         carry(&mut client, &mut side, usize::MAX);
         (client, side)
     };
     let (mut old_client, mut old) = connect(client.clone());
-    server.replace(&next.settings().read().unwrap());
+    server.replace(Arc::new(transport(&next)));
     assert_eq!(old_client.write(b"still here"), 10);
     carry(&mut old_client, &mut old, usize::MAX);
     assert_eq!(old.bytes, b"still here");

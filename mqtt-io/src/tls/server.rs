@@ -6,7 +6,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What a server's TLS is made of.
@@ -85,7 +85,7 @@ impl TlsSettings {
         }
         // What is sent early can be sent again by anybody who saw it.
         config.max_early_data_size = 0;
-        Ok(TlsServer { config: Arc::new(RwLock::new(Current { config: Arc::new(config), not_after: end })) })
+        Ok(TlsServer { config: Arc::new(config), not_after: end })
     }
 }
 
@@ -169,14 +169,9 @@ fn plain_name(name: &str) -> String {
     }
 }
 
-/// A server's TLS. Clones are the same one; new settings count for connections that come after.
+/// A server's TLS. Clones are the same.
 #[derive(Clone)]
 pub struct TlsServer {
-    config: Arc<RwLock<Current>>,
-}
-
-#[derive(Clone)]
-struct Current {
     config: Arc<ServerConfig>,
     not_after: Option<SystemTime>,
 }
@@ -184,37 +179,26 @@ struct Current {
 impl TlsServer {
     /// Settings of your own making.
     #[must_use]
-    pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config: Arc::new(RwLock::new(Current { config, not_after: None })) }
+    pub const fn new(config: Arc<ServerConfig>) -> Self {
+        Self { config, not_after: None }
     }
 
-    fn current(&self) -> Current {
-        // Nothing panics while it is held.
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What connections get that come now.
+    /// For a connection.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.current().config
+        Arc::clone(&self.config)
     }
 
     /// When the first certificate of the chain ends, as far as it is known.
     #[must_use]
-    pub fn not_after(&self) -> Option<SystemTime> {
-        self.current().not_after
-    }
-
-    /// Puts other settings in the place of these. Open connections keep theirs.
-    pub fn replace(&self, with: &Self) {
-        let new = with.current();
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = new;
+    pub const fn not_after(&self) -> Option<SystemTime> {
+        self.not_after
     }
 }
 
 impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsServer").field("not_after", &self.not_after()).finish_non_exhaustive()
+        f.debug_struct("TlsServer").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
