@@ -33,16 +33,19 @@ use futures_io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "access")]
 pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
-    Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended, Event, Events,
-    Grant, Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, Rates, RefusedFilter31,
-    ServeError, Stats, SubscribeFailed, TraceOptions,
+    Address, Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended,
+    Event, Events, Grant, Inherited, Lagged, Listener, ListeningSocket, Messages, Network, Overflow, Peer,
+    PublishFailed, Question, Rates, RefusedFilter31, ServeError, SharedTransport, Stats, SubscribeFailed,
+    TraceOptions, Transport,
 };
 use mqtt_io::broker::{Life, bind};
-use mqtt_io::runtime::{LocalRuntime, LocalTask, Tcp, Wrap};
+use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};
 use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+#[cfg(unix)]
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
@@ -92,8 +95,8 @@ struct Local(Weak<LocalExecutor<'static>>);
 impl LocalRuntime for Local {
     type Timer = IoTimer;
     type Task = Task;
-    type Listener = Async<TcpListener>;
-    type Tcp = Socket;
+    type Listener = Listening;
+    type Stream = Socket;
 
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Task {
         // Without an executor the thread is ending, and nothing begins any more.
@@ -104,20 +107,45 @@ impl LocalRuntime for Local {
         futures_lite::future::yield_now()
     }
 
-    fn listener(listener: TcpListener) -> io::Result<Async<TcpListener>> {
-        Async::new_nonblocking(listener)
+    fn listener(listener: ListeningSocket) -> io::Result<Listening> {
+        match listener {
+            ListeningSocket::Tcp(listener) => Async::new_nonblocking(listener).map(Listening::Tcp),
+            #[cfg(unix)]
+            ListeningSocket::Unix(listener) => Async::new_nonblocking(listener).map(Listening::Unix),
+            _ => Err(ErrorKind::Unsupported.into()),
+        }
     }
 
-    fn port(listener: &Async<TcpListener>) -> u16 {
-        listener.get_ref().local_addr().map_or(0, |local| local.port())
+    fn port(listener: &Listening) -> u16 {
+        match listener {
+            Listening::Tcp(listener) => listener.get_ref().local_addr().map_or(0, |local| local.port()),
+            #[cfg(unix)]
+            Listening::Unix(_) => 0,
+        }
     }
 
-    async fn accept(listener: &Async<TcpListener>) -> io::Result<(Socket, SocketAddr)> {
-        let (io, address) = listener.accept().await?;
-        // Without it messages are only later, so a failure does not matter.
-        let _ = io.get_ref().set_nodelay(true);
-        Ok((Socket { io, empty: Cell::new(false) }, address))
+    async fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match listener {
+            Listening::Tcp(listener) => {
+                let (io, address) = listener.accept().await?;
+                // Without it messages are only later, so a failure does not matter.
+                let _ = io.get_ref().set_nodelay(true);
+                Ok((Socket { io: Io::Tcp(io), empty: Cell::new(false) }, Some(address)))
+            }
+            #[cfg(unix)]
+            Listening::Unix(listener) => {
+                let (io, _) = listener.accept().await?;
+                Ok((Socket { io: Io::Unix(io), empty: Cell::new(false) }, None))
+            }
+        }
     }
+}
+
+/// A socket that is listened on.
+enum Listening {
+    Tcp(Async<TcpListener>),
+    #[cfg(unix)]
+    Unix(Async<UnixListener>),
 }
 
 struct Task(Option<async_executor::Task<()>>);
@@ -132,20 +160,44 @@ impl LocalTask for Task {
 
 /// A connection.
 struct Socket {
-    io: Async<TcpStream>,
+    io: Io,
     /// The last read took everything: to ask again before the system says that there is more would be
     /// a call for nothing.
     empty: Cell<bool>,
 }
 
-impl Tcp for Socket {
+enum Io {
+    Tcp(Async<TcpStream>),
+    #[cfg(unix)]
+    Unix(Async<UnixStream>),
+}
+
+impl Io {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(io) => io.poll_readable(cx),
+            #[cfg(unix)]
+            Self::Unix(io) => io.poll_readable(cx),
+        }
+    }
+
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(io) => io.get_ref().read(into),
+            #[cfg(unix)]
+            Self::Unix(io) => io.get_ref().read(into),
+        }
+    }
+}
+
+impl StreamSocket for Socket {
     fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             if self.empty.get() {
                 ready!(self.io.poll_readable(cx))?;
                 self.empty.set(false);
             }
-            match self.io.get_ref().read(into) {
+            match self.io.read(into) {
                 Ok(n) => {
                     self.empty.set(n > 0 && n < into.len());
                     return Poll::Ready(Ok(n));
@@ -159,18 +211,28 @@ impl Tcp for Socket {
 
     #[inline]
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            [one] => self.io.get_ref().write(one),
-            _ => self.io.get_ref().write_vectored(slices),
+        match (&self.io, slices) {
+            (Io::Tcp(io), [one]) => io.get_ref().write(one),
+            (Io::Tcp(io), _) => io.get_ref().write_vectored(slices),
+            #[cfg(unix)]
+            (Io::Unix(io), _) => io.get_ref().write_vectored(slices),
         }
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.io.poll_writable(cx).map(|_| ())
+        match &self.io {
+            Io::Tcp(io) => io.poll_writable(cx).map(|_| ()),
+            #[cfg(unix)]
+            Io::Unix(io) => io.poll_writable(cx).map(|_| ()),
+        }
     }
 
     fn shutdown_write(&self) {
-        let _ = self.io.get_ref().shutdown(Shutdown::Write);
+        let _ = match &self.io {
+            Io::Tcp(io) => io.get_ref().shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Io::Unix(io) => io.get_ref().shutdown(Shutdown::Write),
+        };
     }
 }
 

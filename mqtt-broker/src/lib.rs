@@ -30,11 +30,12 @@ mod security;
 mod settings;
 mod signal;
 mod storage;
+mod transport;
 
 pub use bind::{AddressError, Bind};
 pub use mosquitto::Note;
 pub use mqtt_access::FileError;
-pub use mqtt_tokio::broker::{BrokerConfig, TraceOptions};
+pub use mqtt_tokio::broker::{Address, BrokerConfig, Inherited, ListeningSocket, TraceOptions};
 pub use run::{Error, run};
 pub use settings::{Settings, Source, SourceFile};
 pub use signal::{Signal, Stopped};

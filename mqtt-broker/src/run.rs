@@ -8,11 +8,12 @@ use crate::storage::{Kept, open};
 use mqtt_access::{Access, FileError, PasswordFile, Policy};
 use mqtt_proto::ReasonCode;
 use mqtt_tokio::Tokio;
-use mqtt_tokio::broker::{AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError};
+use mqtt_tokio::broker::{Address, AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// Why the broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub enum Error {
 impl From<BindError> for Error {
     fn from(e: BindError) -> Self {
         match e {
-            BindError::Listen { address, ref source } => match source.kind() {
+            BindError::Listen { address: Address::Tcp(address), ref source } => match source.kind() {
                 io::ErrorKind::AddrInUse => Self::InUse(address),
                 io::ErrorKind::PermissionDenied => Self::NotAllowed(address),
                 io::ErrorKind::AddrNotAvailable => Self::NotOurs(address),
@@ -122,9 +123,23 @@ async fn start(settings: Settings) -> Result<Running, Error> {
         config = config.stored_in(durability, move || open(&directory));
     }
     let broker = Broker::bind(config).await?;
-    for address in broker.local_addrs() {
-        tracing::info!("Listening on {address}.");
+    let mut tcp = broker.local_addrs().iter();
+    for listener in &settings.listeners {
+        // What the system chose, where it was to choose.
+        let address = match &listener.address {
+            Address::Tcp(address) => Address::Tcp(*tcp.next().unwrap_or(address)),
+            unix @ Address::Unix(_) => unix.clone(),
+        };
+        let transport = listener.transport.get();
+        let what = match (&transport.tls, &transport.websocket) {
+            (None, None) => "",
+            (Some(_), None) => " (TLS)",
+            (None, Some(_)) => " (WebSocket)",
+            (Some(_), Some(_)) => " (WebSocket, TLS)",
+        };
+        tracing::info!("Listening on {address}{what}.");
     }
+    tell_of_certificates(&settings);
     if settings.local_only {
         tracing::info!(
             "No address was given, so only programs on this machine can connect. Let others in with \
@@ -134,13 +149,29 @@ async fn start(settings: Settings) -> Result<Running, Error> {
     }
     let open = settings.listeners.iter().any(|listener| {
         let policy = decisions.policies.get(usize::from(listener.number));
-        !listener.address.ip().is_loopback()
-            && policy.is_some_and(|policy| policy.anonymous && !policy.knows_users())
+        !listener.address.is_local() && policy.is_some_and(|policy| policy.anonymous && !policy.knows_users())
     });
     if open && decisions.acls.is_empty() {
         tracing::warn!("Clients need no password: whoever reaches these addresses can read and write.");
     }
     Ok(Running { broker, access, settings })
+}
+
+/// Warns of certificates that end soon.
+fn tell_of_certificates(settings: &Settings) {
+    const SOON: Duration = Duration::from_secs(14 * 86_400);
+    for (address, ends) in settings.certificates() {
+        match ends.duration_since(SystemTime::now()) {
+            Ok(left) if left > SOON => {}
+            Ok(left) => {
+                let days = left.as_secs() / 86_400;
+                tracing::warn!(
+                    "The certificate on {address} ends in {days} days: renew it, then send SIGHUP."
+                );
+            }
+            Err(_) => tracing::warn!("The certificate on {address} has ended: renew it, then send SIGHUP."),
+        }
+    }
 }
 
 fn asks_about_topics(policies: &[Policy]) -> bool {
@@ -154,7 +185,7 @@ impl Running {
         let source = source.clone();
         // Reading files may block.
         let read = tokio::task::spawn_blocking(move || source.read()).await;
-        let new = match read {
+        let mut new = match read {
             Ok(Ok(new)) => new,
             Ok(Err(e)) => {
                 tracing::error!("Not reloaded, everything stays as it was: {e}");
@@ -198,6 +229,18 @@ impl Running {
                 );
             }
         }
+        let protocols = |settings: &Settings| -> Vec<_> {
+            settings.config.listeners.iter().map(|listener| listener.protocol).collect()
+        };
+        let protocols = (protocols(&self.settings), protocols(&new));
+        for (old, now) in self.settings.listeners.iter().zip(&mut new.listeners) {
+            // Another protocol waits for the next start, and with it all that belongs to it.
+            if protocols.0.get(usize::from(old.number)) == protocols.1.get(usize::from(now.number)) {
+                old.transport.replace(now.transport.get());
+            }
+            now.transport = old.transport.clone();
+        }
+        tell_of_certificates(&new);
         self.settings = new;
         tracing::info!("Config reloaded.");
     }
@@ -208,7 +251,9 @@ fn takes_effect(path: &str) -> bool {
     let listener = path.strip_prefix("listener.").and_then(|rest| rest.split_once('.'));
     path.starts_with("security")
         || path.starts_with("throttle")
-        || listener.is_some_and(|(_, rest)| rest.starts_with("security"))
+        || listener.is_some_and(|(_, rest)| {
+            ["security", "tls", "websocket", "proxy_protocol"].iter().any(|name| rest.starts_with(name))
+        })
 }
 
 /// The users who are gone from a password file, or have another password there, and `None` if who
@@ -261,9 +306,14 @@ mod tests {
 
     #[test]
     fn what_can_change_while_it_runs_is_known() {
-        for path in
-            ["security.acl_file", "security.jwt", "throttle.addresses", "listener.3.security.anonymous"]
-        {
+        for path in [
+            "security.acl_file",
+            "security.jwt",
+            "throttle.addresses",
+            "listener.3.security.anonymous",
+            "listener.0.tls.cert_file",
+            "listener.0.proxy_protocol",
+        ] {
             assert!(takes_effect(path), "{path}");
         }
         for path in ["limits.max_sessions", "listener", "listener.0.address", "log.level"] {

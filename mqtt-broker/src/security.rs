@@ -1,6 +1,6 @@
 //! From security settings to what decides: reads every file that they name, or fails as a whole.
 
-use crate::config::{AclMode, CertificateName, FileConfig, Security};
+use crate::config::{AclMode, CertificateName, FileConfig, Listener, Security};
 use crate::settings::Origin;
 use mqtt_access::{FileError, PasswordFile, Policy, Warning, acl_file};
 use mqtt_session::acl::{Acl, Mode};
@@ -45,7 +45,22 @@ impl Decisions {
                 (Some(own), Some(n)) => (own, format!("listener.{n}.security")),
                 _ => (&config.security, "security".to_owned()),
             };
-            let policy = this.policy(security, &path, origin, local, &mut files)?;
+            let certified = listener.and_then(|n| config.listeners.get(n)).is_some_and(asks_for_certificates);
+            if security.certificate_name != CertificateName::Unused
+                && !certified
+                && (own.is_some() || !config.listeners.iter().any(asks_for_certificates))
+            {
+                return Err(origin.error(
+                    &format!("{path}.certificate_name"),
+                    "no client is asked for a certificate",
+                    if origin.is_mosquitto {
+                        "set cafile and require_certificate true for the listener"
+                    } else {
+                        "set ca_file in [listener.tls]"
+                    },
+                ));
+            }
+            let policy = this.policy(security, &path, origin, (local, certified), &mut files)?;
             this.policies.push(policy);
         }
         Ok(this)
@@ -56,18 +71,17 @@ impl Decisions {
         security: &Security,
         path: &str,
         origin: &Origin,
-        local: bool,
+        (local, certified): (bool, bool),
         files: &mut Files,
     ) -> Result<Policy, FileError> {
         let mut policy =
             Policy { client_id_prefixes: security.client_id_prefixes.clone(), ..Policy::default() };
-        if security.certificate_name != CertificateName::Unused {
-            let remedy = "leave certificate_name out until there is TLS";
-            return Err(origin.error(
-                &format!("{path}.certificate_name"),
-                "there is no TLS yet, so no client shows a certificate",
-                remedy,
-            ));
+        if certified {
+            policy.certificate = match security.certificate_name {
+                CertificateName::Unused => mqtt_access::CertificateName::Unused,
+                CertificateName::CommonName => mqtt_access::CertificateName::CommonName,
+                CertificateName::Subject => mqtt_access::CertificateName::Subject,
+            };
         }
         if let Some(file) = &security.password_file {
             let file = origin.path(file);
@@ -162,6 +176,11 @@ impl Decisions {
         self.acl_files.push(file);
         u16::try_from(self.acls.len() - 1).unwrap_or(u16::MAX)
     }
+}
+
+/// Whether clients of this listener can be known by certificates.
+fn asks_for_certificates(listener: &Listener) -> bool {
+    listener.protocol.has_tls() && listener.tls.as_ref().is_some_and(|tls| tls.ca_file.is_some())
 }
 
 #[cfg(feature = "jwt")]

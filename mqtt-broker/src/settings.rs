@@ -6,11 +6,12 @@ use crate::config::{DurabilityLevel, FileConfig, Listener, LogLevel, Overrides, 
 use crate::mosquitto::{self, Note};
 use crate::security::Decisions;
 use crate::storage::{Data, Kept};
-use mqtt_access::{FileError, Warning, read_text};
+use crate::transport;
+use mqtt_access::{CertificateName, FileError, Policy, Warning, read_text};
 use mqtt_session::acl::Acl;
-use mqtt_tokio::broker::{BrokerConfig, GateConfig, TraceOptions};
-use std::net::SocketAddr;
+use mqtt_tokio::broker::{Address, BrokerConfig, GateConfig, Inherited, SharedTransport, TraceOptions};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Where settings come from. Reading it again is how a running broker gets new ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub struct Source {
     pub durability: Option<DurabilityLevel>,
     /// Where a trace of everything that happens is written. Not set: nowhere.
     pub trace: Option<TraceOptions>,
+    /// Sockets that a service manager opened. Each is used by the listener that has its address; if
+    /// there are no listeners, they are what is listened on.
+    pub sockets: Vec<Inherited>,
 }
 
 /// A file with settings.
@@ -115,11 +119,11 @@ impl Source {
                 (read.config, origin, read.notes)
             }
         };
-        let local_only = self.bind.is_empty() && config.listeners.is_empty();
+        let local_only = self.bind.is_empty() && config.listeners.is_empty() && self.sockets.is_empty();
         self.apply_flags(&mut config, &mut origin);
         let broker =
             config.broker().map_err(|(path, problem, remedy)| origin.error(&path, &problem, remedy))?;
-        let (listeners, local) = addresses(&config, &origin)?;
+        let (listeners, local) = addresses(&config, &origin, &self.sockets)?;
         let decisions = Decisions::read(&config, &origin, &local)?;
         let data = config.storage.data.clone().or_else(|| self.default_data.clone()).unwrap_or(Data::None);
         let kept = Kept::new(data, config.storage.durability);
@@ -140,6 +144,9 @@ impl Source {
                 |bind: &Bind| Listener { address: bind.with_port(port).to_string(), ..Listener::default() };
             config.listeners = self.bind.iter().map(listener).collect();
             origin.lines.retain(|(setting, ..)| !setting.starts_with("listener"));
+        } else if config.listeners.is_empty() && !self.sockets.is_empty() {
+            let addresses = self.sockets.iter().filter_map(Inherited::address);
+            config.listeners = addresses.map(listener_at).collect();
         } else if let (Some(port), true) = (self.port, config.listeners.is_empty()) {
             // Still this machine only, on another port.
             config.listeners = bind::loopback(port)
@@ -165,55 +172,99 @@ impl Source {
     }
 }
 
-/// Where to listen, and for each listener whether only this machine reaches it.
+/// A listener of plain MQTT there.
+fn listener_at(address: Address) -> Listener {
+    match address {
+        Address::Tcp(address) => Listener { address: address.to_string(), ..Listener::default() },
+        Address::Unix(path) => {
+            Listener { address: path.display().to_string(), protocol: Protocol::Unix, ..Listener::default() }
+        }
+    }
+}
+
+/// Where to listen, and what is spoken there; for each listener, whether only this machine reaches it.
 fn addresses(
     config: &FileConfig,
     origin: &Origin,
+    sockets: &[Inherited],
 ) -> Result<(Vec<mqtt_tokio::broker::Listener>, Vec<bool>), FileError> {
-    let mut found = Vec::new();
+    let mut found: Vec<mqtt_tokio::broker::Listener> = Vec::new();
     let mut local = Vec::new();
     if config.listeners.is_empty() {
         let addresses = bind::loopback(DEFAULT_PORT).map(mqtt_tokio::broker::Listener::from);
         return Ok((addresses.collect(), vec![true]));
     }
-    let mut seen: Vec<(SocketAddr, usize)> = Vec::new();
     for (number, listener) in config.listeners.iter().enumerate() {
         let path = format!("listener.{number}");
-        match listener.protocol {
-            Protocol::Mqtt => {}
-            Protocol::Mqtts | Protocol::Ws | Protocol::Wss | Protocol::Unix => {
-                let problem = "this transport is not there yet";
-                return Err(origin.error(&format!("{path}.protocol"), problem, "use protocol = \"mqtt\""));
+        let transport = transport::read(listener, &path, config.limits.max_packet_size.0, origin)?;
+        let transport = SharedTransport::from(transport);
+        let unix_mode = match listener.unix_mode.as_deref().map(|text| u32::from_str_radix(text, 8)) {
+            None => None,
+            Some(Ok(mode @ 0..=0o777)) => Some(mode),
+            Some(_) => {
+                let problem = "these are no rights of a file";
+                return Err(origin.error(&format!("{path}.unix_mode"), problem, "write them like \"660\""));
             }
-        }
+        };
         let path = format!("{path}.address");
-        let bind: Bind = listener
-            .address
-            .parse()
-            .map_err(|e: bind::AddressError| origin.error(&path, &e.to_string(), "correct the address"))?;
-        let addresses = bind
-            .resolve(DEFAULT_PORT)
-            .map_err(|e| origin.error(&path, &e.to_string(), "correct the name"))?;
-        local.push(addresses.iter().all(|address| address.ip().is_loopback()));
+        let addresses = addresses_of(listener, &path, origin)?;
+        // Behind a proxy that is on this machine, there are others.
+        local.push(addresses.iter().all(Address::is_local) && listener.proxy_protocol.is_empty());
         for address in addresses {
-            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == address && address.port() != 0)
-            {
-                if *first == number {
+            let has_port = address.tcp().is_none_or(|address| address.port() != 0);
+            if let Some(other) = found.iter().find(|other| has_port && other.address == address) {
+                let first = usize::from(other.number);
+                if first == number {
                     continue;
                 }
                 let problem = format!("{address} is listened on already, by listener {}", first + 1);
                 return Err(origin.error(&path, &problem, "leave one of the two out"));
             }
-            seen.push((address, number));
+            let inherited = sockets.iter().find(|socket| socket.address().is_some_and(|own| own == address));
             let mut listening = mqtt_tokio::broker::Listener::from(address);
+            listening.inherited = inherited.cloned();
             listening.number = u16::try_from(number).unwrap_or(u16::MAX);
             listening.max_connections = listener.max_connections;
             listening.max_connect_rate = listener.connections_per_second;
             listening.rates = listener.rates(config);
+            listening.unix_mode = unix_mode;
+            listening.transport = transport.clone();
             found.push(listening);
         }
     }
+    for socket in sockets {
+        if !found.iter().any(|listening| listening.inherited.as_ref() == Some(socket)) {
+            let address = socket.address().map_or_else(|| "no address".to_owned(), |at| at.to_string());
+            let problem =
+                format!("the service manager passed a socket of {address}, and no listener has that");
+            return Err(origin.error(
+                "listener",
+                &problem,
+                "give a listener this address, or leave the socket out",
+            ));
+        }
+    }
     Ok((found, local))
+}
+
+fn addresses_of(listener: &Listener, path: &str, origin: &Origin) -> Result<Vec<Address>, FileError> {
+    if listener.protocol == Protocol::Unix {
+        return match listener.address.as_str() {
+            text if text.contains('/') => Ok(vec![Address::Unix(origin.path(Path::new(text)))]),
+            text => {
+                let problem = format!("{text:?} is no path of a Unix socket");
+                Err(origin.error(path, &problem, "write one like \"/run/mqtt/mqtt.sock\""))
+            }
+        };
+    }
+    let bind: Bind = listener
+        .address
+        .parse()
+        .map_err(|e: bind::AddressError| origin.error(path, &e.to_string(), "correct the address"))?;
+    let addresses = bind
+        .resolve(listener.protocol.default_port())
+        .map_err(|e| origin.error(path, &e.to_string(), "correct the name"))?;
+    Ok(addresses.into_iter().map(Address::Tcp).collect())
 }
 
 impl Settings {
@@ -251,6 +302,11 @@ impl Settings {
                 let everybody = if policy.knows_users() { "everybody without a name" } else { "everybody" };
                 who.push(everybody.to_owned());
             }
+            // Then nothing else is asked.
+            let by_certificate = |policy: &Policy| policy.certificate != CertificateName::Unused;
+            if policy.is_some_and(by_certificate) {
+                who = vec!["users by certificate".to_owned()];
+            }
             let topics = match self.acl(number) {
                 Some((_, Some(file))) => format!("topics by {}", file.display()),
                 _ => "all topics".to_owned(),
@@ -258,6 +314,14 @@ impl Settings {
             format!("{}: {}; {topics}", listener.address, who.join(", "))
         });
         listeners.chain(kept)
+    }
+
+    /// Each address with TLS, and when the certificate there ends.
+    pub fn certificates(&self) -> impl Iterator<Item = (&Address, SystemTime)> {
+        self.listeners.iter().filter_map(|listener| {
+            let ends = listener.transport.get().tls.as_ref()?.not_after()?;
+            Some((&listener.address, ends))
+        })
     }
 
     /// The table of rights of a listener, by its number from 0, and its file. `None`: there is none,

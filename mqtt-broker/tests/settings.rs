@@ -121,7 +121,29 @@ fn what_cannot_be_is_told_with_line_and_remedy() {
         ),
         (
             "[[listener]]\nprotocol = \"wss\"",
-            "DIR/c.toml:2: listener.0.protocol: this transport is not there yet",
+            "DIR/c.toml:1: listener.0.tls: TLS needs a certificate and its key",
+        ),
+        (
+            "[[listener]]\nprotocol = \"mqtts\"\n[listener.tls]\ncert_file = \"DIR/none\"\nkey_file = \"DIR/none\"",
+            "DIR/none: cannot open it",
+        ),
+        ("[[listener]]\n[listener.tls]\n", "DIR/c.toml:2: listener.0.tls: this listener does not speak TLS"),
+        (
+            "[[listener]]\nprotocol = \"ws\"\n[listener.websocket]\npath = \"mqtt\"",
+            "DIR/c.toml:4: listener.0.websocket.path: a path begins with /",
+        ),
+        (
+            "[[listener]]\nproxy_protocol = [\"ten\"]",
+            "DIR/c.toml:2: listener.0.proxy_protocol: \"ten\" is no network",
+        ),
+        ("[[listener]]\nproxy_protocol = [\"127.0.0.1\"]", "DIR/c.toml: security: nobody could connect"),
+        (
+            "[[listener]]\nprotocol = \"unix\"\naddress = \"sock\"",
+            "DIR/c.toml:3: listener.0.address: \"sock\" is no path",
+        ),
+        (
+            "[[listener]]\nprotocol = \"unix\"\naddress = \"DIR/s\"\nunix_mode = \"rw\"",
+            "DIR/c.toml:4: listener.0.unix_mode: these are no rights",
         ),
         (
             "[[listener]]\n[[listener]]\n",
@@ -129,7 +151,7 @@ fn what_cannot_be_is_told_with_line_and_remedy() {
         ),
         (
             "[security]\ncertificate_name = \"subject\"",
-            "DIR/c.toml:2: security.certificate_name: there is no TLS yet",
+            "DIR/c.toml:2: security.certificate_name: no client is asked for a certificate",
         ),
         (
             "[limits]\nmax_inflight = 0",
@@ -147,6 +169,79 @@ fn what_cannot_be_is_told_with_line_and_remedy() {
         assert!(error.starts_with(expected), "{text}: {error}");
         assert!(error.rsplit(": ").next().is_some_and(|remedy| !remedy.is_empty()));
     }
+}
+
+/// A certificate for this machine and its key, in files.
+fn issue(files: &Files, name: &str) {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    files.write(&format!("{name}.pem"), &issued.cert.pem());
+    files.write(&format!("{name}.key"), &issued.signing_key.serialize_pem());
+}
+
+#[test]
+fn transports_are_read_and_told() {
+    let files = Files::new();
+    issue(&files, "server");
+    issue(&files, "other");
+    let tls = "[listener.tls]\ncert_file = \"DIR/server.pem\"\nkey_file = \"DIR/server.key\"\n";
+    let settings = files
+        .config(&format!(
+            "[security]\ncertificate_name = \"common-name\"\npassword_file = \"DIR/pw\"\n\
+             [[listener]]\naddress = \"0.0.0.0\"\nprotocol = \"mqtts\"\n{tls}ca_file = \"DIR/server.pem\"\n\
+             [[listener]]\naddress = \"127.0.0.1\"\nprotocol = \"wss\"\n{tls}\
+             [[listener]]\naddress = \"DIR/sock\"\nprotocol = \"unix\"\nunix_mode = \"660\"\n",
+        ))
+        .unwrap();
+    let lines: Vec<String> =
+        summary(&settings).iter().map(|line| line.replace(&files.fill("DIR"), "DIR")).collect();
+    assert_eq!(
+        lines,
+        [
+            "0.0.0.0:8883: users by certificate; all topics",
+            "127.0.0.1:8084: 1 users by password; all topics",
+            "unix:DIR/sock: 1 users by password; all topics"
+        ]
+    );
+    assert_eq!(settings.certificates().count(), 2);
+    assert!(settings.certificates().all(|(_, ends)| ends > std::time::SystemTime::now()));
+    let wrong = tls.replace("server.key", "other.key");
+    let error = files.config(&format!("[[listener]]\nprotocol = \"mqtts\"\n{wrong}")).unwrap_err();
+    assert!(error.starts_with("DIR/other.key: certificate and key cannot be used"), "{error}");
+    let ciphers = format!("[[listener]]\nprotocol = \"mqtts\"\n{tls}ciphers = [\"HIGH\"]");
+    let error = files.config(&ciphers).unwrap_err();
+    assert!(
+        error.starts_with("DIR/c.toml:6: listener.0.tls.ciphers: \"HIGH\" is no cipher suite"),
+        "{error}"
+    );
+    let crl = format!("[[listener]]\nprotocol = \"mqtts\"\n{tls}crl_file = \"DIR/none\"");
+    assert!(files.config(&crl).unwrap_err().contains("listener.0.tls.crl_file: clients are not asked"));
+
+    let conf =
+        "allow_anonymous true\nlistener 8883 127.0.0.1\ncertfile DIR/server.pem\nkeyfile DIR/server.key\n";
+    assert_eq!(summary(&files.mosquitto(conf).unwrap()), ["127.0.0.1:8883: everybody; all topics"]);
+    let conf =
+        format!("{conf}cafile DIR/server.pem\nrequire_certificate true\nuse_subject_as_username true\n");
+    let told = summary(&files.mosquitto(&conf).unwrap());
+    assert_eq!(told, ["127.0.0.1:8883: users by certificate; all topics"]);
+    let error =
+        files.mosquitto("allow_anonymous true\nlistener 8883\nuse_identity_as_username true\n").unwrap_err();
+    assert!(error.contains("m.conf:3: listener.0.security.certificate_name: no client is asked"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn sockets_of_a_service_manager_are_used_or_refused() {
+    use mqtt_broker::{Inherited, ListeningSocket};
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut source = Source::default();
+    source.sockets = vec![Inherited::new(ListeningSocket::Tcp(socket))];
+    assert_eq!(summary(&source.read().unwrap()), [format!("{address}: everybody; all topics")]);
+    source.bind = vec![address.to_string().parse().unwrap()];
+    assert_eq!(summary(&source.read().unwrap()).len(), 1);
+    source.bind = vec!["127.0.0.1:1".parse().unwrap()];
+    let error = source.read().unwrap_err().to_string();
+    assert!(error.contains(&format!("passed a socket of {address}, and no listener has that")), "{error}");
 }
 
 #[test]

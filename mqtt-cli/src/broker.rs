@@ -1,8 +1,10 @@
 //! `mqtt broker`.
 
 use clap::Args;
+#[cfg(unix)]
+use mqtt_broker::ListeningSocket;
 use mqtt_broker::config::{DurabilityLevel, EXAMPLE, LogLevel};
-use mqtt_broker::{Bind, Data, FileError, Settings, Source, SourceFile, TraceOptions};
+use mqtt_broker::{Bind, Data, FileError, Inherited, Settings, Source, SourceFile, TraceOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -107,6 +109,7 @@ impl Options {
         source.data.clone_from(&self.data);
         source.default_data = Some(Data::of_platform());
         source.durability = self.durability;
+        source.sockets = sockets()?;
         source.trace = self.trace.as_ref().map(|path| {
             let mut trace = TraceOptions::new(path);
             trace.max_bytes = self.trace_limit.saturating_mul(1 << 20);
@@ -127,6 +130,37 @@ impl Options {
             (.., LogLevel::Debug) => LevelFilter::DEBUG,
         }
     }
+}
+
+/// Sockets that a service manager passed (systemd's LISTEN_FDS).
+#[cfg(unix)]
+fn sockets() -> Result<Vec<Inherited>, FileError> {
+    let fail = |problem: String| {
+        FileError::new(
+            std::path::Path::new("LISTEN_FDS"),
+            None,
+            problem,
+            "pass stream sockets that listen, of TCP or Unix",
+        )
+    };
+    let mut passed = listenfd::ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for index in 0..passed.len() {
+        let socket = match passed.take_tcp_listener(index) {
+            Ok(socket) => socket.map(ListeningSocket::Tcp),
+            Err(_) => passed
+                .take_unix_listener(index)
+                .map_err(|e| fail(format!("socket {index} cannot be used: {e}")))?
+                .map(ListeningSocket::Unix),
+        };
+        sockets.extend(socket.map(Inherited::new));
+    }
+    Ok(sockets)
+}
+
+#[cfg(not(unix))]
+fn sockets() -> Result<Vec<Inherited>, FileError> {
+    Ok(Vec::new())
 }
 
 fn durability(text: &str) -> Result<DurabilityLevel, &'static str> {

@@ -78,11 +78,13 @@ mod guide {
 mod link;
 pub mod runtime;
 mod shard;
-mod stack;
+pub mod stack;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod trace;
 
 pub use clock::Clock;
 pub use command::{Command, Reply, Sink, Taken};
 pub use link::Wire;
-pub use shard::{Effect, Reading, Shard, ShardError};
+pub use shard::{Effect, Reading, Shard, ShardError, TransportEvent};
 pub use stack::Stack;

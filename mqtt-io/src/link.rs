@@ -1,5 +1,5 @@
 use crate::Stack;
-use mqtt_session::broker::ConnectionId;
+use mqtt_session::broker::{ConnectionId, Peer};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::task::Waker;
@@ -22,6 +22,8 @@ pub(crate) struct Link<W> {
     pub(crate) wire: W,
     pub(crate) stack: Stack,
     pub(crate) address: Option<SocketAddr>,
+    /// Who the peer is, until its layers are open.
+    pub(crate) peer: Option<Box<Peer>>,
     pub(crate) state: State,
     /// Who reads the socket, while it must not.
     pub(crate) paused: Option<Waker>,

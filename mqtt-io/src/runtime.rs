@@ -11,7 +11,7 @@ use std::future::Future;
 #[cfg(any(feature = "broker", feature = "client"))]
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 #[cfg(any(feature = "broker", feature = "client"))]
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -83,10 +83,10 @@ pub trait LocalRuntime: Clone + 'static {
     type Timer: Timer;
     /// A task. Dropping it ends the task.
     type Task: LocalTask;
-    /// A listening TCP socket.
+    /// A listening socket.
     type Listener: 'static;
-    /// A TCP connection.
-    type Tcp: Tcp;
+    /// A connection.
+    type Stream: StreamSocket;
 
     /// Starts a task on this thread.
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Self::Task;
@@ -98,17 +98,20 @@ pub trait LocalRuntime: Clone + 'static {
     ///
     /// # Errors
     /// If the system refuses to watch it.
-    fn listener(listener: TcpListener) -> io::Result<Self::Listener>;
+    #[cfg(feature = "broker")]
+    fn listener(listener: crate::broker::ListeningSocket) -> io::Result<Self::Listener>;
 
-    /// The port that is listened on; 0 if the system does not say.
+    /// The port that is listened on; 0 if there is none, or the system does not say.
     fn port(listener: &Self::Listener) -> u16;
 
-    /// The next connection, and where it comes from. It sends small packets at once (`TCP_NODELAY`),
-    /// if the system lets it.
+    /// The next connection, and where it comes from if it is one of TCP. That sends small packets at
+    /// once (`TCP_NODELAY`), if the system lets it.
     ///
     /// # Errors
     /// What the system says, about one connection or about the listener.
-    fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<(Self::Tcp, SocketAddr)>>;
+    fn accept(
+        listener: &Self::Listener,
+    ) -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>>;
 }
 
 /// A task on this thread.
@@ -117,8 +120,8 @@ pub trait LocalTask: 'static {
     fn detach(self);
 }
 
-/// A TCP connection, of which one task reads and whoever comes by writes.
-pub trait Tcp: 'static {
+/// A connection over TCP or a Unix socket, of which one task reads and whoever comes by writes.
+pub trait StreamSocket: 'static {
     /// Reads; 0 is the end.
     ///
     /// # Errors

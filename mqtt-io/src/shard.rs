@@ -3,6 +3,7 @@
 //! No function here waits, and none calls into code of the program's user.
 
 use crate::link::{Link, Links, State};
+use crate::stack::{Layers, Opened, Received, StackError};
 use crate::trace::{Machine, Recorder};
 use crate::{Clock, Command, Sink, Stack, Wire};
 use mqtt_session::broker::{
@@ -45,6 +46,8 @@ pub enum Effect<W> {
     AwaitWritable(ConnectionId),
     /// Ask who decides; bring the answer by [`Command::Answer`].
     Ask(Box<Ask>),
+    /// Something happened below MQTT, at this address.
+    Transport(TransportEvent, Option<SocketAddr>),
     /// Something worth knowing happened, at this address if it happened on an open connection.
     Event(Box<Event>, Option<SocketAddr>),
     /// Call `sink` with the message; if it is gone, end the subscription by
@@ -59,6 +62,16 @@ pub enum Effect<W> {
     },
     /// Call it.
     Call(Box<dyn FnOnce() + Send>),
+}
+
+/// What happens on a link below MQTT.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TransportEvent {
+    /// All layers are open.
+    Opened(Box<Opened>),
+    /// A layer gave up, and the link is closed.
+    Failed(StackError),
 }
 
 /// How reading a link goes on.
@@ -158,7 +171,8 @@ impl<W: Wire> Shard<W> {
         }
     }
 
-    /// Somebody connected. `wire` makes the handle of the socket from the connection's number.
+    /// Somebody connected. `wire` makes the handle of the socket from the connection's number. What
+    /// `stack` learns of the peer is put into `peer` before anybody is told of it.
     pub fn accept(
         &mut self,
         now: Timestamp,
@@ -167,10 +181,21 @@ impl<W: Wire> Shard<W> {
         wire: impl FnOnce(ConnectionId) -> W,
     ) -> ConnectionId {
         let conn = self.broker.handle_accept(now);
-        let link =
-            Link { conn, wire: wire(conn), stack, address: peer.address, state: State::Open, paused: None };
-        self.links.insert(link);
-        self.broker.handle_identified(now, conn, peer);
+        let (address, is_plain) = (peer.address, stack.is_plain());
+        let (known, unknown) = if is_plain { (Some(peer), None) } else { (None, Some(Box::new(peer))) };
+        let wire = wire(conn);
+        self.links.insert(Link {
+            conn,
+            wire,
+            stack,
+            address,
+            peer: unknown,
+            state: State::Open,
+            paused: None,
+        });
+        if let Some(peer) = known {
+            self.broker.handle_identified(now, conn, peer);
+        }
         self.obey(now);
         conn
     }
@@ -182,12 +207,32 @@ impl<W: Wire> Shard<W> {
         let Some(link) = self.links.get_mut(conn) else { return Reading::Gone };
         if !matches!(link.state, State::Closing | State::ClosingBlocked) {
             let mut status = ReadStatus::Ready;
-            let mut plain = link.stack.handle_wire(bytes);
-            while let Some(piece) = plain.next() {
-                status = self.broker.handle_read(now, conn, piece);
+            let mut incoming = link.stack.handle_wire(bytes);
+            while let Some(received) = incoming.next() {
+                match received {
+                    Received::Bytes(piece) => status = self.broker.handle_read(now, conn, piece),
+                    Received::Open(opened) => {
+                        let mut peer = link.peer.take().map(|peer| *peer).unwrap_or_default();
+                        peer.address = opened.proxied.or(peer.address);
+                        peer.tls_identity = opened.tls.as_ref().and_then(|tls| tls.subject.clone());
+                        link.address = peer.address;
+                        self.broker.handle_identified(now, conn, peer);
+                        self.effects.push(Effect::Transport(TransportEvent::Opened(opened), link.address));
+                    }
+                }
             }
             if status == ReadStatus::Paused {
                 link.paused = Some(waker.clone());
+            }
+            if let Some(layers) = link.stack.layers_mut() {
+                if let Some(error) = layers.take_failure() {
+                    self.effects.push(Effect::Transport(TransportEvent::Failed(error), link.address));
+                    self.close(now, conn, Closed::Error, false);
+                } else if layers.has_ended() {
+                    self.close(now, conn, Closed::Eof, false);
+                } else if !layers.wire_out().is_empty() && link.state == State::Open {
+                    self.dirty.push(conn);
+                }
             }
             self.collected += bytes.len();
             self.obey(now);
@@ -410,7 +455,16 @@ impl<W: Wire> Shard<W> {
 
     /// Takes the link out: this is what makes sure that the machine hears of its end once.
     fn close(&mut self, now: Timestamp, conn: ConnectionId, why: Closed, linger: bool) {
-        let Some(link) = self.links.remove(conn) else { return };
+        let Some(mut link) = self.links.remove(conn) else { return };
+        let mut linger = linger;
+        if let Some(layers) = link.stack.layers_mut() {
+            // The goodbyes of the layers, if the socket takes them now.
+            layers.close();
+            let is_writable = matches!(link.state, State::Open | State::Closing);
+            if is_writable && !layers.wire_out().is_empty() {
+                linger |= link.wire.write(&[IoSlice::new(layers.wire_out())]).is_ok();
+            }
+        }
         self.leaving = Some((conn, link.address));
         self.broker.handle_close(now, conn, why);
         if let Some(reader) = link.paused {
@@ -461,6 +515,8 @@ impl<W: Wire> Shard<W> {
                     continue;
                 }
                 Written::Nothing if !closing => return,
+                // Behind the last byte of MQTT come the goodbyes of the layers.
+                Written::Nothing if link.stack.layers_mut().is_some_and(says_goodbye) => continue,
                 Written::Nothing => return self.close(now, conn, Closed::Hangup, linger),
                 Written::Blocked if closing => State::ClosingBlocked,
                 Written::Blocked => State::Blocked,
@@ -491,22 +547,24 @@ enum Written {
 
 /// One drain of one outbox into one write.
 fn write<W: Wire>(broker: &mut Machine, link: &mut Link<W>, now: Timestamp) -> Written {
-    let outbox = broker.outbox(now, link.conn, FLUSH_BYTES.min(link.stack.room()));
+    let Link { conn, wire, stack, .. } = link;
+    if let Some(layers) = stack.layers_mut() {
+        return write_layered(broker, *conn, wire, layers, now);
+    }
+    let outbox = broker.outbox(now, *conn, FLUSH_BYTES);
     let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
     let used = outbox.fill_slices(&mut slices);
     let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
     for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
         *io = IoSlice::new(slice);
     }
-    let out = link.stack.write_plain(&plain[..used]);
-    if out.slices().is_empty() {
+    if used == 0 {
         return Written::Nothing;
     }
-    match link.wire.write(out.slices()) {
+    match wire.write(&plain[..used]) {
         Ok(taken) => {
-            let done = out.consume(taken);
-            let all = done == outbox.len();
-            outbox.consume(done);
+            let all = taken == outbox.len();
+            outbox.consume(taken);
             if all { Written::All } else { Written::Part }
         }
         Err(e) => {
@@ -519,4 +577,55 @@ fn write<W: Wire>(broker: &mut Machine, link: &mut Link<W>, now: Timestamp) -> W
             }
         }
     }
+}
+
+/// The same through layers, which take only so much at once, and keep what the socket does not take.
+fn write_layered<W: Wire>(
+    broker: &mut Machine,
+    conn: ConnectionId,
+    wire: &mut W,
+    layers: &mut Layers,
+    now: Timestamp,
+) -> Written {
+    let mut all = true;
+    let room = layers.room();
+    if room > 0 {
+        let outbox = broker.outbox(now, conn, room);
+        let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
+        let used = outbox.fill_slices(&mut slices);
+        let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
+        for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
+            *io = IoSlice::new(slice);
+        }
+        let taken = layers.write_plain(&plain[..used]);
+        all = taken == outbox.len();
+        outbox.consume(taken);
+    }
+    let out = layers.wire_out();
+    if out.is_empty() {
+        return if all { Written::Nothing } else { Written::Part };
+    }
+    match wire.write(&[IoSlice::new(out)]) {
+        Ok(taken) => {
+            layers.consume(taken);
+            if all && room > 0 && layers.wire_out().is_empty() { Written::All } else { Written::Part }
+        }
+        Err(e) => match e.kind() {
+            ErrorKind::WouldBlock => {
+                if layers.room() == 0 {
+                    // One packet is built and not taken, and with it the machine begins to count.
+                    broker.outbox(now, conn, 1).consume(0);
+                }
+                Written::Blocked
+            }
+            ErrorKind::Interrupted => Written::Part,
+            _ => Written::Failed,
+        },
+    }
+}
+
+/// Whether there is something to say yet.
+fn says_goodbye(layers: &mut Layers) -> bool {
+    layers.close();
+    !layers.wire_out().is_empty()
 }

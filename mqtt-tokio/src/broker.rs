@@ -32,12 +32,14 @@ use crate::stream::Compat;
 #[cfg(feature = "access")]
 pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
-    Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended, Event, Events,
-    Grant, Lagged, Listener, Messages, Overflow, Peer, PublishFailed, Question, Rates, RefusedFilter31,
-    ServeError, Stats, SubscribeFailed, TraceOptions,
+    Address, Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended,
+    Event, Events, Grant, Inherited, Lagged, Listener, ListeningSocket, Messages, Network, Overflow, Peer,
+    PublishFailed, Question, Rates, RefusedFilter31, ServeError, SharedTransport, Stats, SubscribeFailed,
+    TraceOptions, Transport,
 };
 use mqtt_io::broker::{Life, bind};
-use mqtt_io::runtime::{LocalRuntime, LocalTask, Tcp, Wrap};
+use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -46,6 +48,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -91,8 +95,8 @@ struct Local;
 impl LocalRuntime for Local {
     type Timer = TokioTimer;
     type Task = Task;
-    type Listener = TcpListener;
-    type Tcp = Socket;
+    type Listener = Listening;
+    type Stream = Socket;
 
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Task {
         Task(Some(spawn_local(task)))
@@ -102,20 +106,45 @@ impl LocalRuntime for Local {
         tokio::task::yield_now()
     }
 
-    fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-        TcpListener::from_std(listener)
+    fn listener(listener: ListeningSocket) -> io::Result<Listening> {
+        match listener {
+            ListeningSocket::Tcp(listener) => TcpListener::from_std(listener).map(Listening::Tcp),
+            #[cfg(unix)]
+            ListeningSocket::Unix(listener) => UnixListener::from_std(listener).map(Listening::Unix),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
-    fn port(listener: &TcpListener) -> u16 {
-        listener.local_addr().map_or(0, |local| local.port())
+    fn port(listener: &Listening) -> u16 {
+        match listener {
+            Listening::Tcp(listener) => listener.local_addr().map_or(0, |local| local.port()),
+            #[cfg(unix)]
+            Listening::Unix(_) => 0,
+        }
     }
 
-    async fn accept(listener: &TcpListener) -> io::Result<(Socket, SocketAddr)> {
-        let (stream, address) = listener.accept().await?;
-        // Without it messages are only later, so a failure does not matter.
-        let _ = stream.set_nodelay(true);
-        Ok((Socket(RefCell::new(stream)), address))
+    async fn accept(listener: &Listening) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match listener {
+            Listening::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Without it messages are only later, so a failure does not matter.
+                let _ = stream.set_nodelay(true);
+                Ok((Socket::Tcp(RefCell::new(stream)), Some(address)))
+            }
+            #[cfg(unix)]
+            Listening::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(RefCell::new(stream)), None))
+            }
+        }
     }
+}
+
+/// A socket that is listened on.
+enum Listening {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
 }
 
 struct Task(Option<JoinHandle<()>>);
@@ -135,30 +164,48 @@ impl Drop for Task {
 }
 
 /// A connection. It is borrowed for single calls only, none of which comes back here.
-struct Socket(RefCell<TcpStream>);
+enum Socket {
+    Tcp(RefCell<TcpStream>),
+    #[cfg(unix)]
+    Unix(RefCell<UnixStream>),
+}
 
-impl Tcp for Socket {
+impl StreamSocket for Socket {
     fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut into = ReadBuf::new(into);
         // Not `try_read`: this knows from a buffer that was not filled that the socket is empty.
-        ready!(Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut into))?;
+        match self {
+            Self::Tcp(stream) => ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut into))?,
+            #[cfg(unix)]
+            Self::Unix(stream) => ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut into))?,
+        }
         Poll::Ready(Ok(into.filled().len()))
     }
 
     #[inline]
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            [one] => self.0.borrow().try_write(one),
-            _ => self.0.borrow().try_write_vectored(slices),
+        match (self, slices) {
+            (Self::Tcp(stream), [one]) => stream.borrow().try_write(one),
+            (Self::Tcp(stream), _) => stream.borrow().try_write_vectored(slices),
+            #[cfg(unix)]
+            (Self::Unix(stream), _) => stream.borrow().try_write_vectored(slices),
         }
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.borrow().poll_write_ready(cx).map(|_| ())
+        match self {
+            Self::Tcp(stream) => stream.borrow().poll_write_ready(cx).map(|_| ()),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.borrow().poll_write_ready(cx).map(|_| ()),
+        }
     }
 
     fn shutdown_write(&self) {
-        let _ = socket2::SockRef::from(&*self.0.borrow()).shutdown(Shutdown::Write);
+        let _ = match self {
+            Self::Tcp(stream) => SockRef::from(&*stream.borrow()).shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Self::Unix(stream) => SockRef::from(&*stream.borrow()).shutdown(Shutdown::Write),
+        };
     }
 }
 

@@ -211,7 +211,11 @@ mod tests {
                 webhook: Some(Default::default()),
                 ..Default::default()
             },
-            listeners: vec![Listener::default()],
+            listeners: vec![Listener {
+                tls: Some(Default::default()),
+                websocket: Some(Default::default()),
+                ..Listener::default()
+            }],
             ..FileConfig::default()
         };
         let mut known = serde_json::to_value(&all).unwrap();

@@ -3,10 +3,12 @@
 //! [`EXAMPLE`] is the same in words, and a test keeps the two together.
 
 mod load;
+mod transport;
 mod value;
 
 pub use load::Overrides;
 pub(crate) use load::{changes, line_of};
+pub use transport::{Protocol, Tls, TlsVersion, WebSocket};
 pub use value::{Size, Span};
 
 use crate::storage::Data;
@@ -71,7 +73,7 @@ pub enum LogLevel {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listener {
-    /// Where, as in [`Bind`](crate::Bind); the port is 1883 if none is named.
+    /// Where, as in [`Bind`](crate::Bind), or a path; the port is that of the protocol if none is named.
     pub address: String,
     /// What is spoken there.
     pub protocol: Protocol,
@@ -83,6 +85,14 @@ pub struct Listener {
     pub messages_per_second: Option<u32>,
     /// In the place of the limit of this name.
     pub bytes_per_second: Option<Size>,
+    /// Rights of the file of a Unix socket, in octal.
+    pub unix_mode: Option<String>,
+    /// Networks of proxies that say by the PROXY protocol where clients are; none: there is no proxy.
+    pub proxy_protocol: Vec<String>,
+    /// TLS.
+    pub tls: Option<Tls>,
+    /// WebSocket.
+    pub websocket: Option<WebSocket>,
     /// In the place of `[security]`, of which then nothing counts here.
     pub security: Option<Security>,
 }
@@ -96,6 +106,10 @@ impl Default for Listener {
             connections_per_second: None,
             messages_per_second: None,
             bytes_per_second: None,
+            unix_mode: None,
+            proxy_protocol: Vec::new(),
+            tls: None,
+            websocket: None,
             security: None,
         }
     }
@@ -110,24 +124,6 @@ impl Listener {
             bytes: u32::try_from(own.unwrap_or(all).0).unwrap_or(u32::MAX),
         })
     }
-}
-
-/// What is spoken on a listener. More than plain MQTT is known by name and refused: it is not there
-/// yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// MQTT over TCP.
-    #[default]
-    Mqtt,
-    /// MQTT over TLS.
-    Mqtts,
-    /// MQTT over WebSocket.
-    Ws,
-    /// MQTT over WebSocket and TLS.
-    Wss,
-    /// MQTT over a Unix socket.
-    Unix,
 }
 
 /// `[security]`

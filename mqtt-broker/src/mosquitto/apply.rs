@@ -1,7 +1,8 @@
 //! What honoured options do.
 
+use super::transport::Transport;
 use super::{Note, Place, Read};
-use crate::config::{AclMode, FileConfig, Listener, LogLevel, Security, Size, Span};
+use crate::config::{AclMode, CertificateName, FileConfig, Listener, LogLevel, Security, Size, Span};
 use mqtt_access::FileError;
 use std::path::PathBuf;
 
@@ -31,10 +32,12 @@ struct Line {
 
 /// A listener that options may still be about.
 struct Open {
+    /// 0 for a Unix socket, whose path is in `host`.
     port: u16,
     host: Option<String>,
     domain: Option<Domain>,
     max_connections: Option<u32>,
+    transport: Transport,
     security: Security,
     /// Its own word on anonymous, whatever is shared.
     anonymous: Option<bool>,
@@ -96,12 +99,12 @@ impl Apply {
                 };
                 self.current(place, name)?.domain = Some(domain);
             }
-            "protocol" if value == "mqtt" => {}
-            "protocol" => {
-                return Err(place.error(
-                    format!("protocol {value} is refused: it is not there yet"),
-                    "write protocol mqtt",
-                ));
+            name if Transport::is_option(name) => {
+                let (file, number) = (place.file.to_owned(), place.line);
+                self.current(place, name)?.transport.option(place, name, value)?;
+                let listener = Some(self.listeners.len() - 1);
+                let setting = Transport::setting(name);
+                self.lines.push(Line { listener, setting, file, number });
             }
             "max_connections" => {
                 let most = value.parse::<i64>().map_err(|_| {
@@ -189,22 +192,32 @@ impl Apply {
         let mut words = value.split_whitespace();
         let number = words.next().unwrap_or_default();
         if number == "0" {
-            let problem = "listener 0 is refused: there are no Unix sockets yet";
-            return Err(place.error(problem, "use a port"));
+            let path = value.get(1..).unwrap_or_default().trim();
+            if !path.contains('/') {
+                let problem = "listener 0 is a Unix socket, and there is no path behind it";
+                return Err(place.error(problem, "write one like /run/mosquitto/mosquitto.sock"));
+            }
+            self.open(place, 0, Some(path.to_owned()));
+            return Ok(());
         }
         let port = port(place, "listener", number)?;
         let host = words.next().filter(|word| !word.starts_with('#')).map(str::to_owned);
+        self.open(place, port, host);
+        Ok(())
+    }
+
+    fn open(&mut self, place: Place<'_>, port: u16, host: Option<String>) {
         self.listeners.push(Open {
             port,
             host,
             domain: None,
             max_connections: None,
+            transport: Transport::default(),
             security: Security::default(),
             anonymous: None,
             file: place.file.to_owned(),
             line: place.line,
         });
-        Ok(())
     }
 
     /// The listener that an option is about.
@@ -266,6 +279,7 @@ impl Apply {
                 host: default_host,
                 domain: None,
                 max_connections: None,
+                transport: Transport::default(),
                 security: Security::default(),
                 anonymous: None,
                 file: PathBuf::new(),
@@ -277,16 +291,23 @@ impl Apply {
         complete(&mut config.security, all.is_empty());
         for (place, open) in all {
             let mut security = open.security;
+            let name = open.transport.certificate_name();
             let own = if per_listener {
+                security.certificate_name = name;
                 security.anonymous = open.anonymous.or(security.anonymous);
                 complete(&mut security, false);
                 Some(security)
-            } else if open.anonymous.is_some() {
-                Some(Security { anonymous: open.anonymous, ..config.security.clone() })
+            } else if open.anonymous.is_some() || name != CertificateName::Unused {
+                let anonymous = open.anonymous.or(config.security.anonymous);
+                Some(Security { anonymous, certificate_name: name, ..config.security.clone() })
             } else {
                 None
             };
-            for address in hosts(open.host.as_deref(), open.domain) {
+            let hosts = match open.port {
+                0 => open.host.into_iter().collect(),
+                _ => hosts(open.host.as_deref(), open.domain),
+            };
+            for address in hosts {
                 let number = config.listeners.len();
                 if place.is_some() {
                     lines.push((format!("listener.{number}"), open.file.clone(), open.line));
@@ -298,12 +319,14 @@ impl Apply {
                         line.number,
                     ));
                 }
-                config.listeners.push(Listener {
-                    address: format!("{address}:{}", open.port),
+                let mut listener = Listener {
+                    address: if open.port == 0 { address } else { format!("{address}:{}", open.port) },
                     max_connections: open.max_connections,
                     security: own.clone(),
                     ..Listener::default()
-                });
+                };
+                open.transport.finish(&mut listener, open.port == 0);
+                config.listeners.push(listener);
             }
         }
         Ok(Read { config, lines, notes: self.notes })

@@ -2,6 +2,7 @@
 
 mod apply;
 mod options;
+mod transport;
 
 use crate::config::FileConfig;
 use apply::Apply;
@@ -111,7 +112,9 @@ fn include(directory: &Path, place: Place<'_>, apply: &mut Apply) -> Result<(), 
 mod tests {
     use super::options::OPTIONS;
     use super::*;
-    use crate::config::{AclMode, LogLevel, OverflowPolicy, Size, Span};
+    use crate::config::{
+        AclMode, CertificateName, LogLevel, OverflowPolicy, Protocol, Size, Span, TlsVersion,
+    };
 
     fn parse(text: &str) -> Result<Read, FileError> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -181,6 +184,36 @@ mod tests {
     }
 
     #[test]
+    fn transports_are_those_of_each_listener() {
+        let c = config(
+            "allow_anonymous true\nlistener 8883 127.0.0.1\ncafile /ca\ncertfile /c\nkeyfile /k\n\
+             require_certificate true\nuse_identity_as_username true\ntls_version tlsv1.3\ncrlfile /crl\n\
+             listener 9001 127.0.0.1\nprotocol websockets\nwebsockets_origin https://a\nwebsockets_origin https://b\n\
+             listener 9002 127.0.0.1\nprotocol websockets\ncertfile /c\nkeyfile /k\ncafile /ca\n\
+             ciphers_tls1.3 TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384\n\
+             listener 0 /run/m.sock\nlistener 1883 127.0.0.1\nenable_proxy_protocol true",
+        );
+        let protocols: Vec<Protocol> = c.listeners.iter().map(|listener| listener.protocol).collect();
+        assert_eq!(protocols, [Protocol::Mqtts, Protocol::Ws, Protocol::Wss, Protocol::Unix, Protocol::Mqtt]);
+        let tls = c.listeners[0].tls.clone().unwrap();
+        assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/ca")));
+        assert!(tls.require_certificate && tls.crl_file.is_some() && tls.min_version == TlsVersion::V13);
+        let security = c.listeners[0].security.clone().unwrap();
+        assert_eq!(security.certificate_name, CertificateName::CommonName);
+        let websocket = c.listeners[1].websocket.clone().unwrap();
+        assert_eq!((websocket.path.as_str(), websocket.origins.len()), ("*", 2));
+        let tls = c.listeners[2].tls.clone().unwrap();
+        assert_eq!(
+            (tls.ca_file, tls.ciphers.len()),
+            (None, 8),
+            "clients are not asked, and 1.2 has all of its six"
+        );
+        assert_eq!(c.listeners[3].address, "/run/m.sock");
+        assert_eq!(c.listeners[4].proxy_protocol, ["0.0.0.0/0", "::/0"]);
+        assert!(c.listeners[1..].iter().all(|listener| listener.security.is_none()));
+    }
+
+    #[test]
     fn the_old_way_of_one_listener_is_understood() {
         let c = config("port 1999\nbind_address 127.0.0.1\nallow_anonymous true");
         assert_eq!(c.listeners.len(), 1);
@@ -211,12 +244,14 @@ mod tests {
             "{notes:?}"
         );
         for (text, problem) in [
-            ("listener 8883\ncafile /ca", ":2: cafile is refused: there is no TLS yet"),
+            ("listener 8883\npsk_file /psk", ":2: psk_file is refused: there is no TLS with pre-shared keys"),
+            ("cafile /ca", ":1: cafile before the first listener"),
+            ("listener 8883\ntls_version tlsv1.1", ":2: tls_version tlsv1.1 is refused"),
             ("connection one", ":1: connection is refused: there are no bridges yet"),
             ("plugin /x.so", ":1: plugin is refused"),
             ("plugin_opt_file x", ":1: plugin_opt_file is refused"),
-            ("listener 9001\nprotocol websockets", ":2: protocol websockets"),
-            ("listener 0 /tmp/s", ":1: listener 0"),
+            ("listener 9001\nprotocol http_api", ":2: protocol http_api"),
+            ("listener 0", ":1: listener 0"),
             ("listener 70000", ":1: listener: \"70000\" is no port"),
             ("listener", ":1: listener: \"\" is no port"),
             ("allow_anonymous yes", ":1: allow_anonymous: \"yes\" is neither true nor false"),
@@ -242,7 +277,7 @@ mod tests {
     fn whatever_is_honoured_is_carried_out() {
         for (name, fate) in OPTIONS {
             if matches!(fate, Fate::Honoured(_)) && *name != "include_dir" {
-                let values = ["true", "false", "1", "1883", "mqtt", "none", "error", "1d", "ipv4"];
+                let values = ["true", "false", "1", "1883", "mqtt", "none", "error", "1d", "ipv4", "tlsv1.2"];
                 let known =
                     values.iter().any(|value| parse(&format!("listener 1999\n{name} {value}")).is_ok());
                 let first = values.iter().any(|value| parse(&format!("{name} {value}")).is_ok());

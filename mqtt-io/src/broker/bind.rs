@@ -4,6 +4,8 @@ use super::auth::{Authorizer, Office};
 use super::handle::{BrokerHandle, ServeError};
 use super::node::panic_text;
 use super::run::{Life, Start};
+use super::sockets::{self, Address, Inherited};
+use super::transport::SharedTransport;
 use crate::ShardError;
 use crate::runtime::Runtime;
 use crate::trace::TraceOptions;
@@ -11,24 +13,25 @@ use mqtt_session::acl::Acl;
 use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError, Rates};
 use mqtt_session::{Durability, Seed};
 use mqtt_store::{Store, StoreError};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-/// Connections that the system keeps until they are accepted.
-const BACKLOG: i32 = 1024;
-
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listener {
-    /// The address; port 0 lets the system choose, and
-    /// [`BrokerHandle::local_addrs`] tells what it chose.
-    pub address: SocketAddr,
+    /// The address.
+    pub address: Address,
+    /// What is spoken there below MQTT. Default: nothing.
+    pub transport: SharedTransport,
+    /// The rights of the file of a Unix socket, as `0o660`. Default: what the process's umask leaves.
+    pub unix_mode: Option<u32>,
+    /// The socket, if somebody else has opened it; `address` is only told then.
+    pub inherited: Option<Inherited>,
     /// The number by which questions name it ([`Ask::listener`](super::Ask::listener)). Several
     /// addresses may have the same. Default 0.
     pub number: u16,
@@ -42,9 +45,25 @@ pub struct Listener {
     pub rates: Option<Rates>,
 }
 
+impl From<Address> for Listener {
+    fn from(address: Address) -> Self {
+        let transport = SharedTransport::default();
+        Self {
+            address,
+            transport,
+            unix_mode: None,
+            inherited: None,
+            number: 0,
+            max_connections: None,
+            max_connect_rate: None,
+            rates: None,
+        }
+    }
+}
+
 impl From<SocketAddr> for Listener {
     fn from(address: SocketAddr) -> Self {
-        Self { address, number: 0, max_connections: None, max_connect_rate: None, rates: None }
+        Address::from(address).into()
     }
 }
 
@@ -166,7 +185,7 @@ pub enum BindError {
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// Which address.
-        address: SocketAddr,
+        address: Address,
         /// Why.
         source: io::Error,
     },
@@ -228,10 +247,10 @@ pub async fn bind<R: Runtime>(
     let mut listeners = Vec::with_capacity(config.listeners.len());
     let mut addresses = Vec::with_capacity(config.listeners.len());
     for settings in config.listeners {
-        let address = settings.address;
-        let (listener, local) = listen(address).map_err(|source| BindError::Listen { address, source })?;
-        listeners.push((listener, settings));
-        addresses.push(local);
+        let address = settings.address.clone();
+        let open = sockets::open(&settings).map_err(|source| BindError::Listen { address, source })?;
+        addresses.extend(open.socket.address().and_then(|address| address.tcp()));
+        listeners.push((open, settings));
     }
     let (answers, answered) = mpsc::unbounded_channel();
     let spawn = Box::new(move |task| runtime.spawn(task));
@@ -263,22 +282,4 @@ pub async fn bind<R: Runtime>(
     })?;
     let storage = started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
     Ok(BrokerHandle::new(mailbox, weak_events, end, addresses, storage, config.backlog))
-}
-
-fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // So that 0.0.0.0 and [::] can be had side by side, on every system.
-        socket.set_only_v6(true)?;
-    }
-    // On Unix this allows a restart while old connections linger; elsewhere it would allow others to
-    // take the port.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    let listener = TcpListener::from(socket);
-    let local = listener.local_addr()?;
-    Ok((listener, local))
 }

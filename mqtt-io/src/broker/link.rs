@@ -1,9 +1,9 @@
-//! Native links: TCP sockets, read when they are readable and written without waiting.
+//! Native links: TCP and Unix sockets, read when they are readable and written without waiting.
 
 use super::foreign::Pipe;
 use super::listen::Place;
 use super::node::Node;
-use crate::runtime::{LocalRuntime, LocalTask, Tcp, until};
+use crate::runtime::{LocalRuntime, LocalTask, StreamSocket, until};
 use crate::{Reading, Stack, Wire};
 use mqtt_session::broker::{Closed, ConnectionId, Peer};
 use std::future::{Future, poll_fn};
@@ -18,8 +18,8 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// What the shard holds of a connection.
 pub(super) enum Socket<L: LocalRuntime> {
-    Tcp {
-        tcp: Rc<L::Tcp>,
+    Native {
+        stream: Rc<L::Stream>,
         reader: L::Task,
         /// Waits until the socket takes bytes again.
         writer: Option<L::Task>,
@@ -33,26 +33,32 @@ impl<L: LocalRuntime> Wire for Socket<L> {
     #[inline]
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Tcp { tcp, .. } => tcp.try_write(slices),
+            Self::Native { stream, .. } => stream.try_write(slices),
             Self::Foreign(pipe) => pipe.write(slices),
         }
     }
 }
 
 /// Takes a connection into the shard.
-pub(super) fn open<L: LocalRuntime>(node: &Rc<Node<L>>, tcp: L::Tcp, peer: Peer, place: Place) {
-    let tcp = Rc::new(tcp);
+pub(super) fn open<L: LocalRuntime>(
+    node: &Rc<Node<L>>,
+    stream: L::Stream,
+    peer: Peer,
+    stack: Stack,
+    place: Place,
+) {
+    let stream = Rc::new(stream);
     node.turn(|shard, now| {
-        shard.accept(now, peer, Stack::plain(), |conn| {
-            let reader = Reader { tcp: Rc::clone(&tcp), node: Rc::clone(node), conn, paused: false };
-            Socket::Tcp { reader: node.spawn(reader), writer: None, tcp, place }
+        shard.accept(now, peer, stack, |conn| {
+            let reader = Reader { stream: Rc::clone(&stream), node: Rc::clone(node), conn, paused: false };
+            Socket::Native { reader: node.spawn(reader), writer: None, stream, place }
         })
     });
 }
 
 /// Reads one socket. This is all the task that a connection has.
 struct Reader<L: LocalRuntime> {
-    tcp: Rc<L::Tcp>,
+    stream: Rc<L::Stream>,
     node: Rc<Node<L>>,
     conn: ConnectionId,
     paused: bool,
@@ -62,7 +68,7 @@ impl<L: LocalRuntime> Future for Reader<L> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { tcp, node, conn, paused } = self.get_mut();
+        let Self { stream, node, conn, paused } = self.get_mut();
         let conn = *conn;
         if *paused && node.look(|shard| shard.reading(conn)) == Reading::Paused {
             return Poll::Pending;
@@ -70,7 +76,7 @@ impl<L: LocalRuntime> Future for Reader<L> {
         *paused = false;
         let mut buffer = node.buffer.borrow_mut();
         loop {
-            let why = match ready!(tcp.poll_read(cx, &mut buffer)) {
+            let why = match ready!(stream.poll_read(cx, &mut buffer)) {
                 Ok(0) => Closed::Eof,
                 Ok(n) => {
                     let full = n == buffer.len();
@@ -102,21 +108,21 @@ impl<L: LocalRuntime> Future for Reader<L> {
 pub(super) fn close<L: LocalRuntime>(node: &Rc<Node<L>>, socket: Socket<L>, linger: bool) {
     match socket {
         Socket::Foreign(pipe) => pipe.close(linger),
-        Socket::Tcp { tcp, reader, writer, place } => {
+        Socket::Native { stream, reader, writer, place } => {
             // With the tasks go their shares of the socket.
             drop((reader, writer));
             if linger {
-                tcp.shutdown_write();
+                stream.shutdown_write();
                 node.linger();
-                node.spawn(see_off(Rc::clone(node), tcp, place)).detach();
+                node.spawn(see_off(Rc::clone(node), stream, place)).detach();
             }
         }
     }
 }
 
 /// Throws away what comes until the peer's end, for a limited time.
-async fn see_off<L: LocalRuntime>(node: Rc<Node<L>>, tcp: Rc<L::Tcp>, place: Place) {
-    let end = poll_fn(|cx| match ready!(tcp.poll_read(cx, &mut node.buffer.borrow_mut())) {
+async fn see_off<L: LocalRuntime>(node: Rc<Node<L>>, stream: Rc<L::Stream>, place: Place) {
+    let end = poll_fn(|cx| match ready!(stream.poll_read(cx, &mut node.buffer.borrow_mut())) {
         Ok(0) | Err(_) => Poll::Ready(()),
         Ok(_) => {
             // Others come first.
@@ -126,7 +132,7 @@ async fn see_off<L: LocalRuntime>(node: Rc<Node<L>>, tcp: Rc<L::Tcp>, place: Pla
     });
     // A peer that does not close its side is cut.
     let _ = until::<L::Timer, _>(Instant::now() + LINGER, end).await;
-    drop((tcp, place));
+    drop((stream, place));
     node.lingered();
 }
 
@@ -135,10 +141,10 @@ pub(super) fn await_writable<L: LocalRuntime>(node: &Rc<Node<L>>, conn: Connecti
     node.look(|shard| match shard.wire(conn) {
         None => {}
         Some(Socket::Foreign(pipe)) => pipe.await_room(),
-        Some(Socket::Tcp { tcp, writer, .. }) => {
-            let (tcp, waiting) = (Rc::clone(tcp), Rc::clone(node));
+        Some(Socket::Native { stream, writer, .. }) => {
+            let (stream, waiting) = (Rc::clone(stream), Rc::clone(node));
             *writer = Some(node.spawn(async move {
-                poll_fn(|cx| tcp.poll_writable(cx)).await;
+                poll_fn(|cx| stream.poll_writable(cx)).await;
                 waiting.turn(|shard, now| shard.writable(now, conn));
             }));
         }

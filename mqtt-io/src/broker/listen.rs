@@ -2,7 +2,9 @@
 
 use super::bind::Listener;
 use super::link;
+use super::log::At;
 use super::node::Node;
+use super::sockets::{Address, SocketFile};
 use crate::runtime::{LocalRuntime, sleep};
 use mqtt_session::broker::Peer;
 use std::cell::Cell;
@@ -66,22 +68,51 @@ impl Pace {
     }
 }
 
+/// A socket that is listened on.
+pub(super) struct Door<L> {
+    pub(super) listener: L,
+    /// Goes when the listener does.
+    pub(super) file: Option<SocketFile>,
+    pub(super) settings: Listener,
+}
+
+/// Something that is told now and then only.
+#[derive(Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn may_tell(&mut self) -> bool {
+        let may = self.0.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        if may {
+            self.0 = Some(Instant::now());
+        }
+        may
+    }
+}
+
 /// Accepts for ever [MQTT-4.2-1].
-pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, listener: L::Listener, settings: Listener) {
-    let port = L::port(&listener);
-    let Listener { number, max_connections, max_connect_rate, rates, .. } = settings;
-    let mut pace = Pace::new(max_connect_rate, Instant::now());
+pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Listener>) {
+    let Door {
+        listener,
+        file,
+        settings: Listener { number, max_connections, max_connect_rate, rates, transport, address, .. },
+    } = door;
+    let _file = file;
+    let at = match (&address, L::port(&listener)) {
+        (Address::Unix(_), _) => address.to_string(),
+        (Address::Tcp(_), port) => format!("port {port}"),
+    };
     let open = Rc::new(Cell::new(0));
-    let mut full: Option<Instant> = None;
-    let mut told: Option<Instant> = None;
-    let mut paced: Option<Instant> = None;
+    let mut pace = Pace::new(max_connect_rate, Instant::now());
+    let mut paced = Seldom::default();
+    let (mut full, mut stranger, mut broken, mut told) =
+        (Seldom::default(), Seldom::default(), Seldom::default(), Seldom::default());
     let mut accepted = 0;
     loop {
         if let Some(wait) = pace.wait(Instant::now()) {
-            if paced.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-                paced = Some(Instant::now());
+            if paced.may_tell() {
                 tracing::warn!(
-                    "Connections on port {port} come faster than its {} a second, so they have to wait. This \
+                    "Connections on {at} come faster than its {} a second, so they have to wait. This \
                      is told once a minute.",
                     max_connect_rate.unwrap_or_default()
                 );
@@ -90,16 +121,28 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, listener: L::List
         }
         match L::accept(&listener).await {
             Ok((stream, address)) => {
-                tracing::debug!("New connection from {address} on port {port}.");
+                let from = At(address);
+                tracing::debug!("New connection from {from} on {at}.");
                 accepted += 1;
                 pace.took_one();
-                if let Some(place) = Place::take(&open, max_connections) {
-                    let peer = Peer { address: Some(address), listener: number, rates, ..Peer::default() };
-                    link::open(&node, stream, peer, place);
-                } else if full.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-                    full = Some(Instant::now());
+                let transport = transport.get();
+                if !transport.believes(address) {
+                    if stranger.may_tell() {
+                        tracing::warn!(
+                            "Connection from {from} closed: {at} is for proxies, and this is none that is \
+                             trusted. This is told once a minute."
+                        );
+                    }
+                } else if let Some(place) = Place::take(&open, max_connections) {
+                    let peer = Peer { address, listener: number, rates, ..Peer::default() };
+                    match transport.stack() {
+                        Ok(stack) => link::open(&node, stream, peer, stack, place),
+                        Err(e) if broken.may_tell() => tracing::error!("Connection from {from} closed: {e}."),
+                        Err(_) => {}
+                    }
+                } else if full.may_tell() {
                     tracing::warn!(
-                        "Connection from {address} closed: port {port} has its maximum of {} connections. \
+                        "Connection from {from} closed: {at} has its maximum of {} connections. \
                          This is told once a minute.",
                         open.get()
                     );
@@ -111,8 +154,7 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, listener: L::List
             }
             Err(e) if is_about_one_connection(&e) => {}
             Err(e) => {
-                if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-                    told = Some(Instant::now());
+                if told.may_tell() {
                     tracing::error!("Cannot accept connections at times: {e}. This is told once a minute.");
                 }
                 sleep::<L::Timer>(REST).await;

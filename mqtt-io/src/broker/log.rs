@@ -1,5 +1,6 @@
 //! Events as lines that people and scripts know from Mosquitto.
 
+use crate::TransportEvent;
 use mqtt_proto::{ReasonCode, Version};
 use mqtt_session::broker::{Denied, Event};
 use std::fmt::{self, Write};
@@ -23,7 +24,7 @@ impl fmt::Display for Printable<'_> {
 }
 
 /// An address, if there is one.
-struct At(Option<SocketAddr>);
+pub(super) struct At(pub(super) Option<SocketAddr>);
 
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,6 +96,30 @@ pub(super) fn event(event: &Event, address: Option<SocketAddr>) {
             error!("Internal error, session of {} closed: {what}. Please report this.", Printable(client_id));
         }
         other => debug!("{other:?}"),
+    }
+}
+
+/// What happened below MQTT.
+pub(super) fn transport(event: &TransportEvent, address: Option<SocketAddr>) {
+    let at = At(address);
+    match event {
+        TransportEvent::Opened(opened) => {
+            if let Some(tls) = &opened.tls {
+                let (name, subject) = (tls.server_name.as_deref(), tls.subject.as_deref());
+                debug!(
+                    "Connection from {at} is encrypted: {}, {}, server name '{}', certificate '{}'.",
+                    tls.version,
+                    tls.cipher,
+                    Printable(name.unwrap_or_default()),
+                    Printable(subject.unwrap_or_default())
+                );
+            } else if opened.proxied.is_some() {
+                debug!("Connection from {at} comes through a proxy.");
+            }
+        }
+        TransportEvent::Failed(error) => {
+            info!("Connection from {at} closed: {}.", Printable(&error.to_string()))
+        }
     }
 }
 

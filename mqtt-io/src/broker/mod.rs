@@ -21,7 +21,9 @@ mod listen;
 mod log;
 mod node;
 mod run;
+mod sockets;
 mod store;
+mod transport;
 
 pub use crate::trace::TraceOptions;
 #[cfg(feature = "access")]
@@ -35,3 +37,5 @@ pub use mqtt_session::broker::{
 };
 pub use mqtt_store::{StorageStats, Store, StoreError};
 pub use run::Life;
+pub use sockets::{Address, Inherited, ListeningSocket};
+pub use transport::{Network, NetworkError, SharedTransport, Transport};

@@ -168,6 +168,7 @@ impl<L: LocalRuntime> Node<L> {
                 log::event(&event, address);
                 self.publish_event(*event);
             }
+            Effect::Transport(event, address) => log::transport(&event, address),
             Effect::Ask(ask) => {
                 // `Config::check` made sure that there is somebody to ask.
                 if let Some(office) = &self.office {

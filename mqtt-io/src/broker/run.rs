@@ -4,8 +4,9 @@ use super::auth::Office;
 use super::bind::{BindError, Listener, OpenStore};
 use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
-use super::listen::accept;
+use super::listen::{Door, accept};
 use super::node::{Node, flusher, timer};
+use super::sockets::Open;
 use super::store::{self, Made};
 use crate::Command;
 use crate::runtime::{LocalRuntime, LocalTask};
@@ -25,7 +26,7 @@ const COMMANDS_PER_TURN: usize = 64;
 pub(super) struct Start {
     pub(super) broker: BrokerConfig,
     pub(super) acls: Vec<Arc<Acl>>,
-    pub(super) listeners: Vec<(std::net::TcpListener, Listener)>,
+    pub(super) listeners: Vec<(Open, Listener)>,
     pub(super) read_buffer: usize,
     pub(super) office: Option<Office>,
     pub(super) store: Option<OpenStore>,
@@ -89,9 +90,9 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
         ready,
     } = start;
     let made = store::make(broker, store, trace, reports).and_then(|made| {
-        let listeners = listeners
-            .into_iter()
-            .map(|(listener, settings)| L::listener(listener).map(|listener| (listener, settings)));
+        let listeners = listeners.into_iter().map(|(Open { socket, file }, settings)| {
+            L::listener(socket).map(|listener| Door { listener, file, settings })
+        });
         Ok((made, listeners.collect::<Result<Vec<_>, _>>()?))
     });
     let (Made { shard, clock, storage }, listeners) = match made {
@@ -106,9 +107,7 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     node.spawn(timer(Rc::clone(&node))).detach();
     // Before anybody is let in, and before a will of old is published.
     node.turn(|shard, now| shard.command(now, Command::SetAcls(acls, Box::new(|()| {}))));
-    let accepting = listeners.into_iter();
-    let accepting =
-        accepting.map(|(listener, settings)| node.spawn(accept(Rc::clone(&node), listener, settings)));
+    let accepting = listeners.into_iter().map(|door| node.spawn(accept(Rc::clone(&node), door)));
     node.spawn(receive(Rc::clone(&node), mail, accepting.collect())).detach();
     node.spawn(answer(Rc::clone(&node), answered)).detach();
     // What a restored machine has to do at once.
