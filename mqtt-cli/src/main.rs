@@ -1,13 +1,16 @@
 //! One program for MQTT.
 
 mod acl;
+mod bench;
 mod broker;
 mod connect;
 mod format;
 mod passwd;
+mod printing;
 mod properties;
 mod publish;
 mod replay;
+mod request;
 mod scram;
 mod stop;
 mod subscribe;
@@ -38,6 +41,10 @@ enum Command {
     Pub(publish::Options),
     /// Subscribe and print what comes, with the options of mosquitto_sub
     Sub(subscribe::Options),
+    /// Publish a request and print the response, with the options of mosquitto_rr
+    Rr(request::Options),
+    /// Measure a broker with many clients
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -61,5 +68,7 @@ fn main() -> ExitCode {
         Command::Replay(options) => replay::run(&options),
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),
+        Command::Rr(options) => request::run(&options, &own),
+        Command::Bench(options) => bench::run(&options, &own),
     }
 }

@@ -158,3 +158,58 @@ fn a_message_that_could_not_be_sent_is_sent_by_the_next_run() {
     assert_eq!(out.lines().collect::<Vec<_>>(), ["first", "second"]);
     listener.wait().unwrap();
 }
+
+#[test]
+fn a_request_gets_its_response() {
+    let broker = Broker::start();
+    // It tells where the response is wanted.
+    let mut answer = broker.client(&["sub", "-V", "5", "-t", "ask", "-F", "%R %p", "-C", "1"]);
+    let answer = std::thread::spawn(move || answer.output().unwrap());
+    let request = ["rr", "-t", "ask", "-e", "answers/1", "-m", "what", "-q", "1", "-W", "1", "-V", "5"];
+    while !answer.is_finished() {
+        // Until somebody is there to hear it. Nobody answers.
+        assert_eq!(broker.run(&request).status.code(), Some(27));
+    }
+    assert_eq!(text(&answer.join().unwrap().stdout), "answers/1 what\n");
+    // An answer that comes after a retained message, which is none.
+    broker.run(&["pub", "-t", "answers/2", "-m", "old", "-r", "-q", "1"]);
+    let request = ["rr", "-t", "answers/2", "-e", "answers/2", "-m", "echo", "-q", "1", "-v"];
+    let done = broker.run(&request);
+    assert_eq!((done.status.code(), text(&done.stdout)), (Some(0), "answers/2 echo\n"));
+    let done = broker.run(&["rr", "-V", "311", "-t", "ask", "-m", "x"]);
+    assert!(text(&done.stderr).contains("an option needs MQTT 5.0"), "{}", text(&done.stderr));
+}
+
+#[test]
+fn a_benchmark_counts_each_message() {
+    let broker = Broker::start();
+    for qos in ["0", "1", "2"] {
+        let bench = [
+            "bench",
+            "latency",
+            "-n",
+            "3",
+            "--count",
+            "50",
+            "-q",
+            qos,
+            "--json",
+            "--quiet",
+            "--duration",
+            "60",
+        ];
+        let done = Command::new(MQTT)
+            .args(&bench[..2])
+            .args(["-h", "127.0.0.1", "-p", &broker.port])
+            .args(&bench[2..])
+            .output();
+        let done = done.unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!((report["sent"].as_u64(), report["received"].as_u64()), (Some(150), Some(150)));
+        assert_eq!(report["connected"], 6);
+        assert!(report["message_us"]["p50"].as_u64() > Some(0));
+    }
+    let done = Command::new(MQTT).args(["bench", "publish", "-t", "a/#"]).output().unwrap();
+    assert!(!done.status.success());
+}
