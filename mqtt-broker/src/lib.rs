@@ -27,6 +27,7 @@ mod descriptors;
 mod mosquitto;
 mod run;
 mod security;
+mod service;
 mod settings;
 mod signal;
 mod storage;

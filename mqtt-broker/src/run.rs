@@ -2,6 +2,7 @@
 
 use crate::config::changes;
 use crate::descriptors;
+use crate::service;
 use crate::settings::{Settings, Source};
 use crate::signal::{Signals, Stopped, Wanted};
 use crate::storage::{Kept, open};
@@ -10,6 +11,7 @@ use mqtt_proto::ReasonCode;
 use mqtt_tokio::Tokio;
 use mqtt_tokio::broker::{Address, AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError};
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,6 +82,9 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
     tracing::info!("mqtt version {} running.", env!("CARGO_PKG_VERSION"));
     let serving = running.broker.clone();
     let mut serving = std::pin::pin!(serving.serve());
+    let mut watched = std::pin::pin!(watched(running.broker.clone()));
+    let summary = running.settings.listening();
+    service::ready(&summary);
     let first = loop {
         tokio::select! {
             ended = &mut serving => {
@@ -87,11 +92,17 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
                 return Ok(Stopped::InOrder);
             }
             wanted = signals.next() => match wanted {
-                Wanted::Reload => running.reload(source).await,
+                Wanted::Reload => {
+                    service::reloading();
+                    running.reload(source).await;
+                    service::ready(&summary);
+                }
                 Wanted::Stop(signal) => break signal,
-            }
+            },
+            never = &mut watched => match never {},
         }
     };
+    service::stopping();
     tracing::info!("{first}: taking leave of all clients. Once more to stop at once.");
     tokio::select! {
         ended = running.broker.shutdown() => {
@@ -101,6 +112,22 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
         }
         second = signals.stop() => Ok(Stopped::AtOnce(second)),
     }
+}
+
+/// Tells whoever watches over the service that the broker's thread turns, for as long as it does.
+async fn watched(broker: BrokerHandle) -> Infallible {
+    if let Some(every) = service::watchdog() {
+        let mut ticks = tokio::time::interval(every);
+        loop {
+            ticks.tick().await;
+            // The thread itself answers.
+            if broker.stats().await.is_err() {
+                break;
+            }
+            service::alive();
+        }
+    }
+    std::future::pending().await
 }
 
 async fn start(settings: Settings) -> Result<Running, Error> {

@@ -333,6 +333,12 @@ impl Settings {
         self.decisions.acls.get(number).map(|acl| (acl.as_ref(), file))
     }
 
+    /// Where clients can connect, in words.
+    pub(crate) fn listening(&self) -> String {
+        let addresses: Vec<_> = self.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        format!("listening on {}", addresses.join(", "))
+    }
+
     pub(crate) fn gate(&self) -> GateConfig {
         self.config.gate()
     }

@@ -5,6 +5,7 @@ mod bench;
 mod broker;
 mod connect;
 mod format;
+mod generate;
 mod passwd;
 mod printing;
 mod properties;
@@ -45,6 +46,10 @@ enum Command {
     Rr(request::Options),
     /// Measure a broker with many clients
     Bench(bench::Options),
+    /// Write the manual pages
+    Man(generate::Man),
+    /// Print the completions for a shell
+    Completions(generate::Completions),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +74,8 @@ fn main() -> ExitCode {
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),
         Command::Rr(options) => request::run(&options, &own),
+        Command::Man(options) => generate::man(&options, Cli::command()),
+        Command::Completions(options) => generate::completions(&options, Cli::command()),
         Command::Bench(options) => bench::run(&options, &own),
     }
 }

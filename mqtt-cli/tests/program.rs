@@ -213,3 +213,56 @@ fn a_benchmark_counts_each_message() {
     let done = Command::new(MQTT).args(["bench", "publish", "-t", "a/#"]).output().unwrap();
     assert!(!done.status.success());
 }
+
+/// What a service manager hears from the broker.
+#[test]
+fn a_service_manager_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let mut child = Command::new(MQTT)
+        .args(["broker", "--bind", "127.0.0.1", "--port", "0", "--data", "none"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000")
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut heard = String::new();
+    let mut until = |wanted: &str| {
+        let mut buffer = [0; 1024];
+        while !heard.contains(wanted) {
+            let n = socket.recv(&mut buffer).expect("the broker tells");
+            heard.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+        }
+        std::mem::take(&mut heard)
+    };
+    let first = until("READY=1");
+    assert!(first.contains("STATUS=listening on 127.0.0.1:"), "{first}");
+    until("WATCHDOG=1");
+    until("WATCHDOG=1");
+    let send = |signal: &str| {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    send("-HUP");
+    let reloading = until("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    until("READY=1");
+    send("-TERM");
+    until("STOPPING=1");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn manual_pages_and_completions_are_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let done = Command::new(MQTT).arg("man").arg(directory.path()).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let page = std::fs::read_to_string(directory.path().join("mqtt-broker.1")).unwrap();
+    assert!(page.contains("mosquitto"), "it has the broker's options");
+    for shell in ["bash", "zsh", "fish"] {
+        let done = Command::new(MQTT).args(["completions", shell]).output().unwrap();
+        assert!(text(&done.stdout).contains("max-inflight"), "{shell}");
+    }
+}
