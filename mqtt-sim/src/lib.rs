@@ -21,6 +21,7 @@
 
 pub mod checks;
 pub mod disk;
+pub mod model;
 pub mod network;
 pub mod node;
 pub mod options;

@@ -31,6 +31,9 @@ struct Arguments {
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Look at every state of a small world instead: one publisher, one subscriber, two messages.
+    #[arg(long)]
+    model: bool,
     /// Break a rule of the machines on purpose, and look for it. Only in a build with `--cfg mqtt_defects`;
     /// see `scripts/defects`.
     #[cfg(mqtt_defects)]
@@ -40,6 +43,35 @@ struct Arguments {
     #[cfg(mqtt_defects)]
     #[arg(long)]
     all_defects: bool,
+}
+
+/// Looks at every state within some bounds.
+fn model() -> ExitCode {
+    use mqtt_proto::QoS;
+    use mqtt_sim::model::{Bounds, explore};
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        for window in [1, 2] {
+            for (drops, crashes) in [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (0, 2)] {
+                let bounds = Bounds { qos, messages: 2, window, drops, crashes };
+                let begin = Instant::now();
+                match explore(bounds) {
+                    Ok(seen) => println!(
+                        "QoS {}, window {window}, {drops} drops, {crashes} crashes: {} states, {} ends, depth {}, {:.1} s",
+                        qos.as_u8(),
+                        seen.states,
+                        seen.ends,
+                        seen.depth,
+                        begin.elapsed().as_secs_f64()
+                    ),
+                    Err(what) => {
+                        println!("{bounds:?} failed: {what}");
+                        return ExitCode::FAILURE;
+                    }
+                }
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// Looks for each seeded defect on the seeds from the first on. The faults of one are not those of
@@ -83,6 +115,9 @@ fn defects(arguments: &Arguments) -> ExitCode {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.model {
+        return model();
+    }
     #[cfg(mqtt_defects)]
     if arguments.all_defects || arguments.defect.is_some() {
         return defects(&arguments);
