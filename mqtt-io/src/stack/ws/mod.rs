@@ -104,11 +104,10 @@ impl WebSocket {
         while !input.is_empty() && !self.ended && self.data.len() < PIECE {
             match self.frames.take(input, &mut self.data)? {
                 None => {}
-                Some(Item::Ping(payload)) => {
-                    if self.out.len() < MAX_PONGS && !self.closed {
-                        self.frames.pong(&payload, &mut self.out);
-                    }
+                Some(Item::Ping(payload)) if self.out.len() < MAX_PONGS && !self.closed => {
+                    self.frames.pong(&payload, &mut self.out);
                 }
+                Some(Item::Ping(_)) => {}
                 Some(Item::Close(code)) => {
                     // The answer has the same code; a close without one is answered without one.
                     if !std::mem::replace(&mut self.closed, true) {
