@@ -278,10 +278,8 @@ fn pair_history(u: &mut Unstructured<'_>) -> Result<()> {
                     if received.message.topic.ends_with('2') { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
                 got.entry(qos).or_default().push(text.parse().expect("a number"));
             }
-            Event::Done { token, outcome } => {
-                if open.remove(token) {
-                    assert!(matches!(outcome, Outcome::Acked { .. }), "{outcome:?}");
-                }
+            Event::Done { token, outcome } if open.remove(token) => {
+                assert!(matches!(outcome, Outcome::Acked { .. }), "{outcome:?}");
             }
             _ => {}
         }

@@ -23,9 +23,11 @@
 
 mod bind;
 pub mod config;
+mod descriptors;
 mod mosquitto;
 mod run;
 mod security;
+mod service;
 mod settings;
 mod signal;
 mod storage;

@@ -1,6 +1,8 @@
 //! The life of the broker: start, reloads, end.
 
 use crate::config::changes;
+use crate::descriptors;
+use crate::service;
 use crate::settings::{Settings, Source};
 use crate::signal::{Signals, Stopped, Wanted};
 use crate::storage::{Kept, open};
@@ -9,6 +11,7 @@ use mqtt_proto::ReasonCode;
 use mqtt_tokio::Tokio;
 use mqtt_tokio::broker::{Address, AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError};
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,12 +75,16 @@ struct Running {
 /// If called outside a Tokio runtime.
 pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> {
     tracing::info!("mqtt version {} starting.", env!("CARGO_PKG_VERSION"));
+    descriptors::raise(settings.broker.max_connections);
     // From here on a signal finds somebody to hear it.
     let mut signals = Signals::new().map_err(Error::Signals)?;
     let mut running = start(settings).await?;
     tracing::info!("mqtt version {} running.", env!("CARGO_PKG_VERSION"));
     let serving = running.broker.clone();
     let mut serving = std::pin::pin!(serving.serve());
+    let mut watched = std::pin::pin!(watched(running.broker.clone()));
+    let summary = running.settings.listening();
+    service::ready(&summary);
     let first = loop {
         tokio::select! {
             ended = &mut serving => {
@@ -85,11 +92,17 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
                 return Ok(Stopped::InOrder);
             }
             wanted = signals.next() => match wanted {
-                Wanted::Reload => running.reload(source).await,
+                Wanted::Reload => {
+                    service::reloading();
+                    running.reload(source).await;
+                    service::ready(&summary);
+                }
                 Wanted::Stop(signal) => break signal,
-            }
+            },
+            never = &mut watched => match never {},
         }
     };
+    service::stopping();
     tracing::info!("{first}: taking leave of all clients. Once more to stop at once.");
     tokio::select! {
         ended = running.broker.shutdown() => {
@@ -99,6 +112,22 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
         }
         second = signals.stop() => Ok(Stopped::AtOnce(second)),
     }
+}
+
+/// Tells whoever watches over the service that the broker's thread turns, for as long as it does.
+async fn watched(broker: BrokerHandle) -> Infallible {
+    if let Some(every) = service::watchdog() {
+        let mut ticks = tokio::time::interval(every);
+        loop {
+            ticks.tick().await;
+            // The thread itself answers.
+            if broker.stats().await.is_err() {
+                break;
+            }
+            service::alive();
+        }
+    }
+    std::future::pending().await
 }
 
 async fn start(settings: Settings) -> Result<Running, Error> {

@@ -225,6 +225,8 @@ fn addresses(
             listening.inherited = inherited.cloned();
             listening.number = u16::try_from(number).unwrap_or(u16::MAX);
             listening.max_connections = listener.max_connections;
+            listening.max_connect_rate = listener.connections_per_second;
+            listening.rates = listener.rates(config);
             listening.unix_mode = unix_mode;
             listening.transport = transport.clone();
             found.push(listening);
@@ -329,6 +331,12 @@ impl Settings {
         let number = usize::from(self.decisions.policies.get(listener)?.acl);
         let file = self.decisions.acl_files.get(number)?.as_deref();
         self.decisions.acls.get(number).map(|acl| (acl.as_ref(), file))
+    }
+
+    /// Where clients can connect, in words.
+    pub(crate) fn listening(&self) -> String {
+        let addresses: Vec<_> = self.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        format!("listening on {}", addresses.join(", "))
     }
 
     pub(crate) fn gate(&self) -> GateConfig {

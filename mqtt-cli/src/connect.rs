@@ -197,8 +197,18 @@ impl Connection {
         Ok(random.iter().fold("mqtt-".to_owned(), |id, byte| format!("{id}{byte:02x}")))
     }
 
-    /// Connects.
-    pub(crate) async fn connect(&self, version: Version, properties: &Properties) -> Result<Session, Stop> {
+    /// What client identifiers of a benchmark begin with, if that was said.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        self.id_prefix.as_deref().or(self.id.as_deref())
+    }
+
+    /// The options of a client with this identifier.
+    pub(crate) fn options(
+        &self,
+        version: Version,
+        properties: &Properties,
+        client_id: String,
+    ) -> Result<Options, Stop> {
         let fail = |error: &Error| Stop::client(error, version);
         let mut options = match &self.url {
             Some(url) => {
@@ -218,7 +228,6 @@ impl Connection {
             options = options.tls(tls);
         }
         let mut wrong = Ok(());
-        let client_id = self.client_id(version)?;
         options = options.version(version).configure(|config| {
             config.client_id = client_id;
             config.keep_alive_secs = self.keepalive;
@@ -251,6 +260,13 @@ impl Connection {
             let scram = Scram::new(user, password).map_err(|e| Stop::new(e.to_string()))?;
             options = options.authentication(METHOD, scram);
         }
+        Ok(options)
+    }
+
+    /// Connects.
+    pub(crate) async fn connect(&self, version: Version, properties: &Properties) -> Result<Session, Stop> {
+        let fail = |error: &Error| Stop::client(error, version);
+        let options = self.options(version, properties, self.client_id(version)?)?;
         let mut disconnect = DisconnectOptions::default();
         disconnect.properties.extend_except(properties.disconnect.as_properties(), &[]);
         if self.debug {

@@ -1,13 +1,17 @@
 //! One program for MQTT.
 
 mod acl;
+mod bench;
 mod broker;
 mod connect;
 mod format;
+mod generate;
 mod passwd;
+mod printing;
 mod properties;
 mod publish;
 mod replay;
+mod request;
 mod scram;
 mod stop;
 mod subscribe;
@@ -38,6 +42,14 @@ enum Command {
     Pub(publish::Options),
     /// Subscribe and print what comes, with the options of mosquitto_sub
     Sub(subscribe::Options),
+    /// Publish a request and print the response, with the options of mosquitto_rr
+    Rr(request::Options),
+    /// Measure a broker with many clients
+    Bench(bench::Options),
+    /// Write the manual pages
+    Man(generate::Man),
+    /// Print the completions for a shell
+    Completions(generate::Completions),
 }
 
 fn main() -> ExitCode {
@@ -61,5 +73,9 @@ fn main() -> ExitCode {
         Command::Replay(options) => replay::run(&options),
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),
+        Command::Rr(options) => request::run(&options, &own),
+        Command::Man(options) => generate::man(&options, Cli::command()),
+        Command::Completions(options) => generate::completions(&options, Cli::command()),
+        Command::Bench(options) => bench::run(&options, &own),
     }
 }

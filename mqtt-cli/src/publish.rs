@@ -17,28 +17,18 @@ use tokio::sync::mpsc;
 /// Options of `mqtt pub`.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, args_override_self = true)]
-#[command(group(ArgGroup::new("payload").required(true).args(["message", "file", "lines", "null", "stdin"])))]
+#[command(group(ArgGroup::new("what").required(true).args(["message", "file", "lines", "null", "stdin"])))]
 pub(crate) struct Options {
     #[command(flatten)]
     connection: Connection,
     /// Topic
     #[arg(short, long, required_unless_present = "url", allow_hyphen_values = true)]
     topic: Option<String>,
-    /// Payload
-    #[arg(short, long, allow_hyphen_values = true)]
-    message: Option<String>,
-    /// Send the content of a file
-    #[arg(short, long)]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    payload: Payload,
     /// Send each line of standard input as a message
     #[arg(short, long = "stdin-line")]
     lines: bool,
-    /// Send an empty message
-    #[arg(short, long = "null-message")]
-    null: bool,
-    /// Send all of standard input as one message
-    #[arg(short, long = "stdin-file")]
-    stdin: bool,
     /// Have the server retain the message
     #[arg(short, long)]
     retain: bool,
@@ -48,6 +38,40 @@ pub(crate) struct Options {
     /// Seconds between two of them
     #[arg(long, default_value_t = 0.0, value_name = "SECS")]
     repeat_delay: f64,
+}
+
+/// Where one payload comes from.
+#[derive(Args, Debug)]
+pub(crate) struct Payload {
+    /// Payload
+    #[arg(short, long, allow_hyphen_values = true)]
+    message: Option<String>,
+    /// Send the content of a file
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// Send an empty message
+    #[arg(short, long = "null-message")]
+    null: bool,
+    /// Send all of standard input as one message
+    #[arg(short, long = "stdin-file")]
+    stdin: bool,
+}
+
+impl Payload {
+    pub(crate) fn read(&self) -> Result<Bytes, Stop> {
+        if let Some(text) = &self.message {
+            return Ok(text.clone().into());
+        }
+        if let Some(path) = &self.file {
+            let content = std::fs::read(path);
+            return content.map(Into::into).map_err(|e| Stop::new(format!("{}: {e}", path.display())));
+        }
+        let mut all = Vec::new();
+        if self.stdin {
+            io::stdin().read_to_end(&mut all).map_err(|e| Stop::new(format!("standard input: {e}")))?;
+        }
+        Ok(all.into())
+    }
 }
 
 pub(crate) fn run(options: Options, matches: &ArgMatches) -> ExitCode {
@@ -73,7 +97,7 @@ async fn publish(options: &Options, properties: &Properties) -> Result<(), Stop>
         message
     };
     // Before connecting, so that a mistake costs nothing.
-    let payload = if options.lines { None } else { Some(payload(options)?) };
+    let payload = if options.lines { None } else { Some(options.payload.read()?) };
     let session = options.connection.connect(version, properties).await?;
     let mut sender = Sender { session, open: VecDeque::new(), debug: options.connection.debug };
     if let Some(payload) = payload {
@@ -91,22 +115,6 @@ async fn publish(options: &Options, properties: &Properties) -> Result<(), Stop>
         }
     }
     sender.finish().await
-}
-
-/// What to send, unless it comes line by line.
-fn payload(options: &Options) -> Result<Bytes, Stop> {
-    if let Some(text) = &options.message {
-        return Ok(text.clone().into());
-    }
-    if let Some(path) = &options.file {
-        let content = std::fs::read(path);
-        return content.map(Into::into).map_err(|e| Stop::new(format!("{}: {e}", path.display())));
-    }
-    let mut all = Vec::new();
-    if options.stdin {
-        io::stdin().read_to_end(&mut all).map_err(|e| Stop::new(format!("standard input: {e}")))?;
-    }
-    Ok(all.into())
 }
 
 /// The lines of standard input, without their ends, read by a thread of its own.

@@ -1,7 +1,7 @@
 //! `mqtt sub`.
 
 use crate::connect::{Connection, RetainHandling, Session, block_on};
-use crate::format::{Arrival, Format, Moment, WriteError};
+use crate::printing::Printing;
 use crate::properties::Properties;
 use crate::stop::{Stop, TIMED_OUT};
 use clap::{ArgMatches, Args};
@@ -28,15 +28,8 @@ pub(crate) struct Options {
     /// Give a subscription of the session back; may be repeated
     #[arg(short = 'U', long, value_name = "FILTER")]
     unsubscribe: Vec<String>,
-    /// Print the topic in front of the payload
-    #[arg(short, long)]
-    verbose: bool,
-    /// Print so: %t topic, %p payload, %q QoS, %r retain, %j JSON, ...; see the guide
-    #[arg(short = 'F', long, value_name = "FORMAT", allow_hyphen_values = true)]
-    format: Option<Format>,
-    /// Print no line end behind a message
-    #[arg(short = 'N')]
-    no_line_end: bool,
+    #[command(flatten)]
+    printing: Printing,
     /// End after so many messages
     #[arg(short = 'C', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -64,9 +57,6 @@ pub(crate) struct Options {
     /// Do not send back what this client publishes (5.0)
     #[arg(long)]
     no_local: bool,
-    /// Print JSON over several lines
-    #[arg(long)]
-    pretty: bool,
 }
 
 pub(crate) fn run(options: Options, matches: &ArgMatches) -> ExitCode {
@@ -264,33 +254,8 @@ impl Printer<'_> {
     }
 
     fn write(&mut self, message: &Message) -> io::Result<()> {
-        let Options { format, verbose, pretty, no_line_end, .. } = self.options;
-        match format {
-            Some(format) => {
-                let arrival = Arrival { message, at: Moment::now(), pretty: *pretty };
-                match format.write(&mut self.out, &arrival) {
-                    Ok(()) => {}
-                    Err(WriteError::Io(e)) => return Err(e),
-                    Err(WriteError::Payload(_)) if self.options.connection.quiet => {}
-                    Err(WriteError::Payload(what)) => {
-                        eprintln!("Error: Message payload {what} on topic {}.", message.topic);
-                    }
-                }
-            }
-            // An empty payload is nothing to print, not even an empty line.
-            None if message.payload.is_empty() && (!verbose || *no_line_end) => return Ok(()),
-            None if message.payload.is_empty() => write!(self.out, "{} (null)", message.topic)?,
-            None => {
-                if *verbose {
-                    write!(self.out, "{} ", message.topic)?;
-                }
-                self.out.write_all(&message.payload)?;
-            }
-        }
-        if !no_line_end {
-            self.out.write_all(b"\n")?;
-        }
-        Ok(())
+        let Options { printing, connection, .. } = self.options;
+        printing.write(&mut self.out, message, connection.quiet)
     }
 
     fn flush(&mut self) -> Result<(), Stop> {
@@ -299,7 +264,7 @@ impl Printer<'_> {
 }
 
 /// Whoever read the output has gone, which is no error of ours.
-fn closed(e: io::Error) -> Stop {
+pub(crate) fn closed(e: io::Error) -> Stop {
     match e.kind() {
         io::ErrorKind::BrokenPipe => Stop::new("").with_code(0),
         _ => Stop::new(format!("standard output: {e}")),

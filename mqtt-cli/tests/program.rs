@@ -158,3 +158,111 @@ fn a_message_that_could_not_be_sent_is_sent_by_the_next_run() {
     assert_eq!(out.lines().collect::<Vec<_>>(), ["first", "second"]);
     listener.wait().unwrap();
 }
+
+#[test]
+fn a_request_gets_its_response() {
+    let broker = Broker::start();
+    // It tells where the response is wanted.
+    let mut answer = broker.client(&["sub", "-V", "5", "-t", "ask", "-F", "%R %p", "-C", "1"]);
+    let answer = std::thread::spawn(move || answer.output().unwrap());
+    let request = ["rr", "-t", "ask", "-e", "answers/1", "-m", "what", "-q", "1", "-W", "1", "-V", "5"];
+    while !answer.is_finished() {
+        // Until somebody is there to hear it. Nobody answers.
+        assert_eq!(broker.run(&request).status.code(), Some(27));
+    }
+    assert_eq!(text(&answer.join().unwrap().stdout), "answers/1 what\n");
+    // An answer that comes after a retained message, which is none.
+    broker.run(&["pub", "-t", "answers/2", "-m", "old", "-r", "-q", "1"]);
+    let request = ["rr", "-t", "answers/2", "-e", "answers/2", "-m", "echo", "-q", "1", "-v"];
+    let done = broker.run(&request);
+    assert_eq!((done.status.code(), text(&done.stdout)), (Some(0), "answers/2 echo\n"));
+    let done = broker.run(&["rr", "-V", "311", "-t", "ask", "-m", "x"]);
+    assert!(text(&done.stderr).contains("an option needs MQTT 5.0"), "{}", text(&done.stderr));
+}
+
+#[test]
+fn a_benchmark_counts_each_message() {
+    let broker = Broker::start();
+    for qos in ["0", "1", "2"] {
+        let bench = [
+            "bench",
+            "latency",
+            "-n",
+            "3",
+            "--count",
+            "50",
+            "-q",
+            qos,
+            "--json",
+            "--quiet",
+            "--duration",
+            "60",
+        ];
+        let done = Command::new(MQTT)
+            .args(&bench[..2])
+            .args(["-h", "127.0.0.1", "-p", &broker.port])
+            .args(&bench[2..])
+            .output();
+        let done = done.unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!((report["sent"].as_u64(), report["received"].as_u64()), (Some(150), Some(150)));
+        assert_eq!(report["connected"], 6);
+        assert!(report["message_us"]["p50"].as_u64() > Some(0));
+    }
+    let done = Command::new(MQTT).args(["bench", "publish", "-t", "a/#"]).output().unwrap();
+    assert!(!done.status.success());
+}
+
+/// What a service manager hears from the broker.
+#[test]
+fn a_service_manager_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let mut child = Command::new(MQTT)
+        .args(["broker", "--bind", "127.0.0.1", "--port", "0", "--data", "none"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000")
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut heard = String::new();
+    let mut until = |wanted: &str| {
+        let mut buffer = [0; 1024];
+        while !heard.contains(wanted) {
+            let n = socket.recv(&mut buffer).expect("the broker tells");
+            heard.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+        }
+        std::mem::take(&mut heard)
+    };
+    let first = until("READY=1");
+    assert!(first.contains("STATUS=listening on 127.0.0.1:"), "{first}");
+    until("WATCHDOG=1");
+    until("WATCHDOG=1");
+    let send = |signal: &str| {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    send("-HUP");
+    let reloading = until("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    until("READY=1");
+    send("-TERM");
+    until("STOPPING=1");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn manual_pages_and_completions_are_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let done = Command::new(MQTT).arg("man").arg(directory.path()).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let page = std::fs::read_to_string(directory.path().join("mqtt-broker.1")).unwrap();
+    assert!(page.contains("mosquitto"), "it has the broker's options");
+    for shell in ["bash", "zsh", "fish"] {
+        let done = Command::new(MQTT).args(["completions", shell]).output().unwrap();
+        assert!(text(&done.stdout).contains("max-inflight"), "{shell}");
+    }
+}

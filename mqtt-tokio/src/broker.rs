@@ -34,7 +34,7 @@ pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
     Address, Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended,
     Event, Events, Grant, Inherited, Lagged, Listener, ListeningSocket, Messages, Network, Overflow, Peer,
-    PublishFailed, Question, RefusedFilter31, ServeError, SharedTransport, Stats, SubscribeFailed,
+    PublishFailed, Question, Rates, RefusedFilter31, ServeError, SharedTransport, Stats, SubscribeFailed,
     TraceOptions, Transport,
 };
 use mqtt_io::broker::{Life, bind};

@@ -14,7 +14,7 @@ pub use value::{Size, Span};
 use crate::storage::Data;
 use mqtt_access::ThrottleConfig;
 use mqtt_proto::QoS;
-use mqtt_tokio::broker::{BrokerConfig, GateConfig, Overflow, RefusedFilter31};
+use mqtt_tokio::broker::{BrokerConfig, GateConfig, Overflow, Rates, RefusedFilter31};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -79,6 +79,12 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Connections at once.
     pub max_connections: Option<u32>,
+    /// Connections that are accepted in a second.
+    pub connections_per_second: Option<u32>,
+    /// In the place of the limit of this name.
+    pub messages_per_second: Option<u32>,
+    /// In the place of the limit of this name.
+    pub bytes_per_second: Option<Size>,
     /// Rights of the file of a Unix socket, in octal.
     pub unix_mode: Option<String>,
     /// Networks of proxies that say by the PROXY protocol where clients are; none: there is no proxy.
@@ -97,12 +103,26 @@ impl Default for Listener {
             address: "127.0.0.1:1883".to_owned(),
             protocol: Protocol::Mqtt,
             max_connections: None,
+            connections_per_second: None,
+            messages_per_second: None,
+            bytes_per_second: None,
             unix_mode: None,
             proxy_protocol: Vec::new(),
             tls: None,
             websocket: None,
             security: None,
         }
+    }
+}
+
+impl Listener {
+    /// How fast its clients may send, if that differs from the broker's other clients.
+    pub(crate) fn rates(&self, config: &FileConfig) -> Option<Rates> {
+        let (own, all) = (self.bytes_per_second, config.limits.bytes_per_second);
+        (self.messages_per_second.is_some() || own.is_some()).then(|| Rates {
+            messages: self.messages_per_second.unwrap_or(config.limits.messages_per_second),
+            bytes: u32::try_from(own.unwrap_or(all).0).unwrap_or(u32::MAX),
+        })
     }
 }
 
@@ -318,6 +338,10 @@ pub struct Limits {
     pub max_outbox_bytes: Size,
     pub topic_alias_maximum: u16,
     pub max_outbound_aliases: u16,
+    /// PUBLISH packets that one client may send in a second; 0: as many as it likes.
+    pub messages_per_second: u32,
+    /// Bytes that one client may send in a second; 0: as many as it likes.
+    pub bytes_per_second: Size,
     pub max_keep_alive: Span,
     pub max_session_expiry: Span,
     /// Passwords that are hashed at once; 0: as many as there are cores.
@@ -378,6 +402,8 @@ impl Default for Limits {
             max_outbox_bytes: size(d.max_outbox_bytes),
             topic_alias_maximum: d.topic_alias_maximum,
             max_outbound_aliases: d.max_outbound_aliases,
+            messages_per_second: d.rates.messages,
+            bytes_per_second: Size(d.rates.bytes.into()),
             max_keep_alive: Span::NEVER,
             max_session_expiry: Span::NEVER,
             password_checks: 0,
@@ -523,6 +549,10 @@ impl FileConfig {
         c.max_outbox_bytes = usize_of(l.max_outbox_bytes);
         c.topic_alias_maximum = l.topic_alias_maximum;
         c.max_outbound_aliases = l.max_outbound_aliases;
+        c.rates = Rates {
+            messages: l.messages_per_second,
+            bytes: u32_of("limits.bytes_per_second", l.bytes_per_second)?,
+        };
         c.max_keep_alive = keep_alive;
         c.max_session_expiry = l.max_session_expiry.whole_secs();
         c.max_downtime = self.storage.max_downtime.0;

@@ -10,7 +10,7 @@ use crate::ShardError;
 use crate::runtime::Runtime;
 use crate::trace::TraceOptions;
 use mqtt_session::acl::Acl;
-use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError};
+use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError, Rates};
 use mqtt_session::{Durability, Seed};
 use mqtt_store::{Store, StoreError};
 use std::io;
@@ -38,12 +38,26 @@ pub struct Listener {
     /// Connections that it has open at most; further ones are closed as they come. Default none: only
     /// [`BrokerConfig::max_connections`] counts.
     pub max_connections: Option<u32>,
+    /// Connections that are accepted in a second; those beyond wait in the system's queue. What was not
+    /// used for up to a second may be made up for at once. Default none.
+    pub max_connect_rate: Option<u32>,
+    /// How fast each of its clients may send, in the place of [`BrokerConfig::rates`]. Default none.
+    pub rates: Option<Rates>,
 }
 
 impl From<Address> for Listener {
     fn from(address: Address) -> Self {
         let transport = SharedTransport::default();
-        Self { address, transport, unix_mode: None, inherited: None, number: 0, max_connections: None }
+        Self {
+            address,
+            transport,
+            unix_mode: None,
+            inherited: None,
+            number: 0,
+            max_connections: None,
+            max_connect_rate: None,
+            rates: None,
+        }
     }
 }
 

@@ -39,6 +39,35 @@ impl Drop for Place {
     }
 }
 
+/// How many connections may be accepted, so many a second and a second's worth at once.
+struct Pace {
+    /// The time that one takes.
+    each: Duration,
+    most: Duration,
+    /// What of it is there.
+    credit: Duration,
+    at: Instant,
+}
+
+impl Pace {
+    fn new(rate: Option<u32>, now: Instant) -> Self {
+        let each = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1));
+        let most = Duration::from_secs(1).max(each);
+        Self { each, most, credit: most, at: now }
+    }
+
+    /// How long until the next may be accepted.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        self.credit = (self.credit + now.saturating_duration_since(self.at)).min(self.most);
+        self.at = now;
+        self.each.checked_sub(self.credit).filter(|wait| !wait.is_zero())
+    }
+
+    fn took_one(&mut self) {
+        self.credit = self.credit.saturating_sub(self.each);
+    }
+}
+
 /// A socket that is listened on.
 pub(super) struct Door<L> {
     pub(super) listener: L,
@@ -63,23 +92,39 @@ impl Seldom {
 
 /// Accepts for ever [MQTT-4.2-1].
 pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Listener>) {
-    let Door { listener, file, settings: Listener { number, max_connections, transport, address, .. } } =
-        door;
+    let Door {
+        listener,
+        file,
+        settings: Listener { number, max_connections, max_connect_rate, rates, transport, address, .. },
+    } = door;
     let _file = file;
     let at = match (&address, L::port(&listener)) {
         (Address::Unix(_), _) => address.to_string(),
         (Address::Tcp(_), port) => format!("port {port}"),
     };
     let open = Rc::new(Cell::new(0));
+    let mut pace = Pace::new(max_connect_rate, Instant::now());
+    let mut paced = Seldom::default();
     let (mut full, mut stranger, mut broken, mut told) =
         (Seldom::default(), Seldom::default(), Seldom::default(), Seldom::default());
     let mut accepted = 0;
     loop {
+        if let Some(wait) = pace.wait(Instant::now()) {
+            if paced.may_tell() {
+                tracing::warn!(
+                    "Connections on {at} come faster than its {} a second, so they have to wait. This \
+                     is told once a minute.",
+                    max_connect_rate.unwrap_or_default()
+                );
+            }
+            sleep::<L::Timer>(wait).await;
+        }
         match L::accept(&listener).await {
             Ok((stream, address)) => {
                 let from = At(address);
                 tracing::debug!("New connection from {from} on {at}.");
                 accepted += 1;
+                pace.took_one();
                 let transport = transport.get();
                 if !transport.believes(address) {
                     if stranger.may_tell() {
@@ -89,7 +134,7 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Lis
                         );
                     }
                 } else if let Some(place) = Place::take(&open, max_connections) {
-                    let peer = Peer { address, listener: number, ..Peer::default() };
+                    let peer = Peer { address, listener: number, rates, ..Peer::default() };
                     match transport.stack() {
                         Ok(stack) => link::open(&node, stream, peer, stack, place),
                         Err(e) if broken.may_tell() => tracing::error!("Connection from {from} closed: {e}."),
@@ -127,4 +172,31 @@ fn is_about_one_connection(e: &io::Error) -> bool {
             | ErrorKind::ConnectionRefused
             | ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_come_at_their_rate_after_a_burst() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(Some(20), now);
+        for _ in 0..20 {
+            assert_eq!(pace.wait(now), None);
+            pace.took_one();
+        }
+        for _ in 0..100 {
+            let wait = pace.wait(now).expect("the burst is over");
+            assert_eq!(wait, Duration::from_millis(50));
+            now += wait;
+            assert_eq!(pace.wait(now), None);
+            pace.took_one();
+        }
+        let mut free = Pace::new(None, now);
+        for _ in 0..1_000 {
+            assert_eq!(free.wait(now), None);
+            free.took_one();
+        }
+    }
 }

@@ -32,7 +32,8 @@ pub use auth::{Authorizer, Decision};
 pub use bind::{BindError, Config, Listener, OpenStore, bind};
 pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};
 pub use mqtt_session::broker::{
-    Answer, Ask, AskFor, BrokerConfig, Denied, Event, Grant, Overflow, Peer, Question, RefusedFilter31, Stats,
+    Answer, Ask, AskFor, BrokerConfig, Denied, Event, Grant, Overflow, Peer, Question, Rates,
+    RefusedFilter31, Stats,
 };
 pub use mqtt_store::{StorageStats, Store, StoreError};
 pub use run::Life;

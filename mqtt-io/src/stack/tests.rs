@@ -300,11 +300,8 @@ fn settings_that_cannot_work_are_named() {
 #[test]
 fn new_settings_count_for_new_connections_only() {
     let (pki, next) = (Pki::new(), Pki::new());
-    let transport = |pki: &Pki| {
-        let mut transport = Transport::default();
-        transport.tls = Some(pki.settings().read().unwrap());
-        transport
-    };
+    let transport =
+        |pki: &Pki| Transport { tls: Some(pki.settings().read().unwrap()), ..Transport::default() };
     let (server, client) = (SharedTransport::from(transport(&pki)), pki.client().read().unwrap());
     let connect = |client: Arc<rustls::ClientConfig>| {
         let mut client = Side::new(Stack::plain().tls_client(client, localhost()).unwrap());

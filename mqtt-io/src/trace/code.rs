@@ -8,7 +8,7 @@ use mqtt_proto::{
 };
 use mqtt_session::acl::{Access, Acl, Mode, Who};
 use mqtt_session::broker::{
-    Answer, AskFor, BrokerConfig, Closed, ConnectionId, Grant, LocalId, Overflow, Peer, QuestionId,
+    Answer, AskFor, BrokerConfig, Closed, ConnectionId, Grant, LocalId, Overflow, Peer, QuestionId, Rates,
     RefusedFilter31,
 };
 use mqtt_session::store::{
@@ -271,11 +271,12 @@ fields! {
         max_keep_alive, receive_maximum, max_inflight, topic_alias_maximum, max_outbound_aliases, max_qos,
         retain_available, wildcards_available, shared_available, max_session_expiry, max_queued_messages,
         max_queued_bytes, max_message_bytes, max_unstored_bytes, max_downtime, overflow, queue_qos0,
-        max_subscriptions, max_topic_levels, max_retained, max_outbox_bytes, work_budget, resend_after,
+        max_subscriptions, max_topic_levels, max_retained, max_outbox_bytes, work_budget, rates, resend_after,
         refused_filter_31, response_information
     }
     Grant { user_name, session_expiry, keep_alive, authentication_data, acl, valid_for }
-    Peer { address, tls_identity, listener }
+    Peer { address, tls_identity, listener, rates }
+    Rates { messages, bytes }
     Message { topic, payload, qos, retain, properties }
     SubscriptionOptions { qos, no_local, retain_as_published, retain_handling }
     StoredLimits { sessions, messages, entries }
@@ -462,6 +463,7 @@ mod tests {
         config.shared_available = false;
         config.overflow = Overflow::Disconnect;
         config.queue_qos0 = true;
+        config.rates = Rates { messages: 7, bytes: 8 };
         config.resend_after = Some(Duration::from_secs(1));
         config.refused_filter_31 = RefusedFilter31::PretendGranted;
         config.response_information = Some("r".to_owned());
@@ -472,7 +474,7 @@ mod tests {
             let lines = text.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     "));
             lines.filter(|line| line.contains(": ")).map(str::to_owned).collect()
         };
-        assert_eq!(settings(&config).len(), 38, "{config:#?}");
+        assert_eq!(settings(&config).len(), 39, "{config:#?}");
         for (mine, theirs) in settings(&config).iter().zip(settings(&default)) {
             // Structs go on in further lines.
             assert!(*mine != theirs || mine.ends_with('(') || mine.ends_with('{'), "{mine}");

@@ -306,6 +306,7 @@ impl Broker {
         if c.phase == Phase::Live && c.resend <= now {
             self.resend(index);
         }
+        self.metered(index);
         let Some(c) = self.connections.get_mut(index) else { return };
         let due = c.next_deadline();
         if due > now {

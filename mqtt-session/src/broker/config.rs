@@ -1,3 +1,4 @@
+use super::rate::Rates;
 use crate::{Durability, Seed, ShardId};
 use core::time::Duration;
 use mqtt_proto::{MAX_PACKET_SIZE, QoS};
@@ -120,6 +121,11 @@ pub struct BrokerConfig {
     pub max_outbox_bytes: usize,
     /// Deliveries that one call makes at most before it leaves the rest to the next. Default 65,536.
     pub work_budget: u32,
+    /// How fast one client may send; what is faster waits in its socket. [`Peer::rates`] has others
+    /// for single listeners. Default none.
+    ///
+    /// [`Peer::rates`]: super::Peer::rates
+    pub rates: Rates,
     /// Below 5.0: messages without an answer for this long are sent again on a live link (5.0 forbids
     /// it, [MQTT-4.4.0-1]). Default: only when the client comes back.
     pub resend_after: Option<Duration>,
@@ -167,6 +173,7 @@ impl Default for BrokerConfig {
             max_retained: 1_000_000,
             max_outbox_bytes: 1 << 20,
             work_budget: 65_536,
+            rates: Rates::default(),
             resend_after: None,
             refused_filter_31: RefusedFilter31::Hangup,
             response_information: None,

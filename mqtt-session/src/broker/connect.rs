@@ -327,6 +327,12 @@ impl Broker {
         } else {
             c.extras = None;
         }
+        self.arm(index);
+    }
+
+    /// The connection's next deadline may have moved to an earlier time.
+    pub(super) fn arm(&mut self, index: u32) {
+        let Some(c) = self.connections.get_mut(index) else { return };
         let deadline = c.next_deadline();
         if deadline < c.deadline {
             c.deadline = deadline;

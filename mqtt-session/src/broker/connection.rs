@@ -1,6 +1,7 @@
 //! What dies with a connection.
 
 use super::output::{Peer, QuestionId};
+use super::rate::Meter;
 use crate::Timestamp;
 use crate::random::KeyedHash;
 use crate::shared::alias::{InboundAliases, OutboundAliases};
@@ -95,6 +96,8 @@ pub(super) struct Connection {
     pub(super) extras: Option<Box<Extras>>,
     pub(super) pending: Option<Box<Pending>>,
     pub(super) peer: Option<Box<Peer>>,
+    /// How fast it sends, if that is limited.
+    pub(super) meter: Option<Box<Meter>>,
     /// [`Peer::listener`], which is asked for as long as the connection lasts.
     pub(super) listener: u16,
 }
@@ -129,6 +132,7 @@ impl Connection {
             extras: None,
             pending: None,
             peer: None,
+            meter: None,
             listener: 0,
         }
     }
@@ -144,7 +148,8 @@ impl Connection {
             Phase::Live if !self.paused && !self.backlogged => self.keep_alive.peer_deadline(),
             _ => None,
         };
-        self.limit.min(self.stalled).min(self.resend).min(keep_alive.unwrap_or(Timestamp::MAX))
+        let metered = self.meter.as_ref().map_or(Timestamp::MAX, |meter| meter.until);
+        self.limit.min(self.stalled).min(self.resend).min(metered).min(keep_alive.unwrap_or(Timestamp::MAX))
     }
 }
 

@@ -15,6 +15,7 @@ mod journal;
 mod message;
 mod outbox;
 mod output;
+mod rate;
 mod read;
 mod replay;
 mod restore;
@@ -30,7 +31,7 @@ pub use output::{
     Answer, Ask, Closed, ConnectionId, Denied, DropReason, Event, Grant, LocalId, Output, Peer, Question,
     QuestionId, ReadStatus,
 };
-
+pub use rate::Rates;
 pub use restore::{Restore, Restored};
 
 use crate::random::{IdMap, KeyedHash, PeerMap, Purpose, Random};
@@ -45,6 +46,7 @@ use connection::{Connection, Connections};
 use journal::Journal;
 use message::{Incoming, Messages};
 use mqtt_proto::{EncodeError, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
+use rate::Meter;
 use route::{Deferred, Source};
 use router::{Matches, Router, SessionKey};
 use session::{DueWill, Session};
@@ -76,6 +78,8 @@ pub struct Stats {
     pub sent: u64,
     /// Deliveries dropped.
     pub dropped: u64,
+    /// How often a client had to wait because it sent faster than it may: see [`Rates`].
+    pub slowed: u64,
 }
 
 /// An MQTT broker as a state machine.
@@ -138,6 +142,7 @@ pub struct Broker {
     received: u64,
     sent: u64,
     dropped: u64,
+    slowed: u64,
 }
 
 impl Broker {
@@ -183,6 +188,7 @@ impl Broker {
             received: 0,
             sent: 0,
             dropped: 0,
+            slowed: 0,
             config,
         })
     }
@@ -220,6 +226,7 @@ impl Broker {
             received: self.received,
             sent: self.sent,
             dropped: self.dropped,
+            slowed: self.slowed,
         }
     }
 
@@ -243,6 +250,7 @@ impl Broker {
         self.begin(now);
         if let Some(connection) = self.index_of(conn).and_then(|index| self.connections.get_mut(index)) {
             connection.listener = peer.listener;
+            connection.meter = Meter::new(peer.rates.unwrap_or(self.config.rates), self.now).map(Box::new);
             connection.peer = Some(Box::new(peer));
         }
     }

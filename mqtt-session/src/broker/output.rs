@@ -1,5 +1,6 @@
 //! What the machine asks of its adapter, and what it tells.
 
+use super::rate::Rates;
 use crate::{Message, ShardId, ShardMessage, StoreGroup, StoreSeq};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -49,6 +50,8 @@ pub struct Peer {
     pub tls_identity: Option<String>,
     /// Number of the listener, as the adapter counts them.
     pub listener: u16,
+    /// How fast it may send, in the place of [`BrokerConfig::rates`](super::BrokerConfig::rates).
+    pub rates: Option<Rates>,
 }
 
 /// Why a connection is closed, as the adapter saw it.

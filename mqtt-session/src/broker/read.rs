@@ -105,6 +105,16 @@ impl Broker {
         }
     }
 
+    /// A connection that was too fast goes on when its time has come.
+    pub(super) fn metered(&mut self, index: u32) {
+        let now = self.now;
+        let Some(meter) = self.connections.get_mut(index).and_then(|c| c.meter.as_mut()) else { return };
+        if meter.until <= now {
+            meter.until = Timestamp::MAX;
+            self.continue_reading(index);
+        }
+    }
+
     fn count_unauthenticated(&mut self, counted: bool, before: usize, after: usize) {
         if counted {
             // Never below zero: `before` was added when it was kept.
@@ -146,6 +156,15 @@ impl Broker {
                 self.backlog.push_back(index);
                 return used;
             }
+            if let Some(meter) = &mut c.meter
+                && c.phase == Phase::Live
+                && !meter.is_open(self.now)
+            {
+                c.paused = true;
+                self.slowed += 1;
+                self.arm(index);
+                return used;
+            }
             if c.phase == Phase::Connecting
                 && c.extras.as_ref().is_none_or(|e| e.handshake.is_none())
                 && is_no_connect(rest)
@@ -157,6 +176,10 @@ impl Broker {
             match Framer::split(rest, max) {
                 Ok(Some(packet)) => {
                     used += packet.len();
+                    if let Some(meter) = &mut c.meter {
+                        let publishes = packet.first().is_some_and(|first| first >> 4 == 3);
+                        meter.take(usize::from(publishes), packet.len());
+                    }
                     self.packet(index, packet);
                 }
                 Ok(None) => return used,

@@ -136,7 +136,7 @@ async fn a_broker_that_cannot_start_says_why() {
     let first = broker().await;
     let taken = first.local_addrs()[0];
     let error = Broker::bind(Config::listening_on([taken])).await.unwrap_err();
-    assert!(matches!(&error, BindError::Listen { address, .. } if *address == taken.into()), "{error}");
+    assert!(matches!(error, BindError::Listen { ref address, .. } if *address == taken.into()), "{error}");
 
     let mut config = Config::default();
     config.broker.durability = Durability::Synced;

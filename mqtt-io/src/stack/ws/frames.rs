@@ -362,7 +362,7 @@ mod tests {
         let (mut data, mut input) = (Vec::new(), wire.as_slice());
         assert_eq!(client.take(&mut input, &mut data), Ok(None));
         assert_eq!(data, b"hi");
-        let mut masked = from_client(0x82, b"x");
-        assert!(client.take(&mut masked.as_mut_slice().as_ref(), &mut Vec::new()).is_err());
+        let masked = from_client(0x82, b"x");
+        assert!(client.take(&mut masked.as_slice(), &mut Vec::new()).is_err());
     }
 }

@@ -103,11 +103,11 @@ impl WebSocket {
     fn feed_frames(&mut self, input: &mut &[u8]) -> Result<(), WebSocketError> {
         while !input.is_empty() && !self.ended && self.data.len() < PIECE {
             match self.frames.take(input, &mut self.data)? {
-                None => {}
                 Some(Item::Ping(payload)) if self.out.len() < MAX_PONGS && !self.closed => {
                     self.frames.pong(&payload, &mut self.out);
                 }
-                Some(Item::Ping(_)) => {}
+                // A flood of pings is answered now and then only.
+                None | Some(Item::Ping(_)) => {}
                 Some(Item::Close(code)) => {
                     // The answer has the same code; a close without one is answered without one.
                     if !std::mem::replace(&mut self.closed, true) {
