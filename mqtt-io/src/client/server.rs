@@ -163,7 +163,7 @@ impl Server {
 
     #[cfg_attr(
         not(all(feature = "tls", feature = "websocket")),
-        expect(unused_mut, unused_variables, reason = "what was not built in is refused")
+        allow(unused_mut, unused_variables, reason = "what was not built in is refused")
     )]
     fn layered(mut self, tls: bool, websocket: bool, path: &str) -> Result<Self, Error> {
         if tls {
