@@ -68,6 +68,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+#[cfg(mqtt_defects)]
+pub mod defects;
+#[cfg(not(mqtt_defects))]
+mod defects;
+
 pub mod acl;
 pub mod broker;
 pub mod client;

@@ -118,3 +118,34 @@ fn a_client_that_returns_after_a_restart_does_not_cancel_a_will_that_is_due() {
     let s = connect(&mut w, "s", 100, None);
     assert_eq!(wills(&mut w, s), ["a", "b", "c"]);
 }
+
+/// A message waits in a group that no stored session is a member of, and so is not stored. The stored
+/// session that then joins and gets it at QoS 2 must not lose the exchange in a crash: its client keeps the
+/// identifier, and the next message with it would be taken for a repetition.
+#[test]
+fn an_exchange_from_a_group_that_was_not_stored_is_stored() {
+    let mut w = world();
+    let properties = PropertiesBuf::new().with(Property::ReceiveMaximum(1)).unwrap();
+    let busy =
+        ConnectRef { client_id: "busy", properties: properties.as_properties(), ..ConnectRef::default() };
+    let busy = w.connect(&busy);
+    w.send(busy, &subscribe(1, &filter("$share/g/t", QoS::ExactlyOnce)));
+    let p = connect(&mut w, "p", 0, None);
+    w.send(p, &publish("t", 2, 1, "first"));
+    w.send(p, &publish("t", 2, 2, "second"));
+    w.confirm_stores();
+    let s = subscriber(&mut w, "other");
+    w.send(s, &subscribe(2, &filter("$share/g/t", QoS::ExactlyOnce)));
+    w.confirm_stores();
+    let got = w.got(s);
+    assert!(got.contains(&"PUBLISH t q2 #1 \"second\"".to_owned()), "{got:?}");
+    w.restart(SECOND);
+    let s = connect(&mut w, "s", 100, None);
+    assert_eq!(w.got(s)[1..], ["PUBLISH t q2 #1 dup \"second\""]);
+    w.send(s, &pubrec(1));
+    w.confirm_stores();
+    w.send(s, &pubcomp(1));
+    w.confirm_stores();
+    assert_eq!(w.got(s), ["PUBREL #1"]);
+    assert_eq!(w.contents.records().filter(|op| matches!(op, StoreOp::PutMessage(..))).count(), 0);
+}

@@ -134,3 +134,26 @@ fn an_outbox_without_room_does_not_ask_to_be_drained_again() {
     assert_eq!(client.poll_output(), None);
     assert!(!client.outbox(Timestamp::ZERO, 100).is_empty());
 }
+
+/// [MQTT-3.3.2-6]: the time for which a message waited includes that in which somebody decided about it.
+#[test]
+fn the_lifetime_of_a_message_counts_from_its_arrival() {
+    let mut config = BrokerConfig::default();
+    config.ask.publish = true;
+    let mut w = World::new(config);
+    let s = w.client(Version::V5, "s");
+    subscribe(&mut w, s, "t", QoS::AtMostOnce);
+    w.got(s);
+    let p = w.client(Version::V5, "p");
+    let properties = PropertiesBuf::new().with(Property::MessageExpiryInterval(9)).unwrap();
+    let properties = properties.as_properties();
+    w.send(
+        p,
+        &PacketRef::Publish(PublishRef { topic: "t", payload: b"x", properties, ..Default::default() }),
+    );
+    w.advance(std::time::Duration::from_secs(4));
+    let ask = w.asks.pop().expect("a question");
+    w.broker.handle_answer(w.now, ask.id, mqtt_session::broker::Answer::Allow);
+    w.settle();
+    assert_eq!(w.got(s), ["PUBLISH t q0 \"x\" {MessageExpiryInterval(5)}"]);
+}

@@ -31,10 +31,62 @@ struct Arguments {
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Break a rule of the machines on purpose, and look for it. Only in a build with `--cfg mqtt_defects`;
+    /// see `scripts/defects`.
+    #[cfg(mqtt_defects)]
+    #[arg(long)]
+    defect: Option<String>,
+    /// Break each rule in turn, and tell after how many seeds it was found.
+    #[cfg(mqtt_defects)]
+    #[arg(long)]
+    all_defects: bool,
+}
+
+/// Looks for each seeded defect on the seeds from the first on. The faults of one are not those of
+/// another, so some need many seeds.
+#[cfg(mqtt_defects)]
+fn defects(arguments: &Arguments) -> ExitCode {
+    use mqtt_session::defects::Defect;
+    use std::panic::catch_unwind;
+
+    // A broken machine may well panic; that is a finding, too.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = 0;
+    for (defect, name, what) in Defect::ALL {
+        if arguments.defect.as_ref().is_some_and(|wanted| wanted != name) {
+            continue;
+        }
+        defect.choose();
+        let begin = Instant::now();
+        let mut seeds = arguments.seed..arguments.seed.saturating_add(arguments.seeds);
+        let found = seeds.find_map(|seed| match catch_unwind(|| run(seed, arguments.steps)) {
+            Ok(Ok(_)) => None,
+            Ok(Err(failure)) => Some((seed, failure.to_string())),
+            Err(_) => Some((seed, "a panic".to_owned())),
+        });
+        let secs = begin.elapsed().as_secs_f64();
+        match found {
+            Some((seed, how)) => {
+                let how = how.lines().next().unwrap_or_default();
+                let after = seed - arguments.seed + 1;
+                println!("found  {name} after {after} seeds, {secs:.1} s: {what}\n       {how}");
+            }
+            None => {
+                missed += 1;
+                println!("MISSED {name} in {} seeds, {secs:.1} s: {what}", arguments.seeds);
+            }
+        }
+    }
+    println!("{} defects, {missed} missed", Defect::ALL.len());
+    if missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(mqtt_defects)]
+    if arguments.all_defects || arguments.defect.is_some() {
+        return defects(&arguments);
+    }
     let begin = Instant::now();
     let (mut ran, mut failed, mut steps, mut time) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut sums = mqtt_sim::Counts::default();

@@ -1,7 +1,7 @@
 //! The peers of the broker: client machines that do what applications do, and raw ones that do not.
 
 use crate::checks::End;
-use crate::options::{FILTERS, Kind, NodeOptions, Options, SHARED, TOPICS};
+use crate::options::{FILTERS, Kind, NodeOptions, Options, SHARED, TOPICS, number_of};
 use crate::random::Random;
 use crate::store::Store;
 use crate::wire::{MessageId, Seen};
@@ -130,6 +130,12 @@ impl Node {
             0..50 if self.options.publishes => return self.publish(number, now, run, random),
             50..70 => self.subscribe(now, random),
             70..74 => self.unsubscribe(now, random),
+            76..78 if self.options.publishes && random.chance(run.retained) => {
+                // Nothing is left of the topic's retained message.
+                let message = Message { retain: true, ..Message::new(random.pick(&TOPICS), Bytes::new()) };
+                let token = self.client.as_mut()?.publish(now, message).ok()?;
+                self.tokens.insert(token, None);
+            }
             74..76 => {
                 let reason = random.pick(&[ReasonCode::Success, ReasonCode::DisconnectWithWill]);
                 let expiry = random.pick(&[None, None, Some(0), Some(3)]);
@@ -172,7 +178,8 @@ impl Node {
     fn subscribe(&mut self, now: Timestamp, random: &mut Random) {
         let v5 = self.version().is_v5();
         let mut filters = Vec::new();
-        for _ in 0..1 + random.below(2) {
+        let count = if self.options.numbers { 1 } else { 1 + random.below(2) };
+        for _ in 0..count {
             let filter = if self.options.shares { random.pick(&SHARED) } else { random.pick(&FILTERS) };
             let mut options = SubscriptionOptions::from(random.pick(&[
                 QoS::AtMostOnce,
@@ -193,8 +200,14 @@ impl Node {
                 filters.push((filter, options));
             }
         }
+        let mut properties = PropertiesBuf::new();
+        if let Some((filter, _)) = filters.first().filter(|_| self.options.numbers)
+            && properties.push(Property::SubscriptionIdentifier(number_of(filter))).is_err()
+        {
+            return;
+        }
         let Some(client) = &mut self.client else { return };
-        if let Ok(token) = client.subscribe(now, &filters, &PropertiesBuf::new()) {
+        if let Ok(token) = client.subscribe(now, &filters, &properties) {
             self.tokens.insert(token, None);
         }
     }

@@ -39,6 +39,15 @@ pub struct NodeOptions {
     pub shares: bool,
     /// It publishes.
     pub publishes: bool,
+    /// Its subscriptions have identifiers (5.0): see [`number_of`].
+    pub numbers: bool,
+}
+
+/// The identifier of a subscription with this filter.
+#[must_use]
+pub fn number_of(filter: &str) -> u32 {
+    let all = FILTERS.iter().chain(&SHARED);
+    (1..).zip(all).find(|(_, known)| **known == filter).map_or(0, |(number, _)| number)
 }
 
 /// One run.
@@ -254,6 +263,7 @@ impl NodeOptions {
             let delay_secs = if v5 { random.pick(&[0, 1, 10]) } else { 0 };
             config.will = Some(Will { message, delay_secs });
         }
-        Self { kind, config, shares: random.chance(25), publishes: random.chance(75) }
+        let numbers = v5 && random.chance(40);
+        Self { kind, config, shares: random.chance(25), publishes: random.chance(75), numbers }
     }
 }

@@ -7,6 +7,7 @@
 
 mod crash;
 
+use crate::options::number_of;
 use crate::wire::{MessageId, Seen};
 use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
 use mqtt_session::store::SessionId;
@@ -524,6 +525,11 @@ impl Oracle {
         let Some(left) = seen.expiry else { return Err("the lifetime was left out".into()) };
         // A clock that went back gives back what it went.
         let rewound = self.rewound.div_ceil(1_000_000);
+        // It may have come again since a crash, with its lifetime as new.
+        let once = message.routed == 1 && self.crashes == 0;
+        if seen.qos == QoS::AtMostOnce && once && now > message.ends + SLACK {
+            return Err(format!("sent {} us after its lifetime [MQTT-3.3.2-5]", now - message.ends));
+        }
         if u64::from(left) > u64::from(given) + rewound {
             return Err(format!("a lifetime of {given} s grew to {left} s"));
         }
@@ -554,6 +560,7 @@ impl Oracle {
         payload: &[u8],
         qos: QoS,
         (dup, retain): (bool, bool),
+        numbers: Option<&[u32]>,
     ) -> Result<(), String> {
         self.counts.delivered += 1;
         let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
@@ -593,6 +600,35 @@ impl Oracle {
                 return Err(format!("{client} got {id} at QoS 2 {twice} times from {} groups", groups.len()));
             }
             return Ok(());
+        }
+        // Its subscriptions are known, and were granted before the message came.
+        let mut granted = session.granted.iter().filter(|(filter, _)| matches(filter, topic)).peekable();
+        let since = session.granted.values().map(|subscription| subscription.since).max();
+        let is_live = granted.peek().is_some()
+            && session.asked.iter().all(|filter| session.granted.contains_key(filter))
+            && !session.foggy
+            && self.crashes == 0
+            && message.arrived.zip(since).is_some_and(|(arrived, since)| arrived > since);
+        if is_live {
+            let granted: Vec<_> = granted.collect();
+            if let Some(numbers) = numbers {
+                let known = granted.iter().map(|(filter, _)| number_of(filter));
+                let known: BTreeSet<u32> = known.collect();
+                if numbers.is_empty() || !numbers.iter().all(|number| known.contains(number)) {
+                    return Err(format!("{client} got {id} for {numbers:?} of {known:?} [MQTT-3.3.4-3]"));
+                }
+            }
+            let options: Vec<_> = granted.into_iter().map(|(_, subscription)| subscription.options).collect();
+            if retain && options.iter().all(|options| !options.retain_as_published) {
+                return Err(format!("{client} got {id} live with the retain flag [MQTT-3.3.1-12]"));
+            }
+            if options.iter().all(|options| qos > options.qos) {
+                return Err(format!("{client} got {id} at QoS {} and asked for less", qos.as_u8()));
+            }
+            let own = client == format!("c{}", id.node);
+            if own && options.iter().all(|options| options.no_local) {
+                return Err(format!("{client} got its own {id} against No Local [MQTT-3.8.3-3]"));
+            }
         }
         // What is retained also comes with each new subscription.
         if retain || message.retain {

@@ -7,7 +7,7 @@ mod nodes;
 use crate::checks::End;
 use crate::network::{Link, Pipe};
 use crate::node::Node;
-use crate::options::{Kind, Options};
+use crate::options::{Kind, Options, SHARED};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::store::Store;
@@ -15,7 +15,7 @@ use crate::trace::{Hash, Trace};
 use crate::wire::{Seen, Tap};
 use mqtt_proto::{QoS, SubscriptionOptions};
 use mqtt_session::broker::{Ask, ConnectionId};
-use mqtt_session::{Broker, StoreSeq, Timestamp};
+use mqtt_session::{Broker, Durability, StoreSeq, Timestamp};
 use std::collections::BTreeMap;
 
 /// What will happen.
@@ -59,6 +59,8 @@ struct Wire {
     greeted: bool,
     /// Nothing may follow.
     farewell: bool,
+    /// The broker has to say why it ends the link.
+    owes_farewell: bool,
     /// What came before the session was known.
     early: Vec<Seen>,
     requests: BTreeMap<u16, Seen>,
@@ -126,7 +128,7 @@ impl Sim {
         let mut oracle = Oracle::default();
         oracle.wills_may_fail = options.broker.ask.will;
         // What a client's will waits for: its own earlier messages, which wait for the store.
-        let stored = options.broker.durability != mqtt_session::Durability::Off;
+        let stored = options.broker.durability != Durability::Off;
         oracle.tick = options.tick + if stored { 120_000_000 } else { 0 };
         oracle.max_expiry = options.broker.max_session_expiry;
         oracle.refusals = options.broker.ask.publish;
@@ -310,6 +312,16 @@ impl Sim {
         {
             self.fail(format!("{} bytes of messages are held", stats.message_bytes));
         }
+        // Neither retained messages nor what waits for the store: all that is held is in a queue or under way.
+        let broker = &self.options.broker;
+        if self.options.retained == 0 && !wills && broker.durability == Durability::Off {
+            let queue = broker.max_queued_messages as usize;
+            let session = queue + usize::from(broker.max_inflight);
+            let most = stats.sessions * session + SHARED.len() * queue;
+            if stats.messages > most {
+                self.fail(format!("{} messages are held, and {most} may be", stats.messages));
+            }
+        }
     }
 
     /// Breaks or stalls a link, as far as this run does that.
@@ -367,6 +379,7 @@ impl Sim {
             live: true,
             greeted: false,
             farewell: false,
+            owes_farewell: false,
             early: Vec::new(),
             requests: BTreeMap::new(),
             inbound: BTreeMap::new(),

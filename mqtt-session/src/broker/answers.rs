@@ -117,7 +117,7 @@ impl Broker {
                 let Some(pending) = self.connections.get_mut(index).and_then(|c| c.pending.take()) else {
                     return;
                 };
-                self.packet_answered(index, &pending.packet, answer);
+                self.packet_answered(index, &pending.packet, pending.since, answer);
                 if let Some(c) = self.connections.get_mut(index) {
                     c.paused = true;
                 }
@@ -126,7 +126,8 @@ impl Broker {
         }
     }
 
-    fn packet_answered(&mut self, index: u32, bytes: &[u8], answer: Answer) {
+    /// The answer about a packet that came at `since`.
+    fn packet_answered(&mut self, index: u32, bytes: &[u8], since: Timestamp, answer: Answer) {
         let Some(c) = self.connections.get(index) else { return };
         // It was decoded before it was kept.
         let Ok(packet) = PacketRef::decode(bytes, c.version) else { return };
@@ -150,7 +151,7 @@ impl Broker {
             PacketRef::Auth(_) => self.auth_answered(index, answer),
             PacketRef::Publish(publish) => {
                 let verdict = verdict(&answer);
-                self.publish_answered(index, &publish, verdict);
+                self.publish_answered(index, &publish, since, verdict);
             }
             PacketRef::Subscribe(subscribe) => match &answer {
                 Answer::Filters(verdicts) => {
@@ -215,7 +216,7 @@ impl Broker {
             }
             (answer @ (Answer::Allow | Answer::Grant(_)), Some(connect)) => {
                 // The CONNECT that began it is taken up again.
-                self.packet_answered(index, &connect, answer);
+                self.packet_answered(index, &connect, self.now, answer);
             }
             (Answer::Allow, None) if live => {
                 self.set_validity(index, None);

@@ -8,6 +8,7 @@ use super::route::Source;
 use super::router::{Left, SessionKey};
 use super::session::{DueWill, Will};
 use super::timers::Timer;
+use crate::defects::defect;
 use crate::shared::rules::Rules;
 use crate::store::StoredSession;
 use crate::{StoreOp, Timestamp};
@@ -28,7 +29,7 @@ impl Broker {
             }
             session.expiry_secs = secs.min(self.config.max_session_expiry);
         }
-        if packet.reason != ReasonCode::DisconnectWithWill {
+        if packet.reason != ReasonCode::DisconnectWithWill && !defect!(WillAfterDisconnect) {
             // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
             self.drop_will(key);
         }
@@ -106,10 +107,19 @@ impl Broker {
         session.link = None;
         session.ledger.rewind();
         let expiry = session.expiry_secs;
-        session.expires = if expiry == u32::MAX { Timestamp::MAX } else { now.plus_secs(expiry) };
+        session.expires = if expiry == u32::MAX || expiry > 0 && defect!(SessionNeverExpires) {
+            Timestamp::MAX
+        } else {
+            now.plus_secs(expiry)
+        };
         if let Some(will) = &session.will {
             // [MQTT-3.1.2-8]: after the delay or with the session, whichever is first.
-            session.will_due = now.plus_secs(will.delay_secs).min(session.expires);
+            let delay = if defect!(WillAtOnce) { 0 } else { will.delay_secs };
+            session.will_due = now.plus_secs(delay).min(session.expires);
+        }
+        if defect!(QueueLost) {
+            session.queue.clear();
+            session.queued_bytes = 0;
         }
         if expiry > 0 && !self.config.queue_qos0 {
             self.drop_unsent_qos0(key);
@@ -260,7 +270,7 @@ impl Broker {
     /// Publishes the will, once ([MQTT-3.1.2-10]), if there is one ([MQTT-3.1.2-12] of 3.1.1). If wills are asked about, the question goes out
     /// first.
     pub(super) fn fire_will(&mut self, key: SessionKey) {
-        let Some(will) = self.take_will(key) else { return };
+        let Some(will) = self.take_will(key).filter(|_| !defect!(WillLost)) else { return };
         if !self.may_leave_will(key, will.message) {
             self.forget_will(will);
             return;
@@ -296,6 +306,9 @@ impl Broker {
             held.expires = now + lifetime;
         }
         self.route(message, Source { publisher, ..Source::default() });
+        if defect!(WillTwice) {
+            self.route(message, Source { publisher, ..Source::default() });
+        }
         self.release_message(message);
     }
 

@@ -8,6 +8,7 @@ use super::router::SessionKey;
 use super::session::Session;
 use super::timers::Timer;
 use crate::acl::Identity;
+use crate::defects::defect;
 use crate::shared::alias::{InboundAliases, OutboundAliases};
 use crate::shared::keep_alive::KeepAlive;
 use crate::shared::rules::Rules;
@@ -125,7 +126,7 @@ impl Broker {
         let existing = self.clients.get(client_id).copied();
         if let Some(old) = existing.and_then(|key| self.sessions.get(key as usize)).and_then(|s| s.link) {
             // [MQTT-3.1.4-3] ([MQTT-3.1.4-2] of 3.1.1)
-            self.hang_up(old, ReasonCode::SessionTakenOver, true);
+            self.hang_up(old, ReasonCode::SessionTakenOver, !defect!(TakeOverUntold));
         }
         // The take-over may have ended the session.
         let mut existing = self.clients.get(client_id).copied();
@@ -133,7 +134,9 @@ impl Broker {
             self.sessions.get(*key as usize).is_some_and(|s| s.link.is_none() && s.expires <= self.now)
         };
         // Its timer may be late.
-        if let Some(key) = existing.filter(|key| packet.clean_start || expired(key)) {
+        if let Some(key) =
+            existing.filter(|key| packet.clean_start && !defect!(CleanStartIgnored) || expired(key))
+        {
             // [MQTT-3.1.2-4] ([MQTT-3.1.2-6] of 3.1.1)
             self.end_session(key);
             existing = None;
@@ -149,13 +152,16 @@ impl Broker {
         let key = match existing {
             Some(key) => {
                 // [MQTT-3.1.2-5] [MQTT-3.1.3-9]: a will that waited is not published.
+                if defect!(WillNotCancelled) {
+                    self.fire_will(key);
+                }
                 self.drop_will(key);
                 key
             }
             None => self.new_session(client_id),
         };
         // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
-        let session_present = existing.is_some();
+        let session_present = existing.is_some() || defect!(SessionPresentAlways);
         let listener = self.connections.get(index).map_or(0, |c| c.listener);
         let asked = self.asked_expiry(packet);
         let expiry = asked.min(self.config.max_session_expiry).min(grant.session_expiry.unwrap_or(u32::MAX));
@@ -169,6 +175,9 @@ impl Broker {
             session.expiry_secs = expiry;
             session.expires = Timestamp::MAX;
             session.ledger.rewind();
+            if defect!(ForgetReceived) {
+                session.received = crate::shared::received::Received::default();
+            }
             if session.stored && !session.outlives_link() {
                 // It ends with this connection, and so with a restart. What it has in the store is void.
                 session.stored = false;

@@ -51,6 +51,8 @@ pub(super) struct Extras {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) question: QuestionId,
+    /// When it came.
+    pub(super) since: Timestamp,
     pub(super) packet: Vec<u8>,
 }
 

@@ -9,6 +9,7 @@ use super::router::{Group, GroupKey, Member, SessionKey, SubscriptionIds};
 use super::session::Delivery;
 use super::{Broker, delivery_qos};
 use crate::StoreOp;
+use crate::defects::defect;
 use crate::store::EntryId;
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, TopicFilter};
@@ -148,6 +149,11 @@ impl Broker {
         let delivery = Delivery { message, group: Some(key), qos, retain, entry, ids: SubscriptionIds::None };
         let waits = self.router.group(key).is_some_and(|group| !group.queue.is_empty());
         if !waits && let Some(member) = self.choose_member(key, message, qos) {
+            if defect!(GroupTwice)
+                && let Some(member) = self.choose_member(key, message, qos)
+            {
+                let _ = self.give_to_member(member, delivery.clone(), size);
+            }
             let _ = self.give_to_member(member, delivery, size);
             return;
         }

@@ -6,11 +6,12 @@ use super::message::Incoming;
 use super::output::Question;
 use super::route::Source;
 use super::router::SessionKey;
+use crate::defects::defect;
 use crate::shared::ledger::Acked;
 use crate::shared::received::Receipt;
 use crate::shared::rules::Rules;
 use crate::store::StoredStage;
-use crate::{StoreOp, StoreSeq};
+use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::string::String;
 use mqtt_proto::{AckRef, PacketId, PacketRef, PacketType, PropertyId, PublishRef, QoS, ReasonCode};
 
@@ -67,7 +68,7 @@ impl Broker {
     fn publish_to(&mut self, index: u32, key: SessionKey, packet: &PublishRef<'_>, bytes: &[u8]) {
         if let Some(id) = packet.packet_id {
             let Some(session) = self.sessions.get(key as usize) else { return };
-            if packet.qos == QoS::ExactlyOnce && session.received.get(id).is_some() {
+            if packet.qos == QoS::ExactlyOnce && session.received.get(id).is_some() && !defect!(Qos2Twice) {
                 // [MQTT-4.3.3-10]: not new, however often it comes; answered as the first one is.
                 let after = session.after;
                 self.ack(index, PacketType::Pubrec, id, ReasonCode::Success, after);
@@ -110,7 +111,7 @@ impl Broker {
             self.wait_for(index, id, bytes);
             return;
         }
-        self.publish_allowed(index, key, packet);
+        self.publish_allowed(index, key, packet, self.now);
     }
 
     /// The answer to the question about a PUBLISH.
@@ -118,6 +119,7 @@ impl Broker {
         &mut self,
         index: u32,
         packet: &PublishRef<'_>,
+        since: Timestamp,
         verdict: Result<(), ReasonCode>,
     ) {
         let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
@@ -130,12 +132,12 @@ impl Broker {
         }
         let packet = PublishRef { topic: &topic, ..*packet };
         match verdict {
-            Ok(()) => self.publish_allowed(index, key, &packet),
+            Ok(()) => self.publish_allowed(index, key, &packet, since),
             Err(reason) => self.refuse_publish(index, &packet, reason),
         }
     }
 
-    fn publish_allowed(&mut self, index: u32, key: SessionKey, packet: &PublishRef<'_>) {
+    fn publish_allowed(&mut self, index: u32, key: SessionKey, packet: &PublishRef<'_>, since: Timestamp) {
         let incoming = Incoming {
             topic: packet.topic,
             properties: packet.properties,
@@ -143,7 +145,8 @@ impl Broker {
             qos: packet.qos,
             retain: packet.retain,
         };
-        let message = self.messages.insert(self.now, &incoming);
+        // Its lifetime counts from when it came ([MQTT-3.3.2-6]).
+        let message = self.messages.insert(since, &incoming);
         self.sign(message, Some(key));
         let twice = packet.qos == QoS::ExactlyOnce;
         let tells = self.connections.get(index).is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
@@ -209,6 +212,7 @@ impl Broker {
         let stored = self.journal.stored();
         let Some(c) = self.connections.get_mut(index) else { return };
         // They leave in order, so this one waits for what the one before it waits for.
+        let after = if defect!(AckEarly) { StoreSeq(0) } else { after };
         let after = c.acks.back().map_or(after, |before| before.after.max(after));
         let held = HeldAck { kind, id, reason, after };
         if c.acks.is_empty() && after <= stored {

@@ -1,7 +1,8 @@
 //! The messages that the broker holds, each once however many sessions want it.
 
-use crate::Timestamp;
+use super::journal::Journal;
 use crate::store::{MessageId, StoredAuthor, StoredMessage};
+use crate::{StoreOp, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -228,6 +229,17 @@ impl Messages {
 
     pub(super) fn get_mut(&mut self, key: MessageKey) -> Option<&mut Held> {
         self.held.get_mut(key as usize)
+    }
+
+    /// The body's number in the store, where it is put if it is not there.
+    pub(super) fn store_body(&mut self, key: MessageKey, journal: &mut Journal) -> Option<MessageId> {
+        let held = self.get_mut(key)?;
+        if held.stored.is_none() && journal.is_on() {
+            let id = journal.new_message();
+            held.stored = Some(id);
+            journal.op(StoreOp::PutMessage(id, Box::new(held.to_stored())));
+        }
+        held.stored
     }
 
     /// One holder more.

@@ -9,6 +9,7 @@ use super::router::SessionKey;
 use super::session::{Delivery, Session};
 use super::timers::Timer;
 use super::{Broker, delivery_qos};
+use crate::defects::defect;
 use crate::random::IdMap;
 use crate::shared::alias::Alias;
 use crate::shared::ledger::Stage;
@@ -309,7 +310,7 @@ impl Drain<'_> {
 
     /// Binds an identifier to the front of the queue, if it is above QoS 0 and the window has room.
     fn begin_next(&mut self, c: &mut Connection, session: &mut Session) -> bool {
-        if session.ledger.len() >= usize::from(c.window.max()) {
+        if !session.ledger.has_room(c.window.max()) {
             return false;
         }
         if session.queue.front().is_none_or(|delivery| delivery.qos == QoS::AtMostOnce) {
@@ -344,10 +345,12 @@ impl Drain<'_> {
                 self.journal.op(StoreOp::RemoveEntry(owner, entry));
             }
             delivery.entry = None;
-            if session.stored {
-                self.append(session, &mut delivery);
-            }
             after = self.journal.next_seq();
+        }
+        if twice && delivery.entry.is_none() && session.stored {
+            // Also what waited in a group that nobody's stored session was a member of: after a crash the
+            // client still has the identifier, so it must not be given to another message.
+            self.append(session, &mut delivery);
         }
         // A session that ends with its connection has no record any more, and nothing may refer to it.
         if let (Some(entry), None, true) = (delivery.entry, delivery.group, session.stored) {
@@ -368,7 +371,7 @@ impl Drain<'_> {
 
     /// Gives the delivery a place in the session's stored queue.
     fn append(&mut self, session: &Session, delivery: &mut Delivery) {
-        let Some(stored) = self.messages.get(delivery.message).and_then(|held| held.stored) else { return };
+        let Some(stored) = self.messages.store_body(delivery.message, self.journal) else { return };
         let entry = self.journal.new_entry();
         delivery.entry = Some(entry);
         self.journal.op(StoreOp::Append(stored, [delivery.to_stored(session.id, entry)].into()));
@@ -378,7 +381,7 @@ impl Drain<'_> {
     /// is too large ([MQTT-3.1.2-24], [MQTT-3.1.2-25]).
     fn unwanted(&self, c: &Connection, session: &Session, delivery: &Delivery) -> Option<DropReason> {
         let held = self.messages.get(delivery.message)?;
-        if held.is_expired(self.now) {
+        if held.is_expired(self.now) && !defect!(ExpiryIgnored) {
             return Some(DropReason::Expired);
         }
         if session.recheck && !self.acls.may_read(session, held.topic_str()) {
@@ -387,7 +390,7 @@ impl Drain<'_> {
         let head = delivery.largest_head(held.expiry_left(self.now));
         // An alias that is set makes the packet three bytes longer, and is left out if it does not fit.
         let len = held.shared().encoded_len(c.version, &head);
-        (len > c.max_packet as usize).then_some(DropReason::TooLarge)
+        (len > c.max_packet as usize && !defect!(TooLargeSent)).then_some(DropReason::TooLarge)
     }
 
     fn send_exchange(&mut self, c: &mut Connection, session: &mut Session) {
@@ -425,15 +428,19 @@ impl Drain<'_> {
             packet_id,
             alias: None,
             topic_known: false,
-            message_expiry: held.expiry_left(self.now),
-            subscription_ids: delivery.ids.as_slice(),
+            message_expiry: held.expiry_left(if defect!(ExpiryNotReduced) {
+                Timestamp::ZERO
+            } else {
+                self.now
+            }),
+            subscription_ids: if defect!(SubscriptionIdMissing) { &[] } else { delivery.ids.as_slice() },
         };
         if let Some(extras) = &mut c.extras {
             // Three bytes more must still fit.
             let fits = shared.encoded_len(c.version, &head).saturating_add(8) <= c.max_packet as usize;
             match if fits { extras.outbound.assign(shared.topic) } else { Alias::None } {
                 Alias::None => {}
-                Alias::Set(alias) => head.alias = Some(alias),
+                Alias::Set(alias) => (head.alias, head.topic_known) = (Some(alias), defect!(AliasUnknown)),
                 Alias::Use(alias) => (head.alias, head.topic_known) = (Some(alias), true),
             }
         }
@@ -444,7 +451,7 @@ impl Drain<'_> {
 
     /// Sends the next retained message of a new subscription ([MQTT-3.3.1-8] of 3.1.1).
     fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> Replayed {
-        let has_room = session.ledger.len() < usize::from(c.window.max());
+        let has_room = session.ledger.has_room(c.window.max());
         let Some(replay) = session.replays.front_mut() else { return Replayed::Some };
         let found = match &mut replay.found {
             Some(found) => found,

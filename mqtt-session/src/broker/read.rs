@@ -284,8 +284,9 @@ impl Broker {
 
     /// Keeps a packet until its question is answered.
     pub(super) fn wait_for(&mut self, index: u32, question: QuestionId, packet: &[u8]) {
+        let since = self.now;
         if let Some(c) = self.connections.get_mut(index) {
-            c.pending = Some(Box::new(Pending { question, packet: packet.into() }));
+            c.pending = Some(Box::new(Pending { question, since, packet: packet.into() }));
         }
     }
 }

@@ -8,6 +8,7 @@ use super::message::MessageKey;
 use super::router::{GroupKey, SessionKey, SubscriptionIds};
 use super::session::{Delivery, Replay, Session, Will};
 use super::{Broker, BrokerConfig, ConfigError};
+use crate::defects::defect;
 use crate::random::IdMap;
 use crate::shared::ledger::Stage;
 use crate::shared::received::Receipt;
@@ -169,7 +170,12 @@ impl Restore {
             }
             StoreOp::PutMessage(id, message) => self.message(id, &message),
             StoreOp::PutReceived(id, packet_id) => {
-                self.with_session(id, |session| session.received.set(packet_id, Receipt::Acknowledged))
+                let set = |session: &mut Session| session.received.set(packet_id, Receipt::Acknowledged);
+                self.with_session(id, |session| {
+                    if !defect!(RestoreForgetsReceived) {
+                        set(session)
+                    }
+                })
             }
             StoreOp::PutExchange { session, entry, packet_id, number, stage } => {
                 self.limits.entries = self.limits.entries.max(number);
@@ -298,7 +304,7 @@ impl Restore {
     fn entry(&mut self, message: MessageId, delivery: StoredDelivery) {
         let StoredDelivery { session: id, entry, qos, retain, subscription_ids } = delivery;
         self.limits.entries = self.limits.entries.max(entry.0);
-        let exchange = self.exchanges.remove(&(id.0, entry.0));
+        let exchange = self.exchanges.remove(&(id.0, entry.0)).filter(|_| !defect!(RestoreForgetsStage));
         let message = self.messages.get(&message.0).copied();
         let mut subscription_ids = subscription_ids.into_vec();
         subscription_ids.retain(|id| is_subscription_id(*id));

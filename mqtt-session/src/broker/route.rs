@@ -5,8 +5,9 @@ use super::output::{DropReason, Event, Output};
 use super::router::{GroupKey, Matches, SessionKey};
 use super::session::{Delivery, Session};
 use super::{Broker, Overflow, delivery_qos};
+use crate::defects::defect;
 use crate::shared::received::Receipt;
-use crate::store::{EntryId, MessageId, SessionId, StoredDelivery};
+use crate::store::{EntryId, SessionId, StoredDelivery};
 use crate::{StoreOp, StoreSeq};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -131,7 +132,7 @@ impl Broker {
                 group: None,
                 qos: delivery_qos(qos, receiver.qos),
                 // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-                retain: retain && receiver.retain_as_published,
+                retain: retain && (receiver.retain_as_published || defect!(RetainAsPublished)),
                 entry: None,
                 ids: core::mem::take(&mut receiver.ids),
             };
@@ -161,7 +162,7 @@ impl Broker {
             let Some(session) = self.sessions.get(receiver.session as usize) else { continue };
             let (id, stored) = (session.id, session.stored);
             let qos = delivery_qos(qos, receiver.qos);
-            let retain = retain && receiver.retain_as_published;
+            let retain = retain && (receiver.retain_as_published || defect!(RetainAsPublished));
             let fate = self.room_for(receiver.session, size, qos);
             routed.count(fate);
             if fate != Fate::Taken {
@@ -199,7 +200,8 @@ impl Broker {
         }
         self.note_received(source);
         if !appended.is_empty()
-            && let Some(stored) = self.store_body(key)
+            && !defect!(AppendMissing)
+            && let Some(stored) = self.messages.store_body(key, &mut self.journal)
         {
             self.journal.op(StoreOp::Append(stored, appended));
         }
@@ -207,7 +209,7 @@ impl Broker {
         let own = self.journal.commit(&mut self.outputs);
         let stored = self.journal.stored();
         let after = if qos == QoS::AtMostOnce { barrier } else { own.max(barrier) };
-        if barrier > stored || source.exactly_once.is_some() && own > stored {
+        if (barrier > stored || source.exactly_once.is_some() && own > stored) && !defect!(RouteEarly) {
             if let Some(session) = source.publisher.and_then(|p| self.sessions.get_mut(p as usize)) {
                 session.barrier = after;
             }
@@ -245,31 +247,20 @@ impl Broker {
         }
     }
 
-    /// The body's number in the store, where it is put if it is not there.
-    fn store_body(&mut self, key: MessageKey) -> Option<MessageId> {
-        let held = self.messages.get_mut(key)?;
-        if held.stored.is_none() {
-            let id = self.journal.new_message();
-            held.stored = Some(id);
-            let body = held.to_stored();
-            self.journal.op(StoreOp::PutMessage(id, Box::new(body)));
-        }
-        held.stored
-    }
-
     /// Keeps or removes the topic's retained message ([MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7],
     /// [MQTT-3.3.1-8]; also [MQTT-3.3.1-7] of 3.1.1). It belongs to no session ([MQTT-3.1.2-7] of 3.1.1).
     fn retain_if_asked(&mut self, key: MessageKey) {
         let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return };
         let topic = held.topic_str();
-        let old = if held.payload().is_empty() {
+        let old = if held.payload().is_empty() && !defect!(RetainedStays) {
             if self.journal.is_on() {
                 self.journal.op(StoreOp::DeleteRetained(topic.into()));
             }
             self.router.retain(topic, None)
         } else {
             let full = self.router.retained() >= self.config.max_retained as usize;
-            if full && self.router.retained_at(topic).is_none() || self.journal.is_overfull() {
+            let there = self.router.retained_at(topic).is_some();
+            if full && !there || self.journal.is_overfull() || there && defect!(RetainedNewest) {
                 self.dropped += 1;
                 let event = Event::NotRetained { topic: topic.into() };
                 self.event(event);
@@ -279,7 +270,7 @@ impl Broker {
             self.messages.hold(key);
             self.retained_writes += 1;
             if self.journal.is_on()
-                && let Some(stored) = self.store_body(key)
+                && let Some(stored) = self.messages.store_body(key, &mut self.journal)
             {
                 // Numbers of stored messages grow as well, and outlive a restart.
                 self.retained_writes = stored.0;
@@ -326,7 +317,11 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };
         session.queued_bytes += size;
         self.messages.hold(delivery.message);
-        session.queue.push_back(delivery);
+        if defect!(QueueReversed) {
+            session.queue.push_front(delivery);
+        } else {
+            session.queue.push_back(delivery);
+        }
         if let Some(link) = session.link {
             self.queue_flush(link);
         }
@@ -378,8 +373,9 @@ impl Broker {
 
     fn has_space(&self, key: SessionKey, size: usize) -> bool {
         self.sessions.get(key as usize).is_some_and(|session| {
-            session.queue.len() < self.config.max_queued_messages as usize
-                && session.queued_bytes + size <= self.config.max_queued_bytes
+            defect!(QueueUnbounded)
+                || session.queue.len() < self.config.max_queued_messages as usize
+                    && session.queued_bytes + size <= self.config.max_queued_bytes
         })
     }
 
@@ -419,7 +415,7 @@ impl Broker {
                 // Never below zero: the same size was added when it was queued.
                 session.queued_bytes = session.queued_bytes.saturating_sub(held.size());
             }
-            if let Some(entry) = delivery.entry
+            if let Some(entry) = delivery.entry.filter(|_| !defect!(EntryStays))
                 && let Some(owner) = self.router.owner(delivery.group, session.id)
             {
                 self.journal.op(StoreOp::RemoveEntry(owner, entry));

@@ -3,6 +3,7 @@
 use super::output::{Event, Question};
 use super::router::{Left, SessionKey};
 use super::{Broker, RefusedFilter31, delivery_qos};
+use crate::defects::defect;
 use crate::shared::rules::Rules;
 use crate::{StoreOp, StoreSeq};
 use alloc::vec::Vec;
@@ -152,7 +153,7 @@ impl Broker {
         for filter in packet.filters {
             groups.extend(self.router.group_of_filter(filter));
             self.leave_group(key, filter);
-            let found = self.router.unsubscribe(key, filter, &mut left);
+            let found = defect!(UnsubscribeIgnored) || self.router.unsubscribe(key, filter, &mut left);
             self.cancel_replay(key, filter);
             let code = if found { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
             codes.push(code.as_u8());

@@ -5,6 +5,7 @@ use super::link::{AuthTurn, Link, Stage};
 use super::reconnect::{Fault, Phase};
 use super::{CleanStart, Client, persist};
 use crate::Timestamp;
+use crate::defects::defect;
 use crate::shared::alias::{InboundAliases, OutboundAliases};
 use crate::shared::keep_alive::KeepAlive;
 use crate::shared::window::Window;
@@ -169,7 +170,9 @@ impl Client {
         let mut over = Vec::new();
         if !present {
             // [MQTT-3.2.2-5], [MQTT-3.1.2-4]
-            over = self.session.lost(self.config.republish);
+            if !defect!(ClientKeepsSession) {
+                over = self.session.lost(self.config.republish);
+            }
         }
         self.session.established = limits.session_expiry_secs > 0;
         if self.store.is_on() {

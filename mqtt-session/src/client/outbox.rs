@@ -7,6 +7,7 @@ use super::link::{Link, ReplyKind};
 use super::persist;
 use super::publish::{packet_size, refusal};
 use super::session::{Filters, Outgoing};
+use crate::defects::defect;
 use crate::shared::alias::Alias;
 use crate::shared::ledger::{Exchange, Stage};
 use crate::shared::segments::SHARE;
@@ -146,7 +147,7 @@ impl Client {
     /// ([MQTT-3.4.2-2], [MQTT-3.4.2-3], [MQTT-3.5.2-2], [MQTT-3.5.2-3]).
     fn build_ack(&mut self) -> bool {
         let version = self.config.version;
-        let stored = self.store.stored();
+        let stored = if defect!(ClientAckEarly) { StoreSeq(u64::MAX) } else { self.store.stored() };
         let Some(link) = &mut self.link else { return false };
         let Some((owed, reason)) = link.acks.ready(stored) else { return false };
         link.acks.pop();
@@ -274,7 +275,7 @@ impl Client {
             return Step::Progress;
         }
         let Some(link) = &self.link else { return Step::Nothing };
-        if self.session.ledger.len() >= usize::from(link.window.max()) {
+        if !self.session.ledger.has_room(link.window.max()) {
             return Step::Blocked;
         }
         let Some(id) = self.session.free_id() else { return Step::Blocked };

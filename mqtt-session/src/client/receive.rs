@@ -4,6 +4,7 @@ use super::event::{AckError, Cause, Delivery, Event, Outcome, Received};
 use super::link::{Link, MAX_REPLIES, OwedAck, Reply, ReplyKind, Stage};
 use super::reconnect::Fault;
 use super::{AckMode, Client};
+use crate::defects::defect;
 use crate::shared::framer::Framer;
 use crate::shared::ledger::Acked;
 use crate::shared::received::Receipt;
@@ -112,7 +113,8 @@ impl Client {
         let size = topic.len() + publish.payload.len() + publish.properties.as_bytes().len();
         let exactly_once = publish.qos == QoS::ExactlyOnce;
         // [MQTT-4.3.2-5] [MQTT-4.3.3-10]
-        let is_new = !exactly_once || self.session.received.get(id).is_none();
+        let is_new =
+            !exactly_once || self.session.received.get(id).is_none() || defect!(ClientForgetsReceived);
         let message = is_new.then(|| message(publish, topic));
         self.count_inbound(publish.qos, id)?;
         let auto = self.config.ack_mode == AckMode::Auto;

@@ -3,6 +3,7 @@
 //! what the application still wants is carried over by name.
 
 use super::event::{Outcome, Token};
+use crate::defects::defect;
 use crate::random::IdMap;
 use crate::shared::ledger::{Exchange, Ledger, Stage};
 use crate::shared::received::Received;
@@ -136,6 +137,10 @@ impl Session {
     pub(super) fn forget_link(&mut self) {
         for request in &mut self.requests {
             request.id = None;
+        }
+        if defect!(ClientDropsQueue) {
+            self.queue.clear();
+            self.queue_bytes = 0;
         }
     }
 

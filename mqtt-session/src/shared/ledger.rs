@@ -3,6 +3,7 @@
 use super::ids::PacketIds;
 use super::window::Window;
 use crate::StoreSeq;
+use crate::defects::defect;
 use crate::random::IdMap;
 use alloc::collections::VecDeque;
 use mqtt_proto::{PacketId, QoS};
@@ -82,6 +83,14 @@ impl<M> Ledger<M> {
         self.by_id.len()
     }
 
+    /// Whether another exchange may begin while the peer takes `max` at once.
+    pub(crate) fn has_room(&self, max: u16) -> bool {
+        if defect!(CreditAtPubrec) {
+            return self.iter().filter(|e| e.stage == Stage::Publish).count() < usize::from(max);
+        }
+        self.len() < usize::from(max) || defect!(IgnoreWindow)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
@@ -98,6 +107,9 @@ impl<M> Ledger<M> {
 
     /// An identifier that neither an exchange nor `elsewhere` holds.
     pub(crate) fn free_id(&mut self, elsewhere: impl Fn(PacketId) -> bool) -> Option<PacketId> {
+        if defect!(ReuseId) {
+            return Some(PacketId::MIN);
+        }
         let by_id = &self.by_id;
         self.ids.allocate(|id| by_id.contains_key(&id.get()) || elsewhere(id))
     }
@@ -110,7 +122,7 @@ impl<M> Ledger<M> {
             id,
             qos,
             stage: Stage::Publish,
-            published: false,
+            published: defect!(DupAlways),
             after,
             message: Some(message),
             in_window: false,
@@ -144,6 +156,9 @@ impl<M> Ledger<M> {
 
     /// A new link: everything that is not finished is sent again, in order.
     pub(crate) fn rewind(&mut self) {
+        if defect!(ForgetResend) {
+            return;
+        }
         self.cursor = self.base;
         for exchange in self.exchanges.iter_mut().flatten() {
             exchange.in_window = false;
@@ -165,7 +180,7 @@ impl<M> Ledger<M> {
             return true;
         }
         match exchange.stage {
-            Stage::Publish if !window.take() => return false,
+            Stage::Publish if !window.take() && !defect!(IgnoreWindow) => return false,
             Stage::Publish => {}
             Stage::Release => window.take_regardless(),
         }
@@ -176,7 +191,7 @@ impl<M> Ledger<M> {
     /// The next exchange is in the outbox.
     pub(crate) fn sent(&mut self) {
         if let Some(exchange) = self.next_to_send() {
-            if exchange.stage == Stage::Publish {
+            if exchange.stage == Stage::Publish && !defect!(ForgetDup) {
                 exchange.published = true;
             }
             self.cursor += 1;
@@ -187,6 +202,7 @@ impl<M> Ledger<M> {
         while let Ok(index) = usize::try_from(self.cursor - self.base) {
             match self.exchanges.get(index) {
                 Some(None) => self.cursor += 1,
+                Some(Some(e)) if defect!(LosePubrel) && e.stage == Stage::Release => self.cursor += 1,
                 _ => break,
             }
         }
@@ -239,6 +255,9 @@ impl<M> Ledger<M> {
             Some(Some(exchange)) if exchange.qos == QoS::ExactlyOnce => {
                 if !refused {
                     exchange.stage = Stage::Release;
+                    if defect!(CreditAtPubrec) && core::mem::take(&mut exchange.in_window) {
+                        let _ = window.give();
+                    }
                     let message = exchange.message.take();
                     return (Acked::Release, message);
                 }
@@ -266,6 +285,9 @@ impl<M> Ledger<M> {
             Some(Some(exchange)) if exchange.stage == Stage::Release => {}
             Some(Some(_)) => return Acked::WrongKind,
             _ => return Acked::Unknown,
+        }
+        if defect!(LeakId) {
+            return Acked::Unknown;
         }
         Acked::Done(self.finish(id, Some(window)))
     }

@@ -230,6 +230,9 @@ impl Sim {
             if taken == 0 || taken < bytes.len() {
                 if bytes.is_empty() && self.wires[link].link.hanging_up {
                     self.wires[link].link.hanging_up = false;
+                    if self.wires[link].owes_farewell && !self.wires[link].farewell {
+                        self.fail(format!("link {link} was taken over and not told [MQTT-3.1.4-3]"));
+                    }
                     self.broker_closes(link, Closed::Hangup);
                 }
                 return;
@@ -340,6 +343,14 @@ impl Sim {
                 self.changed.push(client.clone());
                 let by_client = reason == ReasonCode::Success;
                 let taken_over = reason == ReasonCode::SessionTakenOver;
+                let node = self.wires[link].link.node;
+                let config = &self.nodes[node].options.config;
+                // Not while CONNACK waits for the store, and not what does not fit into the client's largest
+                // packet.
+                self.wires[link].owes_farewell = taken_over
+                    && config.version.is_v5()
+                    && config.max_packet_size > 100
+                    && self.wires[link].greeted;
                 self.trace.line(self.now, || format!("broker: {client} is gone: {reason:?}"));
                 self.oracle.disconnected(self.broker_time().as_micros(), &client, by_client, taken_over);
             }
@@ -442,6 +453,9 @@ impl Sim {
                 && let Told::Message { subscriber, message } = *event
                 && subscriber == id
             {
+                if message.payload.is_empty() {
+                    self.fail(format!("{} has an empty retained message [MQTT-3.3.1-6]", message.topic));
+                }
                 found.insert(message.topic.clone(), crate::wire::MessageId::of(&message.payload));
             }
         }

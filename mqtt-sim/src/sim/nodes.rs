@@ -184,8 +184,11 @@ impl Sim {
                     self.oracle.delivered_late(&name, &message.payload);
                 } else if judged {
                     let flags = (received.dup, message.retain);
-                    let result =
-                        self.oracle.delivered(&name, &message.topic, &message.payload, message.qos, flags);
+                    let numbers: Vec<u32> =
+                        message.properties.as_properties().subscription_identifiers().collect();
+                    let numbers = node.options.numbers.then_some(numbers.as_slice());
+                    let (topic, payload, qos) = (&message.topic, &message.payload, message.qos);
+                    let result = self.oracle.delivered(&name, topic, payload, qos, flags, numbers);
                     self.check(result);
                 }
             }

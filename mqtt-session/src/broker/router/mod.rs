@@ -9,6 +9,7 @@ mod tree;
 pub(super) use subscriptions::{Added, Group, Left, Member};
 
 use super::message::MessageKey;
+use crate::defects::defect;
 use crate::random::{IdMap, KeyedHash};
 use crate::store::SessionId;
 use alloc::vec::Vec;
@@ -193,7 +194,7 @@ impl Router {
             for subscription in &node.subscriptions {
                 let options = subscription.options;
                 // [MQTT-3.8.3-3]
-                if options.no_local && publisher == Some(subscription.session) {
+                if options.no_local && publisher == Some(subscription.session) && !defect!(NoLocalIgnored) {
                     continue;
                 }
                 let Some(mark) = marks.get_mut(subscription.session as usize) else { continue };
