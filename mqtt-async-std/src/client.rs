@@ -29,11 +29,17 @@
 
 use crate::AsyncIo;
 use async_net::TcpStream;
+#[cfg(unix)]
+use async_net::unix::UnixStream;
 use futures_io::{AsyncRead, AsyncWrite};
 pub use mqtt_io::client::{
-    AuthFailed, AuthHandler, Completion, Delivery, Error, Item, Receipt, State, Subscription, Tcp,
+    AuthFailed, AuthHandler, Completion, Delivery, Error, Item, Receipt, Server, State, Subscription, Target,
+    Tcp,
 };
+use mqtt_io::client::{Dialed, Layered};
 use mqtt_io::runtime::Connect;
+#[cfg(feature = "tls")]
+pub use mqtt_io::tls::{self, TlsClient};
 use std::future::Future;
 use std::io;
 
@@ -41,7 +47,7 @@ use std::io;
 pub type Client = mqtt_io::client::Client<AsyncIo>;
 
 /// Settings of a [`Client`]. What is not set has a default; limits are all finite.
-pub type Options<C = Tcp> = mqtt_io::client::Options<AsyncIo, C>;
+pub type Options<C = Server> = mqtt_io::client::Options<AsyncIo, C>;
 
 /// Opens connections to the server. Each stream of `futures-io` will do: TCP, TLS, WebSocket, a pipe
 /// in a test. A closure that returns a future is a connector:
@@ -92,5 +98,33 @@ impl<C: Connector> Connect<C> for AsyncIo {
 
     fn connect(connector: &C) -> impl Future<Output = io::Result<C::Stream>> + Send + 'static {
         connector.connect()
+    }
+}
+
+#[cfg(unix)]
+type Socket = Dialed<TcpStream, UnixStream>;
+#[cfg(not(unix))]
+type Socket = Dialed<TcpStream, TcpStream>;
+
+/// By TCP or a Unix socket, and with the layers that the server's URL says.
+impl Connect<Server> for AsyncIo {
+    type Stream = Layered<Socket>;
+
+    fn connect(server: &Server) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static {
+        let server = server.clone();
+        async move {
+            let stream = match server.target() {
+                Target::Tcp(host, port) => {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    stream.set_nodelay(true)?;
+                    Dialed::Tcp(stream)
+                }
+                #[cfg(unix)]
+                Target::Unix(path) => Dialed::Unix(UnixStream::connect(path).await?),
+                #[cfg(not(unix))]
+                Target::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            server.open(stream).await
+        }
     }
 }

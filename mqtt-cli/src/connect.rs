@@ -9,7 +9,7 @@ use mqtt_proto::{QoS, Version};
 use mqtt_session::client::{CleanStart, DisconnectOptions, Will};
 use mqtt_session::{Durability, Message};
 use mqtt_store::{FjallOptions, FjallStore};
-use mqtt_tokio::client::{Client, Error, Options, State};
+use mqtt_tokio::client::{Client, Error, Options, State, TlsClient};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,12 +19,25 @@ pub(crate) struct Connection {
     /// The server
     #[arg(short = 'h', long, default_value = "localhost", value_name = "HOST")]
     host: String,
-    /// Its port
-    #[arg(short, long, default_value_t = 1883)]
-    port: u16,
-    /// Server, user, password and topic at once
+    /// Its port [default: 1883, with TLS 8883]
+    #[arg(short, long)]
+    port: Option<u16>,
+    /// Server, user, password and topic at once: mqtt, mqtts (TLS); ws, wss (WebSocket) with a path and
+    /// unix with that of a socket in the place of the topic
     #[arg(short = 'L', long, value_name = "mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC", conflicts_with_all = ["host", "port"])]
     url: Option<String>,
+    /// Use TLS, and believe these authorities instead of the system's: a PEM file or a directory
+    #[arg(long, alias = "capath", value_name = "FILE")]
+    cafile: Option<PathBuf>,
+    /// Show this certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Use TLS without asking who the server is: whoever sits in between reads everything
+    #[arg(long, conflicts_with = "cafile")]
+    insecure: bool,
     /// User name
     #[arg(short, long = "username", value_name = "NAME", allow_hyphen_values = true)]
     user_name: Option<String>,
@@ -131,8 +144,15 @@ pub(crate) struct Session {
 impl Connection {
     /// The topic behind the server in `--url`.
     pub(crate) fn topic_of_url(&self) -> Option<&str> {
-        let (_, rest) = self.url.as_deref()?.split_once("://")?;
+        let (scheme, rest) = self.url.as_deref()?.split_once("://")?;
+        if matches!(scheme, "ws" | "wss" | "unix") {
+            return None;
+        }
         rest.split_once('/').map(|(_, topic)| topic).filter(|topic| !topic.is_empty())
+    }
+
+    fn wants_tls(&self) -> bool {
+        self.cafile.is_some() || self.cert.is_some() || self.insecure
     }
 
     /// The version asked for, or the one that the options need.
@@ -193,13 +213,20 @@ impl Connection {
         let mut options = match &self.url {
             Some(url) => {
                 let server = match url.split_once("://") {
+                    Some(("ws" | "wss" | "unix", _)) | None => url.clone(),
                     Some((scheme, rest)) => format!("{scheme}://{}", rest.split('/').next().unwrap_or(rest)),
-                    None => url.clone(),
                 };
                 Options::from_url(&server).map_err(|e| fail(&e))?
             }
-            None => Options::new(&self.host, self.port),
+            None => Options::new(&self.host, self.port.unwrap_or(if self.wants_tls() { 8883 } else { 1883 })),
         };
+        if self.wants_tls() {
+            let mut tls = TlsClient::default();
+            tls.ca_file.clone_from(&self.cafile);
+            tls.identity = self.cert.clone().zip(self.key.clone());
+            tls.insecure = self.insecure;
+            options = options.tls(tls);
+        }
         let mut wrong = Ok(());
         options = options.version(version).configure(|config| {
             config.client_id = client_id;

@@ -372,7 +372,7 @@ fn addresses_are_checked() {
         assert!(Options::from_url(good).is_ok(), "{good}");
     }
     for bad in
-        ["h", "http://h", "mqtts://h", "mqtt://", "mqtt://h:x", "mqtt://h/p", "mqtt://[::1", "mqtt://%zz@h"]
+        ["h", "http://h", "unix://s", "mqtt://", "mqtt://h:x", "mqtt://h/p", "mqtt://[::1", "mqtt://%zz@h"]
     {
         assert!(matches!(Options::from_url(bad), Err(Error::Address(_))), "{bad}");
     }

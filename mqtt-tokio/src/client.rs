@@ -30,19 +30,25 @@
 use crate::Tokio;
 use crate::stream::Compat;
 pub use mqtt_io::client::{
-    AuthFailed, AuthHandler, Completion, Delivery, Error, Item, Receipt, State, Subscription, Tcp,
+    AuthFailed, AuthHandler, Completion, Delivery, Error, Item, Receipt, Server, State, Subscription, Target,
+    Tcp,
 };
+use mqtt_io::client::{Dialed, Layered};
 use mqtt_io::runtime::Connect;
+#[cfg(feature = "tls")]
+pub use mqtt_io::tls::{self, TlsClient};
 use std::future::Future;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 /// A handle of a client. Clones are handles of the same client.
 pub type Client = mqtt_io::client::Client<Tokio>;
 
 /// Settings of a [`Client`]. What is not set has a default; limits are all finite.
-pub type Options<C = Tcp> = mqtt_io::client::Options<Tokio, C>;
+pub type Options<C = Server> = mqtt_io::client::Options<Tokio, C>;
 
 /// Opens connections to the server. Each stream that can be read and written will do: TCP, TLS,
 /// WebSocket, a pipe in a test. A closure that returns a future is a connector:
@@ -94,5 +100,33 @@ impl<C: Connector> Connect<C> for Tokio {
     fn connect(connector: &C) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static {
         let dial = connector.connect();
         async { dial.await.map(Compat) }
+    }
+}
+
+#[cfg(unix)]
+type Socket = Dialed<Compat<TcpStream>, Compat<UnixStream>>;
+#[cfg(not(unix))]
+type Socket = Dialed<Compat<TcpStream>, Compat<TcpStream>>;
+
+/// By TCP or a Unix socket, and with the layers that the server's URL says.
+impl Connect<Server> for Tokio {
+    type Stream = Layered<Socket>;
+
+    fn connect(server: &Server) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static {
+        let server = server.clone();
+        async move {
+            let stream = match server.target() {
+                Target::Tcp(host, port) => {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    stream.set_nodelay(true)?;
+                    Dialed::Tcp(Compat(stream))
+                }
+                #[cfg(unix)]
+                Target::Unix(path) => Dialed::Unix(Compat(UnixStream::connect(path).await?)),
+                #[cfg(not(unix))]
+                Target::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            server.open(stream).await
+        }
     }
 }

@@ -10,13 +10,17 @@
 mod auth;
 mod driver;
 mod error;
+mod layered;
 mod options;
+mod server;
 mod shared;
 mod stream;
 
 pub use auth::{AuthFailed, AuthHandler};
 pub use error::Error;
+pub use layered::{Dialed, Layered};
 pub use options::{Options, Tcp};
+pub use server::{Server, Target};
 pub use stream::{Delivery, Item, Subscription};
 
 use crate::runtime::{Connect, Runtime, until};
@@ -140,8 +144,8 @@ impl<R: Runtime> Client<R> {
         &self.handle.shared
     }
 
-    /// Connects to the server at `mqtt://[user[:password]@]host[:port]` with default settings.
-    /// [`Options`] has them all.
+    /// Connects to the server at `mqtt://[user[:password]@]host[:port]` with default settings; other
+    /// URLs are those of [`Options::from_url`]. [`Options`] has all settings.
     ///
     /// Cancel safety: dropping the future disconnects.
     ///
@@ -149,7 +153,7 @@ impl<R: Runtime> Client<R> {
     /// If the URL is none, or the connection does not come about.
     pub async fn connect(url: &str) -> Result<Self, Error>
     where
-        R: Connect<Tcp> + Default,
+        R: Connect<Server> + Default,
     {
         Options::<R>::from_url(url)?.connect().await
     }

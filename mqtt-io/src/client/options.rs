@@ -1,6 +1,7 @@
 //! Settings of a client.
 
 use super::driver::Driver;
+use super::server::{FromUrl, Server};
 use super::shared::Shared;
 use super::{AuthHandler, Client, Error, State};
 use crate::runtime::Connect;
@@ -33,7 +34,7 @@ impl Tcp {
 /// Settings of a [`Client`]. What is not set has a default; limits are all finite.
 ///
 /// `R` is the runtime that the client runs on, and `C` what opens its connections.
-pub struct Options<R, C = Tcp> {
+pub struct Options<R, C = Server> {
     runtime: R,
     config: ClientConfig,
     connector: C,
@@ -53,9 +54,15 @@ pub(super) struct Limits {
 }
 
 impl<R: Default> Options<R> {
-    /// A server by name or address, and port.
+    /// A server by name or address, and port, by plain TCP.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self::to(Server::tcp(host, port))
+    }
+
+    /// A server, and how it is reached.
+    #[must_use]
+    pub fn to(server: Server) -> Self {
         let config = ClientConfig {
             // With streams, what is not taken is not acknowledged; see `stream_capacity`.
             max_unacknowledged: 10_000,
@@ -64,7 +71,7 @@ impl<R: Default> Options<R> {
         Self {
             runtime: R::default(),
             config,
-            connector: Tcp::new(host, port),
+            connector: server,
             auth: None,
             store: None,
             limits: Limits {
@@ -77,48 +84,26 @@ impl<R: Default> Options<R> {
         }
     }
 
-    /// A server by URL: `mqtt://[user[:password]@]host[:port]`, the port being 1883 if left out. User
-    /// and password may hold percent-encoded characters.
+    /// A server by URL:
+    ///
+    /// * `mqtt://[user[:password]@]host[:port]` (port 1883 if left out),
+    /// * `mqtts://...` with TLS (port 8883; feature `tls`),
+    /// * `ws://...[/path]` and `wss://...[/path]` by WebSocket (ports 80 and 443, path `/mqtt`; feature
+    ///   `websocket`),
+    /// * `unix://[user[:password]@]/path/of/socket`.
+    ///
+    /// User and password may hold percent-encoded characters. The certificate of a server is checked
+    /// against the authorities that the system trusts; [`Options::tls`] changes that.
     ///
     /// # Errors
     /// If it is no such URL.
     pub fn from_url(url: &str) -> Result<Self, Error> {
-        let rest = match url.split_once("://") {
-            Some(("mqtt" | "tcp", rest)) => rest,
-            Some(("mqtts" | "ssl" | "ws" | "wss", _)) => {
-                return Err(Error::Address("for TLS or WebSocket give a connector, which opens the stream"));
-            }
-            _ => return Err(Error::Address("the address has to begin with mqtt://")),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (user, server) = match rest.rsplit_once('@') {
-            Some((user, server)) => (Some(user), server),
-            None => (None, rest),
-        };
-        if server.contains(['/', '?', '#']) {
-            return Err(Error::Address("behind mqtt:// there is a server and a port, and no path"));
-        }
-        let (host, port) = match server.strip_prefix('[').map(|rest| rest.split_once(']')) {
-            Some(Some((host, port))) => (host, port.strip_prefix(':').or(port.is_empty().then_some(""))),
-            Some(None) => return Err(Error::Address("the address has no closing bracket")),
-            None => match server.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (server, Some("")),
-            },
-        };
-        let port = match port {
-            Some("") => 1883,
-            Some(port) => port.parse().map_err(|_| Error::Address("the port is no number below 65,536"))?,
-            None => return Err(Error::Address("behind the bracket there is more than a port")),
-        };
-        if host.is_empty() {
-            return Err(Error::Address("the address names no server"));
-        }
-        let mut options = Self::new(host, port);
+        let FromUrl { server, user } = Server::from_url(url)?;
+        let mut options = Self::to(server);
         if let Some(user) = user {
             let (name, password) = match user.split_once(':') {
                 Some((name, password)) => (name, Some(password)),
-                None => (user, None),
+                None => (user.as_str(), None),
             };
             let text =
                 |bytes| String::from_utf8(bytes).map_err(|_| Error::Address("the user name is no UTF-8"));
@@ -126,6 +111,15 @@ impl<R: Default> Options<R> {
             options.config.password = password.map(unescape).transpose()?.map(Bytes::from);
         }
         Ok(options)
+    }
+
+    /// How TLS is done. Without this, a URL with `mqtts` or `wss` gets the defaults of
+    /// [`TlsClient`](crate::tls::TlsClient); with it, TLS is used whatever the URL says.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, settings: crate::tls::TlsClient) -> Self {
+        self.connector = self.connector.with_tls(settings);
+        self
     }
 }
 
@@ -147,8 +141,8 @@ fn unescape(text: &str) -> Result<Vec<u8>, Error> {
 }
 
 impl<R, C> Options<R, C> {
-    /// Opens connections by something else than TCP: by a closure, for one, whose future gives any
-    /// stream that can be read and written, as one of TLS, of WebSocket, or a pipe in a test. It is
+    /// Opens connections in a way of your own: by a closure, for one, whose future gives any stream that
+    /// can be read and written, as one through a proxy, or a pipe in a test. It is
     /// called again for each attempt, and its future is dropped when an attempt takes longer than the
     /// settings allow.
     #[must_use]

@@ -20,7 +20,7 @@ pub use script::{
 pub use trace::trace;
 
 use mqtt_io::broker::{BindError, BrokerHandle, Config};
-use mqtt_io::client::Tcp;
+use mqtt_io::client::{Server, Tcp};
 use mqtt_io::runtime::{Connect, Runtime, Timer};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What a script needs of an adapter.
 pub trait Harness {
     /// The adapter's runtime.
-    type Runtime: Runtime + Connect<Tcp> + Default;
+    type Runtime: Runtime + Connect<Server> + Connect<Tcp> + Default;
 
     /// On what clients run.
     #[must_use]

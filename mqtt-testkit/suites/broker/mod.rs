@@ -7,6 +7,7 @@ pub(crate) mod auth;
 mod handle;
 pub(crate) mod links;
 pub(crate) mod peer;
+mod transports;
 
 use crate::adapter::broker::{Broker, BrokerHandle, Config};
 

@@ -1,0 +1,93 @@
+"""TLS with mosquitto's clients and openssl, certificates changed under a live connection, PROXY headers."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+
+from harness import HOST, MQTT, ConfiguredBroker, TestCase, free_port, main, until
+
+PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c" + bytes([203, 0, 113, 7, 127, 0, 0, 1, 0x12, 0x67, 7, 0x5B])
+CONNECT = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a"
+
+
+class Transports(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = tempfile.mkdtemp(prefix="transports-")
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+                     "-subj", "/CN=authority", "-keyout", self.path("ca.key"), "-out", self.path("ca.pem"))
+        self.issue("server", "/CN=localhost", f"subjectAltName=DNS:localhost,IP:{HOST}")
+        self.issue("alice", "/O=Example/CN=alice", "extendedKeyUsage=clientAuth")
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def openssl(self, *args):
+        subprocess.run(["openssl", *args], check=True, capture_output=True, timeout=30)
+
+    def issue(self, name, subject, extension):
+        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", subject,
+                     "-keyout", self.path(name + ".key"), "-out", self.path(name + ".csr"))
+        with open(self.path("ext"), "w") as f:
+            f.write(extension + "\n")
+        self.openssl("x509", "-req", "-in", self.path(name + ".csr"), "-CA", self.path("ca.pem"), "-CAkey",
+                     self.path("ca.key"), "-days", "30", "-extfile", self.path("ext"), "-out", self.path(name + ".pem"))
+
+    def broker(self, listener):
+        self.port = free_port()
+        config = self.path("mqtt.toml")
+        with open(config, "w") as f:
+            f.write(f'[[listener]]\naddress = "{HOST}:{self.port}"\n{listener}\n')
+        return self.start(ConfiguredBroker(self.port, "--config", config, "--verbose"))
+
+    def tls(self, *more):
+        files = f'cert_file = "{self.path("server.pem")}"\nkey_file = "{self.path("server.key")}"'
+        return "\n".join(['protocol = "mqtts"', "[listener.tls]", files, *more])
+
+    def client(self, *more):
+        return ["-h", "localhost", "-p", self.port, "--cafile", self.path("ca.pem"), *more]
+
+    def publish(self, *more):
+        return self.run_program("mosquitto_pub", *self.client(*more), "-t", "t", "-m", "hello")
+
+    def test_mosquitto_speaks_tls_with_us(self):
+        self.broker(self.tls())
+        self.assertEqual(self.publish().code, 0)
+        self.assertEqual(self.publish("--tls-version", "tlsv1.2").code, 0)
+        self.succeed(MQTT, "pub", *self.client("-t", "t", "-m", "hello"))
+        self.assertNotEqual(self.run_program(MQTT, "pub", "-h", "localhost", "-p", self.port, "-t", "t", "-m", "x").code, 0)
+
+    def test_certificates_name_users(self):
+        broker = self.broker(self.tls(f'ca_file = "{self.path("ca.pem")}"', "[listener.security]", 'certificate_name = "common-name"'))
+        self.assertEqual(self.publish("--cert", self.path("alice.pem"), "--key", self.path("alice.key")).code, 0)
+        self.assertIn(b"u'alice'", broker.err())
+        self.assertNotEqual(self.publish().code, 0)
+
+    def test_new_certificates_cost_no_connection(self):
+        broker = self.broker(self.tls())
+        subscriber = self.spawn("mosquitto_sub", *self.client("-t", "t", "-C", "3"))
+        until(lambda: b" 0 t\n" in broker.err(), broker.state)
+        for _ in range(3):
+            self.issue("server", "/CN=localhost", f"subjectAltName=DNS:localhost,IP:{HOST}")
+            self.assertIn("Config reloaded.", broker.reload())
+            self.assertEqual(self.publish().code, 0)
+        result = subscriber.wait()
+        self.assertEqual((result.code, result.out), (0, b"hello\n" * 3))
+
+    def test_a_proxy_says_where_clients_are(self):
+        broker = self.broker(f'proxy_protocol = ["{HOST}"]\n[listener.security]\nanonymous = true')
+        for header in [b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 1883\r\n", PROXY_V2]:
+            with socket.create_connection((HOST, self.port), timeout=10) as s:
+                s.sendall(header + CONNECT)
+                self.assertEqual(s.recv(4), b"\x20\x02\0\0")
+        self.assertEqual(broker.err().count(b"connected from 203.0.113.7:4711"), 2)
+        with socket.create_connection((HOST, self.port), timeout=10) as s:
+            s.sendall(CONNECT)
+            self.assertEqual(s.recv(4), b"")
+
+
+if __name__ == "__main__":
+    main()
