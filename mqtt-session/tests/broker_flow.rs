@@ -3,7 +3,7 @@
 use mqtt_proto::{
     AckRef, ConnectRef, PacketRef, PropertiesBuf, Property, PublishRef, QoS, ReasonCode, Version,
 };
-use mqtt_session::broker::BrokerConfig;
+use mqtt_session::broker::{Answer, BrokerConfig, Output};
 use mqtt_testkit::packets::{filter, id, puback, pubcomp, publish, pubrec, pubrel, subscribe};
 use mqtt_testkit::{PeerId, World};
 
@@ -389,4 +389,51 @@ fn when_the_message_memory_is_full_publishers_are_told() {
     let old = w.client(Version::V311, "old");
     w.send(old, &publish("t", 1, 1, &"x".repeat(4_000)));
     assert!(w.is_hung_up(old), "below 5.0 closing is the only way to say no");
+}
+
+/// [MQTT-3.1.2-24]: the limit holds to the byte, the packet identifier included.
+#[test]
+fn a_packet_may_be_exactly_as_large_as_the_client_takes() {
+    for (qos, payload) in [(QoS::AtMostOnce, 34), (QoS::AtLeastOnce, 32), (QoS::ExactlyOnce, 32)] {
+        let mut w = World::new(BrokerConfig::default());
+        let properties = PropertiesBuf::new().with(Property::MaximumPacketSize(40)).unwrap();
+        let connect =
+            ConnectRef { client_id: "s", properties: properties.as_properties(), ..ConnectRef::default() };
+        let s = w.connect(&connect);
+        w.send(s, &subscribe(1, &filter("t", qos)));
+        w.got(s);
+        let p = w.client(Version::V5, "p");
+        let id = |id: u16| if qos == QoS::AtMostOnce { 0 } else { id };
+        w.send(p, &publish("t", qos.as_u8(), id(1), &"x".repeat(payload + 1)));
+        assert_eq!(w.got_raw(s), b"", "{qos:?}: one byte too many");
+        w.send(p, &publish("t", qos.as_u8(), id(2), &"x".repeat(payload)));
+        assert_eq!(w.got_raw(s).len(), 40, "{qos:?}");
+    }
+}
+
+/// Reading goes on when everything that held it up is over, and not before.
+#[test]
+fn reading_does_not_go_on_while_another_question_is_open() {
+    let mut config = BrokerConfig::default();
+    config.ask.publish = true;
+    let mut w = World::new(config);
+    let p = w.client(Version::V5, "p");
+    let mut bytes = Vec::new();
+    for n in 1..=2 {
+        publish("t", 1, n, "x").encode(Version::V5, &mut bytes).unwrap();
+    }
+    w.send_raw(p, &bytes);
+    for open in [1, 0] {
+        let ask = w.asks.pop().expect("a question");
+        w.broker.handle_answer(w.now, ask.id, Answer::Allow);
+        let resumed = std::iter::from_fn(|| w.broker.poll_output())
+            .map(|output| match output {
+                Output::Ask(ask) => w.asks.push(*ask),
+                Output::Resume(_) => assert_eq!(open, 0, "a question is open"),
+                _ => {}
+            })
+            .count();
+        assert!(resumed > 0);
+        assert_eq!(w.asks.len(), open);
+    }
 }

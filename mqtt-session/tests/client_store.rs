@@ -223,3 +223,11 @@ fn confirming_too_much_confirms_only_what_was_emitted() {
     peer.publish("a", "1", QoS::AtLeastOnce);
     assert!(peer.sent().is_empty());
 }
+
+#[test]
+fn what_is_published_at_qos_0_is_not_stored() {
+    let (mut peer, _) = online(config());
+    peer.publish("b", "0", QoS::AtMostOnce);
+    assert!(peer.groups().is_empty());
+    assert_eq!(peer.sent(), ["PUBLISH q0 b=0"]);
+}

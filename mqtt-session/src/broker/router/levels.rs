@@ -58,6 +58,12 @@ impl Levels {
         id
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        debug_assert_eq!(self.entries.len(), self.table.len());
+        self.entries.len()
+    }
+
     /// `level` is used once less.
     pub(super) fn release(&mut self, id: LevelId) {
         let Some((bytes, uses)) = self.entries.get_mut(id as usize) else { return };

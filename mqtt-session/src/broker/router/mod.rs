@@ -260,3 +260,35 @@ pub(super) struct Subscription {
     options: SubscriptionOptions,
     id: Option<u32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Seed;
+    use mqtt_proto::TopicFilter;
+
+    /// Neither nodes nor levels nor edges stay behind, whatever was there on the way.
+    #[test]
+    fn what_is_taken_back_leaves_nothing_behind() {
+        let mut router = Router::new(KeyedHash::new(Seed::default(), 0));
+        let size = |r: &Router| (r.levels.len(), r.filters.len(), r.retained.len());
+        let empty = size(&router);
+        let filter = |text| TopicFilter::new(text).unwrap();
+        let mut left = Left::default();
+        for text in ["a", "a/b/c", "a/+/c", "a/#", "+", "b"] {
+            router.subscribe(1, filter(text), SubscriptionOptions::default(), None);
+        }
+        router.retain("a/b", Some(3));
+        let with_all = size(&router);
+        router.subscribe(2, filter("a/b/c/d/e"), SubscriptionOptions::default(), None);
+        assert!(router.unsubscribe(2, filter("a/b/c/d/e"), &mut left));
+        assert!(!router.unsubscribe(2, filter("a/b/c"), &mut left), "it is another's");
+        assert_eq!(size(&router), with_all);
+        for text in ["a/b/c", "+", "a", "a/#", "b", "a/+/c"] {
+            assert!(router.unsubscribe(1, filter(text), &mut left));
+            assert!(!router.unsubscribe(1, filter(text), &mut left), "only once");
+        }
+        assert_eq!(router.retain("a/b", None), Some(3));
+        assert_eq!(size(&router), empty);
+    }
+}

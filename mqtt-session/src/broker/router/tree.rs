@@ -43,6 +43,11 @@ impl<V: Value> Tree<V> {
         tree
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len() + self.edges.len()
+    }
+
     pub(super) fn get(&self, node: NodeId) -> Option<&V> {
         self.nodes.get(node as usize).map(|node| &node.value)
     }
