@@ -137,7 +137,8 @@ impl Broker {
         } else {
             return Fate::Taken;
         };
-        self.dropped += 1;
+        let dropped = &mut self.counters.dropped;
+        *(if fate == Fate::Refused { &mut dropped.queue_full } else { &mut dropped.no_member }) += 1;
         fate
     }
 
@@ -154,7 +155,7 @@ impl Broker {
         let Some(group) = self.router.group_mut(key) else { return };
         if qos == QoS::AtMostOnce {
             // The member that could have had it is gone meanwhile.
-            self.dropped += 1;
+            self.counters.dropped.no_member += 1;
             return;
         }
         group.queued_bytes += size;
@@ -198,7 +199,7 @@ impl Broker {
                     let _ = self.give_to_member(member, delivery, size);
                 }
                 (None, entry, stored) => {
-                    self.dropped += 1;
+                    self.counters.dropped.not_authorized += 1;
                     if let (Some(entry), Some(stored)) = (entry, stored) {
                         self.journal.op(StoreOp::RemoveEntry(stored, entry));
                     }

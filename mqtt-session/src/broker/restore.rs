@@ -380,6 +380,7 @@ impl Restore {
         let max_downtime = self.broker.config.max_downtime;
         let now = self.clock.map_or(Timestamp::ZERO, |clock| clock.resume(unix_ms, max_downtime));
         self.broker.now = now;
+        self.broker.sys = super::sys::Sys::new(self.broker.config.sys_interval, now);
         // What follows may give new numbers.
         self.broker.journal.restore_limits(self.limits);
         self.finish_exchanges();

@@ -262,15 +262,17 @@ impl Broker {
     fn retain_if_asked(&mut self, key: MessageKey) {
         let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return };
         let topic = held.topic_str();
+        // What the broker says of itself is over with it.
+        let own = super::sys::is_own(topic);
         let old = if held.payload().is_empty() {
-            if self.journal.is_on() {
+            if self.journal.is_on() && !own {
                 self.journal.op(StoreOp::DeleteRetained(topic.into()));
             }
             self.router.retain(topic, None)
         } else {
             let full = self.router.retained() >= self.config.max_retained as usize;
-            if full && self.router.retained_at(topic).is_none() || self.journal.is_overfull() {
-                self.dropped += 1;
+            if !own && (full && self.router.retained_at(topic).is_none() || self.journal.is_overfull()) {
+                self.counters.dropped.not_retained += 1;
                 let event = Event::NotRetained { topic: topic.into() };
                 self.event(event);
                 return;
@@ -278,7 +280,10 @@ impl Broker {
             let old = self.router.retain(topic, Some(key));
             self.messages.hold(key);
             self.retained_writes += 1;
-            if self.journal.is_on()
+            if own && self.journal.is_on() {
+                // In the order of those that are stored.
+                self.retained_writes = self.journal.new_message().0;
+            } else if self.journal.is_on()
                 && let Some(stored) = self.store_body(key)
             {
                 // Numbers of stored messages grow as well, and outlive a restart.
@@ -429,7 +434,7 @@ impl Broker {
     }
 
     pub(super) fn count_drop(&mut self, key: SessionKey, reason: DropReason) {
-        self.dropped += 1;
+        self.counters.dropped.add(reason);
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         session.dropped += 1;
         if session.dropped.is_power_of_two() {
