@@ -3,11 +3,13 @@
 //! [`EXAMPLE`] is the same in words, and a test keeps the two together.
 
 mod load;
+mod sys;
 mod transport;
 mod value;
 
 pub use load::Overrides;
 pub(crate) use load::{changes, line_of};
+pub use sys::Sys;
 pub use transport::{Protocol, Tls, TlsVersion, WebSocket};
 pub use value::{Size, Span};
 
@@ -31,6 +33,8 @@ pub struct FileConfig {
     pub security: Security,
     /// What is kept over the end of the broker.
     pub storage: Storage,
+    /// What the broker tells of itself by MQTT.
+    pub sys: Sys,
     /// How guessing is slowed.
     pub throttle: Throttle,
     /// How much there may be of what.
@@ -562,6 +566,8 @@ impl FileConfig {
         c.close_timeout = t.close.0;
         c.write_timeout = t.write.0;
         c.resend_after = t.resend.end();
+        c.sys_interval = self.sys.interval.end();
+        c.server_version = Some(concat!("mqtt version ", env!("CARGO_PKG_VERSION")).to_owned());
         c.max_qos = max_qos;
         c.retain_available = f.retain_available;
         c.wildcards_available = f.wildcards_available;
@@ -569,8 +575,12 @@ impl FileConfig {
         c.refused_filter_31 = f.refused_filter_31.into();
         c.response_information.clone_from(&f.response_information);
         c.check().map_err(|e| {
-            let section = if e.setting() == "max_qos" { "features" } else { "limits" };
-            (format!("{section}.{}", e.setting()), e.to_string(), "see mqtt broker --print-config")
+            let path = match e.setting() {
+                "sys_interval" => "sys.interval".to_owned(),
+                "max_qos" => "features.max_qos".to_owned(),
+                setting => format!("limits.{setting}"),
+            };
+            (path, e.to_string(), "see mqtt broker --print-config")
         })?;
         Ok(c)
     }

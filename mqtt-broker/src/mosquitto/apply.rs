@@ -174,6 +174,12 @@ impl Apply {
             "global_max_clients" => self.config.limits.max_sessions = or_all(number(u64::MAX)?),
             "global_max_connections" => self.config.limits.max_connections = or_all(number(u64::MAX)?),
             "queue_qos0_messages" => self.config.limits.queue_qos0 = flag()?,
+            "sys_interval" => {
+                self.config.sys.interval = match number(65_535)? {
+                    0 => Span::NEVER,
+                    secs => Span::secs(secs),
+                }
+            }
             "retain_available" => self.config.features.retain_available = flag()?,
             "persistent_client_expiration" => {
                 self.config.limits.max_session_expiry = expiration(place, value)?

@@ -164,7 +164,7 @@ pub(crate) const OPTIONS: &[(&str, Fate)] = &[
     ("set_tcp_nodelay", Ignored("it is always on")),
     ("socket_domain", Honoured("")),
     ("start_type", Refused(BRIDGE)),
-    ("sys_interval", Ignored("there are no $SYS topics yet")),
+    ("sys_interval", Honoured("as `sys.interval`")),
     ("threshold", Refused(BRIDGE)),
     ("tls_engine", Refused("TLS is rustls, which has no engines")),
     ("tls_engine_kpass_sha1", Refused("TLS is rustls, which has no engines")),

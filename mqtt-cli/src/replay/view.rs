@@ -237,7 +237,7 @@ impl<'a> View<'a> {
             Event::Malformed { conn, error } => {
                 self.tell(at, *conn, &format_args!("breaks a rule: {error}"), out)
             }
-            Event::Refused { conn, reason } => {
+            Event::Refused { conn, reason, .. } => {
                 self.tell(at, *conn, &format_args!("is refused: {reason}"), out)
             }
             // It said so itself.

@@ -53,6 +53,9 @@ pub(super) fn event(event: &Event, address: Option<SocketAddr>) {
                 None => info!("New client connected from {at} as {id} (p{p}, c{c}, k{keep_alive})."),
             }
         }
+        Event::Refused { reason, client_id: Some(id), .. } if !id.is_empty() => {
+            info!("Client {} [{at}] refused: {reason}.", Printable(id));
+        }
         Event::Refused { reason, .. } => info!("Connection from {at} refused: {reason}."),
         Event::Malformed { error, .. } => info!("Protocol error from {at}: {error}."),
         Event::Disconnected { client_id, reason, .. } => match (client_id, reason) {

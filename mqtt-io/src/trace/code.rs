@@ -270,7 +270,8 @@ fields! {
         max_connections, max_sessions, max_packet_size, max_connect_size, max_unauthenticated_bytes,
         max_keep_alive, receive_maximum, max_inflight, topic_alias_maximum, max_outbound_aliases, max_qos,
         retain_available, wildcards_available, shared_available, max_session_expiry, max_queued_messages,
-        max_queued_bytes, max_message_bytes, max_unstored_bytes, max_downtime, overflow, queue_qos0,
+        max_queued_bytes, max_message_bytes, max_unstored_bytes, max_downtime, overflow, queue_qos0, sys_interval,
+        server_version,
         max_subscriptions, max_topic_levels, max_retained, max_outbox_bytes, work_budget, rates, resend_after,
         refused_filter_31, response_information
     }
@@ -463,6 +464,8 @@ mod tests {
         config.shared_available = false;
         config.overflow = Overflow::Disconnect;
         config.queue_qos0 = true;
+        config.sys_interval = Some(Duration::from_secs(1));
+        config.server_version = Some("v".to_owned());
         config.rates = Rates { messages: 7, bytes: 8 };
         config.resend_after = Some(Duration::from_secs(1));
         config.refused_filter_31 = RefusedFilter31::PretendGranted;
@@ -474,7 +477,7 @@ mod tests {
             let lines = text.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     "));
             lines.filter(|line| line.contains(": ")).map(str::to_owned).collect()
         };
-        assert_eq!(settings(&config).len(), 39, "{config:#?}");
+        assert_eq!(settings(&config).len(), 41, "{config:#?}");
         for (mine, theirs) in settings(&config).iter().zip(settings(&default)) {
             // Structs go on in further lines.
             assert!(*mine != theirs || mine.ends_with('(') || mine.ends_with('{'), "{mine}");

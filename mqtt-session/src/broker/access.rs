@@ -133,6 +133,12 @@ impl Broker {
         let Some(session) = self.sessions.get(key as usize) else { return false };
         let allowed = self.acls.session_may(session, action);
         if !allowed {
+            let denials = &mut self.counters.denied;
+            *match denied {
+                Denied::Publish => &mut denials.publish,
+                Denied::Subscribe => &mut denials.subscribe,
+                Denied::Will => &mut denials.will,
+            } += 1;
             let client_id = session.client_id.as_ref().into();
             let user_name = session.user_name.as_deref().map(Into::into);
             self.event(Event::Denied { client_id, user_name, what: denied, topic: topic.into() });

@@ -135,10 +135,10 @@ impl Broker {
             PacketRef::Connect(connect) => match answer {
                 Answer::Allow | Answer::Filters(_) => self.accept(index, &connect, Grant::default()),
                 Answer::Grant(grant) => self.accept(index, &connect, *grant),
-                Answer::Deny(reason) => self.refuse(index, reason),
+                Answer::Deny(reason) => self.refuse(index, Some(connect.client_id), reason),
                 Answer::Continue(data) => {
                     let Some(method) = connect.properties.authentication_method() else {
-                        self.refuse(index, ReasonCode::NotAuthorized);
+                        self.refuse(index, Some(connect.client_id), ReasonCode::NotAuthorized);
                         return;
                     };
                     if let Some(extras) = self.extras(index) {
@@ -186,7 +186,7 @@ impl Broker {
             if live {
                 self.hang_up(index, ReasonCode::ProtocolError, true);
             } else {
-                self.refuse(index, ReasonCode::ProtocolError);
+                self.refuse(index, None, ReasonCode::ProtocolError);
             }
             return;
         };
@@ -233,7 +233,7 @@ impl Broker {
                     self.hang_up(index, reason, true);
                 } else {
                     // [MQTT-4.12.0-4]
-                    self.refuse(index, reason);
+                    self.refuse(index, None, reason);
                 }
             }
         }

@@ -65,8 +65,12 @@ impl Broker {
             // Never below zero: it was added when it was kept.
             self.unauthenticated = self.unauthenticated.saturating_sub(c.framer.len());
         }
+        if c.phase == Phase::Live {
+            self.connected -= 1;
+        }
         c.phase = Phase::Closing;
         c.reason = reason;
+        let closed = c.closed;
         c.framer.clear();
         c.acks.clear();
         c.extras = None;
@@ -83,7 +87,7 @@ impl Broker {
             session.and_then(|key| self.sessions.get(key as usize)).map(|s| s.client_id.as_ref().into());
         if client_id.is_some() {
             let conn = self.id_of(index);
-            self.event(Event::Disconnected { conn, client_id, reason });
+            self.event(Event::Disconnected { conn, client_id, reason, closed });
         }
         if let Some(key) = session {
             self.detach(key);
@@ -96,6 +100,10 @@ impl Broker {
         if c.phase != Phase::Closing {
             self.close_link(index, ReasonCode::UnspecifiedError);
         }
+        if let Some(c) = self.connections.get_mut(index) {
+            (c.out, c.out_taken, c.packets) = (Vec::new(), 0, 0);
+        }
+        self.note_outbox(index);
         self.connections.remove(index);
     }
 
@@ -169,6 +177,9 @@ impl Broker {
         }
         if expires <= now {
             // [MQTT-4.1.0-2]
+            let outlives =
+                self.sessions.get(key as usize).is_some_and(super::session::Session::outlives_link);
+            self.counters.sessions_expired += u64::from(outlives);
             self.end_session(key);
             return;
         }

@@ -108,6 +108,10 @@ pub struct BrokerConfig {
     pub max_downtime: Duration,
     /// What happens when a queue is full. Default: the newest is dropped.
     pub overflow: Overflow,
+    /// How often the `$SYS` topics are looked at. Default: they are not there.
+    pub sys_interval: Option<Duration>,
+    /// What `$SYS/broker/version` says. Default: it is not there.
+    pub server_version: Option<alloc::string::String>,
     /// Whether QoS 0 messages wait for a session without a connection. Default false.
     pub queue_qos0: bool,
     /// Subscriptions of one session. Default 100,000.
@@ -167,6 +171,8 @@ impl Default for BrokerConfig {
             max_unstored_bytes: 16 << 20,
             max_downtime: Duration::from_secs(30 * 86_400),
             overflow: Overflow::DropNewest,
+            sys_interval: None,
+            server_version: None,
             queue_qos0: false,
             max_subscriptions: 100_000,
             max_topic_levels: 200,
@@ -212,6 +218,11 @@ impl BrokerConfig {
             (self.max_packet_size <= MAX_PACKET_SIZE, "max_packet_size", "is more than MQTT can express"),
             (self.max_connect_size >= 64, "max_connect_size", "must be at least 64 bytes"),
             (self.max_topic_levels != 0, "max_topic_levels", "must not be 0"),
+            (
+                self.sys_interval.is_none_or(|interval| interval >= Duration::from_millis(100)),
+                "sys_interval",
+                "must be at least 100 ms, or off",
+            ),
         ];
         match rules.into_iter().find(|(ok, ..)| !ok) {
             Some((_, setting, problem)) => Err(ConfigError { setting, problem }),

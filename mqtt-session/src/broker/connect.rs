@@ -33,8 +33,9 @@ impl Broker {
             c.max_packet = packet.properties.maximum_packet_size().unwrap_or(MAX_PACKET_SIZE);
             c.problem_information = packet.properties.request_problem_information().unwrap_or(true);
         }
+        self.counters.connects += 1;
         if let Err(reason) = self.check_connect(packet) {
-            self.refuse(index, reason);
+            self.refuse(index, Some(packet.client_id), reason);
             return;
         }
         if !self.config.ask.connect {
@@ -98,14 +99,15 @@ impl Broker {
 
     /// Refuses a CONNECT: CONNACK where the version has a code for it ([MQTT-3.2.2-6] of 3.1.1),
     /// without a session ([MQTT-3.2.2-6] of 5.0), then the end ([MQTT-3.2.2-7], [MQTT-3.1.3-8]).
-    pub(super) fn refuse(&mut self, index: u32, reason: ReasonCode) {
+    pub(super) fn refuse(&mut self, index: u32, client_id: Option<&str>, reason: ReasonCode) {
         let conn = self.id_of(index);
         let Some(c) = self.connections.get_mut(index) else { return };
         if Rules::of(c.version).has_connack(reason) && !c.gone {
             let connack = ConnackRef { reason, ..ConnackRef::default() };
             super::outbox::put(c, &PacketRef::Connack(connack));
         }
-        self.event(Event::Refused { conn, reason });
+        self.counters.refused += 1;
+        self.event(Event::Refused { conn, client_id: client_id.map(Into::into), reason });
         self.hang_up(index, reason, false);
     }
 
@@ -120,7 +122,7 @@ impl Broker {
         if let Some(will) = &packet.will
             && self.acls.refuse_will(grant.acl, &Identity { user_name, client_id }, will.topic)
         {
-            self.refuse(index, ReasonCode::NotAuthorized);
+            self.refuse(index, Some(client_id), ReasonCode::NotAuthorized);
             return;
         }
         let existing = self.clients.get(client_id).copied();
@@ -269,6 +271,7 @@ impl Broker {
         let key = SessionKey::try_from(self.sessions.insert(Session::new(client_id, id)))
             .unwrap_or(SessionKey::MAX);
         self.clients.insert(client_id.into(), key);
+        self.counters.most_sessions = self.counters.most_sessions.max(self.clients.len() as u64);
         key
     }
 
@@ -320,6 +323,9 @@ impl Broker {
         let method: Option<Box<str>> = properties.authentication_method().map(Into::into);
         let Some(c) = self.connections.get_mut(index) else { return };
         c.phase = Phase::Live;
+        c.since = now;
+        self.connected += 1;
+        self.counters.accepted += 1;
         c.session = Some(key);
         c.window = Window::new(window);
         c.keep_alive = KeepAlive::new(keep_alive, now);

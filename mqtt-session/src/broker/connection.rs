@@ -1,6 +1,6 @@
 //! What dies with a connection.
 
-use super::output::{Peer, QuestionId};
+use super::output::{Closed, Peer, QuestionId};
 use super::rate::Meter;
 use crate::Timestamp;
 use crate::random::KeyedHash;
@@ -66,6 +66,10 @@ pub(super) struct Connection {
     /// Bytes on their way out, and how many of them the socket took.
     pub(super) out: Vec<u8>,
     pub(super) out_taken: usize,
+    /// Packets of `out`, until it is taken as a whole.
+    pub(super) packets: u32,
+    /// Bytes and packets of it that the broker's figures hold.
+    pub(super) noted: (usize, usize),
     /// Nothing of `out` may leave before this much is stored.
     pub(super) gate: StoreSeq,
     pub(super) acks: VecDeque<HeldAck>,
@@ -95,6 +99,13 @@ pub(super) struct Connection {
     pub(super) problem_information: bool,
     /// Why it is being closed.
     pub(super) reason: ReasonCode,
+    /// How the adapter saw it end, if it did.
+    pub(super) closed: Option<Closed>,
+    /// When CONNECT was accepted.
+    pub(super) since: Timestamp,
+    /// PUBLISH packets of both directions.
+    pub(super) received: u64,
+    pub(super) sent: u64,
     pub(super) extras: Option<Box<Extras>>,
     pub(super) pending: Option<Box<Pending>>,
     pub(super) peer: Option<Box<Peer>>,
@@ -114,6 +125,8 @@ impl Connection {
             framer: Framer::default(),
             out: Vec::new(),
             out_taken: 0,
+            packets: 0,
+            noted: (0, 0),
             gate: StoreSeq(0),
             acks: VecDeque::new(),
             window: Window::new(0),
@@ -131,6 +144,10 @@ impl Connection {
             gone: false,
             problem_information: true,
             reason: ReasonCode::UnspecifiedError,
+            closed: None,
+            since: now,
+            received: 0,
+            sent: 0,
             extras: None,
             pending: None,
             peer: None,

@@ -138,7 +138,8 @@ impl Broker {
         } else {
             return Fate::Taken;
         };
-        self.dropped += 1;
+        let dropped = &mut self.counters.dropped;
+        *(if fate == Fate::Refused { &mut dropped.queue_full } else { &mut dropped.no_member }) += 1;
         fate
     }
 
@@ -160,7 +161,7 @@ impl Broker {
         let Some(group) = self.router.group_mut(key) else { return };
         if qos == QoS::AtMostOnce {
             // The member that could have had it is gone meanwhile.
-            self.dropped += 1;
+            self.counters.dropped.no_member += 1;
             return;
         }
         group.queued_bytes += size;
@@ -204,7 +205,7 @@ impl Broker {
                     let _ = self.give_to_member(member, delivery, size);
                 }
                 (None, entry, stored) => {
-                    self.dropped += 1;
+                    self.counters.dropped.not_authorized += 1;
                     if let (Some(entry), Some(stored)) = (entry, stored) {
                         self.journal.op(StoreOp::RemoveEntry(stored, entry));
                     }

@@ -2,6 +2,7 @@
 
 use super::Broker;
 use super::connection::HeldAck;
+use super::count::count;
 use super::message::Incoming;
 use super::output::Question;
 use super::route::Source;
@@ -18,9 +19,8 @@ use mqtt_proto::{AckRef, PacketId, PacketRef, PacketType, PropertyId, PublishRef
 impl Broker {
     /// Whether clients may publish there at all: `$SYS` is the broker's, and `$share` is no topic.
     pub(super) fn may_publish_to(&self, topic: &str) -> bool {
-        let reserved =
-            |prefix: &str| topic.strip_prefix(prefix).is_some_and(|r| r.is_empty() || r.starts_with('/'));
-        if topic.starts_with('$') && (reserved("$SYS") || reserved("$share")) {
+        let is_share = || topic.strip_prefix("$share").is_some_and(|r| r.is_empty() || r.starts_with('/'));
+        if topic.starts_with('$') && (super::sys::is_own(topic) || is_share()) {
             return false;
         }
         self.levels_fit(topic)
@@ -34,7 +34,8 @@ impl Broker {
 
     /// A PUBLISH: the checks that need no answer, then the question, then on.
     pub(super) fn publish_arrived(&mut self, index: u32, packet: &PublishRef<'_>, bytes: &[u8]) {
-        self.received += 1;
+        count(&mut self.counters.publish_received, packet.qos);
+        self.counters.payload_received += packet.payload.len() as u64;
         if packet.qos > self.config.max_qos {
             self.hang_up(index, ReasonCode::QosNotSupported, true);
             return;
@@ -48,7 +49,9 @@ impl Broker {
             self.hang_up(index, ReasonCode::ProtocolError, true);
             return;
         }
-        let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
+        let Some(c) = self.connections.get_mut(index) else { return };
+        c.received += 1;
+        let Some(key) = c.session else { return };
         if packet.properties.contains(PropertyId::TopicAlias) {
             let alias = packet.properties.topic_alias().unwrap_or(0);
             let Some(extras) = self.extras(index) else { return };
@@ -96,7 +99,7 @@ impl Broker {
             return;
         }
         if self.messages.bytes() + packet.payload.len() > self.config.max_message_bytes {
-            self.dropped += 1;
+            self.counters.dropped.memory_full += 1;
             self.refuse_publish(index, packet, ReasonCode::QuotaExceeded);
             return;
         }
@@ -246,6 +249,7 @@ impl Broker {
                 && *after <= stored
             {
                 if let Some((_, packet)) = extras.held_packets.pop_front() {
+                    c.packets += 1;
                     c.out.extend_from_slice(&packet);
                 }
             }

@@ -9,8 +9,10 @@ mod close;
 mod config;
 mod connect;
 mod connection;
+mod count;
 mod groups;
 mod inbound;
+mod inspect;
 mod journal;
 mod message;
 mod outbox;
@@ -23,9 +25,12 @@ mod route;
 mod router;
 mod session;
 mod subscribe;
+mod sys;
 mod timers;
 
 pub use config::{AskFor, BrokerConfig, ConfigError, Overflow, RefusedFilter31};
+pub use count::{Counters, Denials, Drops};
+pub use inspect::{ClientInfo, LinkInfo, Page, RetainedInfo, SubscriptionInfo, VISITS};
 pub use outbox::Outbox;
 pub use output::{
     Answer, Ask, Closed, ConnectionId, Denied, DropReason, Event, Grant, LocalId, Output, Peer, Question,
@@ -52,6 +57,7 @@ use route::{Deferred, Source};
 use router::{Matches, Router, SessionKey};
 use session::{DueWill, Session};
 use slab::Slab;
+use sys::Sys;
 use timers::{Timer, Timers};
 
 /// Timers that one call looks after at most; what is left is due at once again.
@@ -63,10 +69,14 @@ const TIMERS_PER_CALL: usize = 4096;
 pub struct Stats {
     /// Open connections.
     pub connections: usize,
+    /// Of these, those whose CONNECT was accepted.
+    pub connected: usize,
     /// Sessions, connected or not.
     pub sessions: usize,
     /// Subscriptions, shared ones included.
     pub subscriptions: usize,
+    /// Shared subscriptions.
+    pub shared_subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
     /// Messages held, each counted once.
@@ -81,6 +91,12 @@ pub struct Stats {
     pub dropped: u64,
     /// How often a client had to wait because it sent faster than it may: see [`Rates`].
     pub slowed: u64,
+    /// Packets in outboxes that sockets did not take yet.
+    pub unsent_packets: usize,
+    /// Bytes in outboxes that sockets did not take yet.
+    pub unsent_bytes: usize,
+    /// All that is counted.
+    pub counters: Counters,
 }
 
 /// An MQTT broker as a state machine.
@@ -140,9 +156,12 @@ pub struct Broker {
     wall_clock: Option<StoredClock>,
     matches: Matches,
     spare_buffers: Vec<Vec<u8>>,
-    received: u64,
-    sent: u64,
-    dropped: u64,
+    counters: Counters,
+    /// Connections whose CONNECT was accepted.
+    connected: usize,
+    /// Bytes and packets in outboxes.
+    unsent: (usize, usize),
+    sys: Sys,
     slowed: u64,
 }
 
@@ -186,9 +205,10 @@ impl Broker {
             wall_clock: None,
             matches: Matches::default(),
             spare_buffers: Vec::new(),
-            received: 0,
-            sent: 0,
-            dropped: 0,
+            counters: Counters::default(),
+            connected: 0,
+            unsent: (0, 0),
+            sys: Sys::new(config.sys_interval, now),
             slowed: 0,
             config,
         })
@@ -219,14 +239,19 @@ impl Broker {
     pub fn stats(&self) -> Stats {
         Stats {
             connections: self.connections.len(),
+            connected: self.connected,
             sessions: self.sessions.len(),
             subscriptions: self.router.subscriptions(),
+            shared_subscriptions: self.router.shared_subscriptions(),
             retained: self.router.retained(),
             messages: self.messages.len(),
             message_bytes: self.messages.bytes(),
-            received: self.received,
-            sent: self.sent,
-            dropped: self.dropped,
+            received: count::total(&self.counters.publish_received),
+            sent: count::total(&self.counters.publish_sent),
+            dropped: self.counters.dropped.total(),
+            unsent_packets: self.unsent.1,
+            unsent_bytes: self.unsent.0,
+            counters: self.counters,
             slowed: self.slowed,
         }
     }
@@ -235,6 +260,7 @@ impl Broker {
     /// [`BrokerConfig::connect_timeout`].
     pub fn handle_accept(&mut self, now: Timestamp) -> ConnectionId {
         self.begin(now);
+        self.counters.connections += 1;
         let limit = self.now + self.config.connect_timeout;
         let (index, generation) =
             self.connections.insert(|generation| Connection::new(generation, now, limit));
@@ -274,6 +300,7 @@ impl Broker {
             }
         }
         self.settle_questions();
+        self.settle_sys();
         self.finish();
     }
 
@@ -289,11 +316,15 @@ impl Broker {
         self.begin(now);
         let clock = StoredClock { time: self.now, unix_ms };
         // The store is not bothered by a broker where nothing happens.
-        if self.journal.is_on() && self.wall_clock.is_none_or(|last| last.time != clock.time) {
+        let news = self.journal.is_on() && self.clock_is_news();
+        if news {
             self.wall_clock = Some(clock);
             self.journal.op(crate::StoreOp::PutClock(clock));
         }
         self.finish();
+        if news {
+            self.clock_noted();
+        }
     }
 
     /// Everything up to `through` is stored. When a store works again after a failure and nothing is
@@ -455,7 +486,8 @@ impl Broker {
             return Some(self.now);
         }
         // What one call did not get to is due now.
-        let next = [self.timers.next(), self.next_question_deadline()].into_iter().flatten().min();
+        let sys = Some(self.sys.due).filter(|due| *due != Timestamp::MAX);
+        let next = [self.timers.next(), self.next_question_deadline(), sys].into_iter().flatten().min();
         next.map(|due| due.max(self.now))
     }
 

@@ -3,6 +3,7 @@
 
 use super::access::Acls;
 use super::connection::{Connection, Phase};
+use super::count::{Counters, count};
 use super::message::MessageKey;
 use super::output::{ConnectionId, DropReason};
 use super::router::SessionKey;
@@ -122,6 +123,7 @@ impl Broker {
         if let Some(key) = key.filter(|_| max > 0) {
             self.drain_session(index, key, max);
         }
+        self.note_outbox(index);
         true
     }
 
@@ -135,7 +137,7 @@ impl Broker {
             router: &mut self.router,
             journal: &mut self.journal,
             unstored_retained: &self.unstored_retained,
-            sent: &mut self.sent,
+            counters: &mut self.counters,
             acls: &self.acls,
             drained: &mut drained,
         };
@@ -209,8 +211,15 @@ impl Broker {
 
     /// The socket took `n` bytes.
     fn taken(&mut self, index: u32, n: usize) {
+        self.took(index, n);
+        self.note_outbox(index);
+    }
+
+    fn took(&mut self, index: u32, n: usize) {
         let Some(c) = self.connections.get_mut(index) else { return };
-        c.out_taken = c.out.len().min(c.out_taken.saturating_add(n));
+        let n = c.out_len().min(n);
+        c.out_taken += n;
+        self.counters.bytes_sent += n as u64;
         if c.out_len() > 0 {
             if n > 0 || c.stalled == Timestamp::MAX {
                 c.stalled = self.now + self.config.write_timeout;
@@ -222,6 +231,7 @@ impl Broker {
             }
             return;
         }
+        self.counters.packets_sent += u64::from(core::mem::take(&mut c.packets));
         c.stalled = Timestamp::MAX;
         c.out_taken = 0;
         c.out.clear();
@@ -243,7 +253,7 @@ struct Drain<'a> {
     router: &'a mut super::router::Router,
     journal: &'a mut super::journal::Journal,
     unstored_retained: &'a IdMap<MessageKey, StoreSeq>,
-    sent: &'a mut u64,
+    counters: &'a mut Counters,
     acls: &'a Acls,
     drained: &'a mut Drained,
 }
@@ -399,6 +409,7 @@ impl Drain<'_> {
         if exchange.stage == Stage::Release {
             // [MQTT-4.4.0-1]
             let _ = PacketRef::Pubrel(AckRef::from(id)).encode(c.version, &mut c.out);
+            c.packets += 1;
         } else if let Some(delivery) = &exchange.message {
             // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
             let dup = exchange.published;
@@ -445,7 +456,10 @@ impl Drain<'_> {
             }
         }
         if shared.encode(c.version, &head, &mut c.out) {
-            *self.sent += 1;
+            c.packets += 1;
+            c.sent += 1;
+            count(&mut self.counters.publish_sent, delivery.qos);
+            self.counters.payload_sent += shared.payload.len() as u64;
         }
     }
 
@@ -565,5 +579,7 @@ pub(super) fn put(c: &mut Connection, packet: &PacketRef<'_>) -> bool {
     {
         return false;
     }
-    packet.encode(version, &mut c.out).is_ok()
+    let written = packet.encode(version, &mut c.out).is_ok();
+    c.packets += u32::from(written);
+    written
 }

@@ -304,6 +304,8 @@ pub enum Event {
     Refused {
         /// Which connection.
         conn: ConnectionId,
+        /// The client identifier, where a CONNECT was understood; empty if it was to be assigned.
+        client_id: Option<String>,
         /// Why.
         reason: ReasonCode,
     },
@@ -322,6 +324,8 @@ pub enum Event {
         client_id: Option<String>,
         /// Why: Success after a DISCONNECT of the client.
         reason: ReasonCode,
+        /// How the adapter saw the connection end, if that was before the machine ended it.
+        closed: Option<Closed>,
     },
     /// A client subscribed.
     Subscribed {

@@ -17,6 +17,7 @@ impl Broker {
     pub fn handle_read(&mut self, now: Timestamp, conn: ConnectionId, data: &[u8]) -> ReadStatus {
         self.begin(now);
         let Some(index) = self.index_of(conn) else { return ReadStatus::Ready };
+        self.counters.bytes_received += data.len() as u64;
         self.read(index, data);
         self.finish();
         match self.connections.get(index) {
@@ -30,12 +31,17 @@ impl Broker {
     pub fn handle_close(&mut self, now: Timestamp, conn: ConnectionId, why: Closed) {
         self.begin(now);
         let Some(index) = self.index_of(conn) else { return };
-        let _ = why;
         if let Some(c) = self.connections.get_mut(index) {
             c.gone = true;
+            if c.phase != Phase::Closing {
+                c.closed = Some(why);
+            }
             c.out = alloc::vec::Vec::new();
             c.out_taken = 0;
-            if c.phase == Phase::Closing || !(c.paused || c.backlogged) {
+            c.packets = 0;
+            let is_over = c.phase == Phase::Closing || !(c.paused || c.backlogged);
+            self.note_outbox(index);
+            if is_over {
                 self.remove_connection(index);
             }
         }
@@ -194,6 +200,7 @@ impl Broker {
     fn packet(&mut self, index: u32, bytes: &[u8]) {
         let Some(c) = self.connections.get(index) else { return };
         let version = c.version;
+        self.counters.packets_received += 1;
         match PacketRef::decode(bytes, version) {
             Ok(packet) => self.dispatch(index, packet, bytes),
             Err(error) => self.malformed(index, error),
@@ -206,7 +213,7 @@ impl Broker {
             (Phase::Connecting, PacketRef::Connect(connect)) => {
                 if c.extras.as_ref().is_some_and(|e| e.handshake.is_some()) {
                     // [MQTT-3.1.2-30]
-                    self.refuse(index, ReasonCode::ProtocolError);
+                    self.refuse(index, Some(connect.client_id), ReasonCode::ProtocolError);
                 } else {
                     self.connect(index, &connect, bytes);
                 }
@@ -214,7 +221,7 @@ impl Broker {
             (Phase::Connecting, PacketRef::Auth(auth)) => self.auth(index, &auth),
             // Given up during authentication.
             (Phase::Connecting, PacketRef::Disconnect(_)) => self.hang_up(index, ReasonCode::Success, false),
-            (Phase::Connecting, _) => self.refuse(index, ReasonCode::ProtocolError),
+            (Phase::Connecting, _) => self.refuse(index, None, ReasonCode::ProtocolError),
             (Phase::Closing, _) => {}
             (Phase::Live, PacketRef::Publish(publish)) => self.publish_arrived(index, &publish, bytes),
             (Phase::Live, PacketRef::Puback(ack)) => self.puback(index, &ack),
@@ -274,9 +281,10 @@ impl Broker {
         if phase == Phase::Connecting {
             c.version = version;
         }
+        self.counters.malformed += 1;
         self.event(Event::Malformed { conn, error });
         match phase {
-            Phase::Connecting if told => self.refuse(index, error.reason()),
+            Phase::Connecting if told => self.refuse(index, None, error.reason()),
             Phase::Connecting => self.hang_up(index, error.reason(), false),
             _ => self.hang_up(index, error.reason(), true),
         }

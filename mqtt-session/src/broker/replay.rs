@@ -74,7 +74,7 @@ impl Broker {
         held.retained_at = 0;
         let topic = held.topic_str();
         self.router.retain(topic, None);
-        if self.journal.is_on() {
+        if self.journal.is_on() && !super::sys::is_own(topic) {
             self.journal.op(StoreOp::DeleteRetained(topic.into()));
         }
         self.release_message(key);

@@ -7,6 +7,7 @@
 use super::message::MessageKey;
 use super::router::{GroupKey, SessionKey, SubscriptionIds};
 use super::session::{Delivery, Replay, Session, Will};
+use super::sys::is_own;
 use super::{Broker, BrokerConfig, ConfigError};
 use crate::defects::defect;
 use crate::random::IdMap;
@@ -362,6 +363,7 @@ impl Restore {
         let is_its_topic = |key: &MessageKey| {
             broker.messages.get(*key).is_some_and(|held| held.topic_str() == topic)
                 && TopicName::new(topic).is_ok()
+                && !is_own(topic)
         };
         let key = self.messages.get(&id.0).copied().filter(is_its_topic);
         let Some(key) = key else {
@@ -386,6 +388,7 @@ impl Restore {
         let max_downtime = self.broker.config.max_downtime;
         let now = self.clock.map_or(Timestamp::ZERO, |clock| clock.resume(unix_ms, max_downtime));
         self.broker.now = now;
+        self.broker.sys = super::sys::Sys::new(self.broker.config.sys_interval, now);
         // What follows may give new numbers.
         self.broker.journal.restore_limits(self.limits);
         self.finish_exchanges();
@@ -482,7 +485,16 @@ impl Restore {
         let mut wills = 0;
         for (id, will) in core::mem::take(&mut self.wills) {
             let broker = &mut self.broker;
-            let Some(message) = broker.messages.restore(&will.message) else {
+            // A will for a topic of the broker's own was never taken.
+            let restored = broker.messages.restore(&will.message);
+            let restored = restored.filter(|key| {
+                let fits = broker.messages.get(*key).is_some_and(|held| !is_own(held.topic_str()));
+                if !fits {
+                    broker.messages.release(*key);
+                }
+                fits
+            });
+            let Some(message) = restored else {
                 self.dropped += 1;
                 broker.journal.op(StoreOp::DeleteWill(id));
                 continue;

@@ -252,16 +252,18 @@ impl Broker {
     fn retain_if_asked(&mut self, key: MessageKey) {
         let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return };
         let topic = held.topic_str();
+        // What the broker says of itself is over with it.
+        let own = super::sys::is_own(topic);
         let old = if held.payload().is_empty() && !defect!(RetainedStays) {
-            if self.journal.is_on() {
+            if self.journal.is_on() && !own {
                 self.journal.op(StoreOp::DeleteRetained(topic.into()));
             }
             self.router.retain(topic, None)
         } else {
             let full = self.router.retained() >= self.config.max_retained as usize;
             let there = self.router.retained_at(topic).is_some();
-            if full && !there || self.journal.is_overfull() || there && defect!(RetainedNewest) {
-                self.dropped += 1;
+            if !own && (full && !there || self.journal.is_overfull()) || there && defect!(RetainedNewest) {
+                self.counters.dropped.not_retained += 1;
                 let event = Event::NotRetained { topic: topic.into() };
                 self.event(event);
                 return;
@@ -269,7 +271,10 @@ impl Broker {
             let old = self.router.retain(topic, Some(key));
             self.messages.hold(key);
             self.retained_writes += 1;
-            if self.journal.is_on()
+            if own && self.journal.is_on() {
+                // In the order of those that are stored.
+                self.retained_writes = self.journal.new_message().0;
+            } else if self.journal.is_on()
                 && let Some(stored) = self.messages.store_body(key, &mut self.journal)
             {
                 // Numbers of stored messages grow as well, and outlive a restart.
@@ -425,7 +430,7 @@ impl Broker {
     }
 
     pub(super) fn count_drop(&mut self, key: SessionKey, reason: DropReason) {
-        self.dropped += 1;
+        self.counters.dropped.add(reason);
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         session.dropped += 1;
         if session.dropped.is_power_of_two() {

@@ -17,6 +17,11 @@ impl KeepAlive {
         Self { interval: Duration::from_secs(secs as u64), last: now }
     }
 
+    /// In seconds.
+    pub(crate) fn secs(&self) -> u16 {
+        u16::try_from(self.interval.as_secs()).unwrap_or(u16::MAX)
+    }
+
     pub(crate) fn touch(&mut self, now: Timestamp) {
         self.last = now;
     }

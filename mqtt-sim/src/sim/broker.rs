@@ -334,7 +334,7 @@ impl Sim {
             Told::Connected { conn, client_id, session_present, .. } => {
                 self.client_connected(conn, client_id, session_present);
             }
-            Told::Disconnected { conn, client_id: Some(client), reason } => {
+            Told::Disconnected { conn, client_id: Some(client), reason, .. } => {
                 let Some(&link) = self.by_conn.get(&conn) else { return };
                 self.wires[link].live = false;
                 if let Some((end, _)) = self.ends.get_mut(&client).filter(|(_, current)| *current == link) {

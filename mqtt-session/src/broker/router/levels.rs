@@ -78,6 +78,15 @@ impl Levels {
         self.entries.remove(id as usize);
     }
 
+    /// Its text.
+    pub(super) fn text(&self, id: LevelId) -> &str {
+        // Levels are parts of texts.
+        self.entries
+            .get(id as usize)
+            .and_then(|(bytes, _)| core::str::from_utf8(bytes).ok())
+            .unwrap_or_default()
+    }
+
     /// Whether the level begins with `$`.
     pub(super) fn is_dollar(&self, id: LevelId) -> bool {
         self.entries.get(id as usize).is_some_and(|(bytes, _)| bytes.first() == Some(&b'$'))

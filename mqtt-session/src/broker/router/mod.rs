@@ -3,9 +3,11 @@
 //! The router knows sessions and messages by number only. It never delivers.
 
 mod levels;
+mod look;
 mod subscriptions;
 mod tree;
 
+pub(super) use look::Subscriber;
 pub(super) use subscriptions::{Added, Group, Left, Member};
 
 use super::message::MessageKey;
@@ -111,6 +113,7 @@ pub(super) struct Router {
     groups: IdMap<GroupKey, Group>,
     next_group: GroupKey,
     count: usize,
+    shared_count: usize,
     retained: Tree<RetainedNode>,
     retained_count: usize,
     walk: Walk,
@@ -130,6 +133,7 @@ impl Router {
             groups: IdMap::default(),
             next_group: 0,
             count: 0,
+            shared_count: 0,
             retained: Tree::new(),
             retained_count: 0,
             walk: Walk::default(),
@@ -141,6 +145,11 @@ impl Router {
     /// Subscriptions of all sessions.
     pub(super) const fn subscriptions(&self) -> usize {
         self.count
+    }
+
+    /// Of these, shared ones.
+    pub(super) const fn shared_subscriptions(&self) -> usize {
+        self.shared_count
     }
 
     pub(super) const fn retained(&self) -> usize {

@@ -45,6 +45,16 @@ pub(in crate::broker) struct Group {
     pub(in crate::broker) stored: Option<SessionId>,
 }
 
+impl Group {
+    pub(in crate::broker) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) const fn node(&self) -> NodeId {
+        self.node
+    }
+}
+
 /// What is left of groups that lost their last member.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct Left {
@@ -136,6 +146,7 @@ impl Router {
         if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
             groups.push(key);
         }
+        self.shared_count += 1;
         self.count += 1;
         Added::New
     }
@@ -217,6 +228,7 @@ impl Router {
         if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
             groups.retain(|&other| other != key);
         }
+        self.shared_count -= 1;
         self.count -= 1;
         if group.members.is_empty()
             && let Some(group) = self.groups.remove(&key)

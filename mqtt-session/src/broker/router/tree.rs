@@ -1,5 +1,6 @@
 use super::levels::{HASH, LevelId, Levels, PLUS};
 use crate::random::IdMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 use slab::Slab;
 
@@ -54,6 +55,25 @@ impl<V: Value> Tree<V> {
 
     pub(super) fn get_mut(&mut self, node: NodeId) -> Option<&mut V> {
         self.nodes.get_mut(node as usize).map(|node| &mut node.value)
+    }
+
+    /// One above the highest number of a node.
+    pub(super) fn places(&self) -> u64 {
+        self.nodes.capacity() as u64
+    }
+
+    /// The path of a node.
+    pub(super) fn path(&self, node: NodeId, levels: &Levels) -> String {
+        let mut parts = Vec::new();
+        let mut at = node;
+        while let Some(node) = self.nodes.get(at as usize)
+            && at != ROOT
+        {
+            parts.push(levels.text(node.level));
+            at = node.parent;
+        }
+        parts.reverse();
+        parts.join("/")
     }
 
     /// The node of exactly this path.

@@ -1,0 +1,18 @@
+//! `[sys]`: what the broker tells of itself by MQTT.
+
+use super::Span;
+use serde::{Deserialize, Serialize};
+
+/// `[sys]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sys {
+    /// How often the topics below `$SYS` are brought up to date; never: they are not there.
+    pub interval: Span,
+}
+
+impl Default for Sys {
+    fn default() -> Self {
+        Self { interval: Span::secs(10) }
+    }
+}
