@@ -111,12 +111,14 @@ class Commands(BrokerCase):
             return
         lines = [f"line {n}" for n in range(500)] + ["", "ünïcödé", "last without a line feed"]
         for qos in "12":
-            if qos == "2" and version == "mqttv5" and subscriber == THEIRS and isinstance(self.broker, Mosquitto):
-                # mosquitto_sub 2.0 ends with a protocol error when QoS 2 messages come in a burst from
-                # mosquitto 2.0, whoever publishes them.
-                continue
             own = f"{topic}/{qos}"
             options = ["-t", own, "-q", qos, "-F", "%p", "-C", str(len(lines))]
+            if qos == "2" and version == "mqttv5" and isinstance(self.broker, Mosquitto):
+                # When QoS 2 messages come in a burst, mosquitto 2.0 sends more at once than the subscriber's
+                # Receive Maximum, whoever that is: mosquitto_sub ends with a protocol error, and so do we.
+                if subscriber == THEIRS:
+                    continue
+                options += ["-D", "connect", "receive-maximum", "1000"]
             sub = self.sub(subscriber, *options, version=version)
             self.pub(publisher, "-t", own, "-q", qos, "-l", input="\n".join(lines).encode(), version=version)
             self.assertEqual(sub.output(self).decode().splitlines(), lines)
