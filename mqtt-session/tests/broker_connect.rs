@@ -432,3 +432,31 @@ fn a_longest_keep_alive_is_told_and_kept() {
     w.advance(Duration::from_secs(31));
     assert!(w.is_hung_up(p));
 }
+
+/// [MQTT-4.12.0-5] [MQTT-4.12.1-1]: an AUTH goes on with the method of CONNECT, at its time, or ends the
+/// connection.
+#[test]
+fn an_auth_that_does_not_fit_ends_the_connection() {
+    let auth = |method: &'static str, reason| (method, reason);
+    let cases = [
+        (false, auth("N", ReasonCode::ContinueAuthentication), "CONNACK 82"),
+        (false, auth("M", ReasonCode::ReAuthenticate), "CONNACK 82"),
+        (true, auth("N", ReasonCode::ReAuthenticate), "DISCONNECT 82"),
+        (true, auth("N", ReasonCode::ContinueAuthentication), "DISCONNECT 82"),
+    ];
+    for (live, (method, reason), expected) in cases {
+        let mut config = BrokerConfig::default();
+        config.ask.connect = true;
+        let mut w = World::new(config);
+        let with = |method| properties(&[Property::AuthenticationMethod(method)]);
+        let p = w.connect(&ConnectRef { properties: with("M").as_properties(), ..connect(Version::V5, "c") });
+        let ask = w.asks.pop().unwrap();
+        let answer = if live { Answer::Allow } else { Answer::Continue(Bytes::new()) };
+        w.broker.handle_answer(w.now, ask.id, answer);
+        w.settle();
+        w.got(p);
+        w.send(p, &PacketRef::Auth(AuthRef { reason, properties: with(method).as_properties() }));
+        assert_eq!(w.got(p), [expected], "{method} {reason:?}, live: {live}");
+        assert!(w.is_hung_up(p) && w.asks.is_empty());
+    }
+}

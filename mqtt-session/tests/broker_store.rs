@@ -206,3 +206,21 @@ fn what_happens_while_the_store_fails_is_emitted_too_and_nothing_waits_for_ever(
     w.confirm_stores();
     assert_eq!(w.got(p), ["PUBACK #2 10"], "nobody wants it any more");
 }
+
+/// Limits go by it.
+#[test]
+fn the_size_of_a_group_grows_with_all_that_is_in_it() {
+    use mqtt_session::store::{EntryId, MessageId, SessionId, StoredDelivery};
+    let delivery = StoredDelivery {
+        session: SessionId(1),
+        entry: EntryId(1),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        subscription_ids: [].into(),
+    };
+    let append = |count| {
+        let ops = [StoreOp::Append(MessageId(1), vec![delivery.clone(); count])];
+        mqtt_session::StoreGroup { ops: ops.into() }.size()
+    };
+    assert!(append(1_000) >= 1_000 * 8 + append(0));
+}
