@@ -183,7 +183,9 @@ fn a_backlog_that_drained_gives_its_space_back() {
     while store.tidy().expect("it tidies") {}
     let drained = space(dir.path());
     assert!(drained < 10 << 20, "{full} bytes before, {drained} after");
-    assert_eq!(store.disk_space(), Some(drained));
+    // fjall's own thread may still be removing files, so the two may have to look again.
+    let agrees = (0..10_000).any(|_| store.disk_space() == Some(space(dir.path())));
+    assert!(agrees, "{:?} and {}", store.disk_space(), space(dir.path()));
     assert_eq!(load(&mut store).expect("it loads"), [put_session(1)]);
 }
 
