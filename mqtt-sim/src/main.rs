@@ -117,6 +117,12 @@ fn defects(arguments: &Arguments) -> ExitCode {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.model {
+        #[cfg(mqtt_defects)]
+        if let Some(wanted) = &arguments.defect {
+            use mqtt_session::defects::Defect;
+            let chosen = Defect::ALL.iter().find(|(_, name, _)| name == wanted);
+            chosen.inspect(|(defect, ..)| defect.choose());
+        }
         return model();
     }
     #[cfg(mqtt_defects)]
