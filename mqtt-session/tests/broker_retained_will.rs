@@ -382,3 +382,20 @@ fn a_storm_of_wills_is_spread_over_many_calls() {
     w.advance(Duration::from_secs(10));
     assert_eq!(w.got(s).len(), 10_000);
 }
+
+/// Looking for retained messages is done in pieces, and what comes behind does not wait for ever when they
+/// find nothing.
+#[test]
+fn very_many_subscriptions_that_match_nothing_retained_do_not_hold_up_what_follows() {
+    let mut w = World::new(BrokerConfig::default());
+    let p = w.client(Version::V5, "p");
+    w.send(p, &retained("kept", 0, 0, "x"));
+    let s = w.client(Version::V5, "s");
+    for n in 0..200 {
+        w.send(s, &subscribe(1, &filter(&format!("f/{n}/+"), QoS::AtLeastOnce)));
+    }
+    w.send(s, &subscribe(2, &filter("t", QoS::AtLeastOnce)));
+    w.got(s);
+    w.send(p, &publish("t", 0, 0, "live"));
+    assert_eq!(w.got(s), ["PUBLISH t q0 \"live\""]);
+}

@@ -281,6 +281,10 @@ impl World {
         let outbox = self.broker.outbox(self.now, p.conn, self.outbox_max);
         let mut slices = [&[][..]; 8];
         let used = outbox.fill_slices(&mut slices);
+        if used == 0 {
+            // As adapters do: there is nothing to be taken.
+            return;
+        }
         let mut taken = 0;
         if p.reads {
             for slice in &slices[..used] {

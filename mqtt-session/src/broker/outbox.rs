@@ -123,6 +123,10 @@ impl Broker {
         if let Some(key) = key.filter(|_| max > 0) {
             self.drain_session(index, key, max);
         }
+        if self.connections.get(index).is_some_and(|c| c.more && c.out_len() == 0) {
+            // Nothing is there to be taken yet, so nobody would come back for the rest.
+            self.queue_flush(index);
+        }
         self.note_outbox(index);
         true
     }
