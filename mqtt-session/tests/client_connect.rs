@@ -295,6 +295,19 @@ fn disconnect_waits_for_what_was_accepted_but_not_for_ever() {
     }
 }
 
+/// Found by the simulator: an acknowledgement waited to be sent, and the link that it waited for was gone.
+#[test]
+fn disconnect_does_not_wait_for_a_link_that_is_gone() {
+    let mut peer = Peer::v5();
+    // PUBLISH a=1 at QoS 1, which nobody pumps.
+    peer.client.handle_read(peer.now, &[0x32, 7, 0, 1, b'a', 0, 1, 0, b'1']);
+    peer.client.disconnect(peer.now, DisconnectOptions::default());
+    assert!(!peer.client.is_stopped(), "PUBACK is not sent yet");
+    peer.client.handle_link_down(peer.now, LinkDown::Closed);
+    assert!(peer.client.is_stopped());
+    assert_eq!(peer.client.poll_timeout(), None);
+}
+
 #[test]
 fn disconnect_with_will_and_session_expiry() {
     let mut peer = Peer::v5();

@@ -3,7 +3,7 @@
 
 use crate::network::NetworkOptions;
 use crate::random::Random;
-use mqtt_proto::{QoS, Version};
+use mqtt_proto::{PacketId, QoS, Version};
 use mqtt_session::broker::{AskFor, BrokerConfig, Overflow};
 use mqtt_session::client::{AckMode, Backoff, CleanStart, ClientConfig, Will};
 use mqtt_session::{Durability, Message, Seed};
@@ -193,6 +193,7 @@ fn broker(random: &mut Random, payload: usize) -> BrokerConfig {
     config.max_inflight = random.pick(&[1, 2, 5, 1024]);
     config.receive_maximum = random.pick(&[1, 2, 10, 1024]);
     config.topic_alias_maximum = random.pick(&[0, 1, 3, 32]);
+    config.first_packet_id = first_packet_id(random);
     config.max_outbound_aliases = random.pick(&[0, 1, 3, 16]);
     config.write_timeout = Duration::from_secs(random.pick(&[2, 60]));
     config.work_budget = random.pick(&[1, 3, 65_536]);
@@ -215,6 +216,11 @@ fn broker(random: &mut Random, payload: usize) -> BrokerConfig {
         config.resend_after = Some(Duration::from_secs(random.pick(&[1, 5])));
     }
     config
+}
+
+/// Now and then close before the identifiers begin again.
+fn first_packet_id(random: &mut Random) -> PacketId {
+    PacketId::new(random.pick(&[1, 1, 65_500, 65_530, 65_534, 65_535])).unwrap_or(PacketId::MIN)
 }
 
 impl NodeOptions {
@@ -241,6 +247,7 @@ impl NodeOptions {
         config.max_in_flight = random.pick(&[1, 2, 8, 256]);
         config.max_in_flight_3x = config.max_in_flight;
         config.topic_alias_maximum = random.pick(&[0, 1, 2, 16]);
+        config.first_packet_id = first_packet_id(random);
         config.outbound_topic_aliases = random.pick(&[0, 1, 2, 16]);
         // Below 5.0 the broker cannot be told.
         config.max_packet_size = if v5 { random.pick(&[100, 1_000, 1 << 20, 1 << 20]) } else { 1 << 20 };

@@ -6,10 +6,10 @@
 //! expire), nothing is demanded.
 
 mod crash;
+mod delivery;
 
-use crate::options::number_of;
 use crate::wire::{MessageId, Seen};
-use mqtt_proto::{QoS, SubscriptionOptions, TopicFilter, TopicName};
+use mqtt_proto::{PacketType, QoS, RetainHandling, SubscriptionOptions, TopicFilter, TopicName};
 use mqtt_session::store::SessionId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,8 +32,9 @@ pub struct Message {
     pub arrived: Option<u64>,
     /// When it expires, by what it said of its lifetime when it arrived; the earliest if it came again.
     ends: u64,
-    /// How often the broker took it.
+    /// How often the broker took it, and how often it had when it arrived last.
     pub routed: u32,
+    routed_before: u32,
     /// Its publisher lost its session while the message was under way: it may come twice.
     pub may_repeat: bool,
     /// Its publisher was told what became of it.
@@ -69,6 +70,9 @@ struct Session {
     will_node: usize,
     granted: BTreeMap<String, Subscription>,
     asked: BTreeSet<String>,
+    /// Filters that have had a right to what is retained, and those that keep the retain flag.
+    replays: BTreeSet<String>,
+    flagged: BTreeSet<String>,
     /// The identifier of the last request about a filter: an earlier answer says nothing.
     latest: BTreeMap<String, u16>,
     owed: BTreeSet<MessageId>,
@@ -206,6 +210,7 @@ impl Oracle {
             arrived: None,
             ends: u64::MAX,
             routed: 0,
+            routed_before: 0,
             may_repeat: twin,
             done: false,
             candidates: Vec::new(),
@@ -279,6 +284,7 @@ impl Oracle {
             message.arrived = message.arrived.or(Some(now));
             message.candidates = candidates;
             message.groups = groups.into_iter().collect();
+            message.routed_before = message.routed;
         }
     }
 
@@ -295,7 +301,9 @@ impl Oracle {
     /// The broker acknowledged a PUBLISH with success: who was subscribed all the time is owed it.
     pub fn acknowledged(&mut self, now: u64, id: MessageId) {
         let Some(message) = self.messages.get_mut(&id) else { return };
-        if message.settled || message.routed == 0 {
+        // Below 5.0 what is refused is acknowledged all the same, also if it was taken before.
+        if message.settled || message.routed == 0 || self.refusals && message.routed == message.routed_before
+        {
             return;
         }
         message.settled = true;
@@ -417,6 +425,8 @@ impl Oracle {
         } else {
             session.incarnation += 1;
             session.granted.clear();
+            session.replays.clear();
+            session.flagged.clear();
             session.owed.clear();
             session.got.clear();
             session.newest.clear();
@@ -479,8 +489,21 @@ impl Oracle {
     /// SUBSCRIBE or UNSUBSCRIBE reached the broker: until it is answered nothing is demanded.
     pub fn asked(&mut self, client: &str, seen: &Seen) {
         let Some(session) = self.sessions.get_mut(client) else { return };
-        for (filter, _) in &seen.filters {
-            session.granted.remove(filter);
+        for (filter, options) in &seen.filters {
+            let there = session.granted.remove(filter).is_some() && !session.foggy;
+            if seen.kind == PacketType::Subscribe {
+                let replays = match options.retain_handling {
+                    RetainHandling::Send => true,
+                    RetainHandling::SendIfNew => !there,
+                    RetainHandling::DoNotSend => false,
+                };
+                if replays && shared(filter).is_none() {
+                    session.replays.insert(filter.clone());
+                }
+                if options.retain_as_published {
+                    session.flagged.insert(filter.clone());
+                }
+            }
             session.asked.insert(filter.clone());
             session.latest.insert(filter.clone(), seen.id);
             self.owed_groups.retain(|(group, _), ()| group != filter);
@@ -513,147 +536,6 @@ impl Oracle {
         if let Some(session) = self.sessions.get_mut(client) {
             session.dropped = session.dropped.max(count);
         }
-    }
-
-    /// A PUBLISH with a lifetime left the broker for a subscriber.
-    ///
-    /// # Errors
-    /// If the lifetime is not what is left of it.
-    pub fn forwarded(&self, now: u64, seen: &Seen) -> Result<(), String> {
-        let Some(message) = seen.message.and_then(|id| self.messages.get(&id)) else { return Ok(()) };
-        let Some(given) = message.expiry else { return Ok(()) };
-        let Some(left) = seen.expiry else { return Err("the lifetime was left out".into()) };
-        // A clock that went back gives back what it went.
-        let rewound = self.rewound.div_ceil(1_000_000);
-        // It may have come again since a crash, with its lifetime as new.
-        let once = message.routed == 1 && self.crashes == 0;
-        if seen.qos == QoS::AtMostOnce && once && now > message.ends + SLACK {
-            return Err(format!("sent {} us after its lifetime [MQTT-3.3.2-5]", now - message.ends));
-        }
-        if u64::from(left) > u64::from(given) + rewound {
-            return Err(format!("a lifetime of {given} s grew to {left} s"));
-        }
-        if u64::from(left) * 1_000_000 + SLACK < message.ends.saturating_sub(now) {
-            return Err(format!("of a lifetime of {given} s only {left} s are left too early"));
-        }
-        Ok(())
-    }
-
-    /// A subscriber's application got a message by a link that the broker has given up: nothing can be
-    /// said against it, and it need not come again.
-    pub fn delivered_late(&mut self, client: &str, payload: &[u8]) {
-        let (Some(session), Some(id)) = (self.sessions.get_mut(client), MessageId::of(payload)) else {
-            return;
-        };
-        session.owed.remove(&id);
-        session.got.entry(id).or_default();
-    }
-
-    /// A subscriber's application got a message.
-    ///
-    /// # Errors
-    /// If it must not have.
-    pub fn delivered(
-        &mut self,
-        client: &str,
-        topic: &str,
-        payload: &[u8],
-        qos: QoS,
-        (dup, retain): (bool, bool),
-        numbers: Option<&[u32]>,
-    ) -> Result<(), String> {
-        self.counts.delivered += 1;
-        let Some(session) = self.sessions.get_mut(client) else { return Ok(()) };
-        let wanted = session.asked.iter().any(|filter| matches(shared(filter).unwrap_or(filter), topic));
-        if !wanted && !session.foggy {
-            return Err(format!("{client} got {topic}, which it never asked for"));
-        }
-        let Some(id) = MessageId::of(payload) else { return Ok(()) };
-        let Some(message) = self.messages.get(&id) else {
-            return Err(format!("{client} got {id} from nowhere"));
-        };
-        if message.topic != topic {
-            return Err(format!("{client} got {id} under {topic} instead of {}", message.topic));
-        }
-        if message.routed == 0 && !message.retain {
-            return Err(format!("{client} got {id} before it was routed"));
-        }
-        if qos > message.qos {
-            return Err(format!("{client} got {id} at QoS {}", qos.as_u8()));
-        }
-        session.owed.remove(&id);
-        let first = !session.got.contains_key(&id);
-        let (fresh, twice) = session.got.entry(id).or_default();
-        if session.shares {
-            let groups: Vec<String> = session
-                .asked
-                .iter()
-                .filter(|filter| shared(filter).is_some_and(|inner| matches(inner, topic)))
-                .cloned()
-                .collect();
-            for group in &groups {
-                self.owed_groups.remove(&(group.clone(), id));
-                self.takers.entry((group.clone(), id)).or_default().insert(client.into());
-            }
-            *twice += u32::from(qos == QoS::ExactlyOnce);
-            if *twice > groups.len() as u32 && !message.may_repeat {
-                return Err(format!("{client} got {id} at QoS 2 {twice} times from {} groups", groups.len()));
-            }
-            return Ok(());
-        }
-        // Its subscriptions are known, and were granted before the message came.
-        let mut granted = session.granted.iter().filter(|(filter, _)| matches(filter, topic)).peekable();
-        let since = session.granted.values().map(|subscription| subscription.since).max();
-        let is_live = granted.peek().is_some()
-            && session.asked.iter().all(|filter| session.granted.contains_key(filter))
-            && !session.foggy
-            && self.crashes == 0
-            && message.arrived.zip(since).is_some_and(|(arrived, since)| arrived > since);
-        if is_live {
-            let granted: Vec<_> = granted.collect();
-            if let Some(numbers) = numbers {
-                let known = granted.iter().map(|(filter, _)| number_of(filter));
-                let known: BTreeSet<u32> = known.collect();
-                if numbers.is_empty() || !numbers.iter().all(|number| known.contains(number)) {
-                    return Err(format!("{client} got {id} for {numbers:?} of {known:?} [MQTT-3.3.4-3]"));
-                }
-            }
-            let options: Vec<_> = granted.into_iter().map(|(_, subscription)| subscription.options).collect();
-            if retain && options.iter().all(|options| !options.retain_as_published) {
-                return Err(format!("{client} got {id} live with the retain flag [MQTT-3.3.1-12]"));
-            }
-            if options.iter().all(|options| qos > options.qos) {
-                return Err(format!("{client} got {id} at QoS {} and asked for less", qos.as_u8()));
-            }
-            let own = client == format!("c{}", id.node);
-            if own && options.iter().all(|options| options.no_local) {
-                return Err(format!("{client} got its own {id} against No Local [MQTT-3.8.3-3]"));
-            }
-        }
-        // What is retained also comes with each new subscription.
-        if retain || message.retain {
-            return Ok(());
-        }
-        *fresh += u32::from(!dup);
-        *twice += u32::from(qos == QoS::ExactlyOnce);
-        if *twice > 1 && !message.may_repeat {
-            return Err(format!("{client} got {id} at QoS 2 {twice} times [MQTT-4.3.3-2]"));
-        }
-        // A QoS 1 message whose identifier was not stored is new after a crash.
-        if *fresh > message.routed + self.crashes {
-            return Err(format!("{client} got {id} {fresh} times, it was routed {} times", message.routed));
-        }
-        // Refused or dropped the first time and taken the second, it comes behind later ones.
-        let dropped = message.routed > 1 && session.dropped + session.dropped_before > 0;
-        if first && !message.may_repeat && !session.foggy && !self.refusals && !dropped {
-            let key = (id.node, message.topic.clone(), message.qos, qos);
-            let newest = session.newest.entry(key).or_default();
-            if *newest > id.number {
-                return Err(format!("{client} got {id} after m{}.{newest} [MQTT-4.6.0-6]", id.node));
-            }
-            *newest = id.number;
-        }
-        Ok(())
     }
 
     /// Whether anything is overdue.
@@ -700,9 +582,35 @@ impl Oracle {
             }
         }
         missing += self.owed_groups.len() as u64;
+        if dropped == 0 {
+            self.settle_retained()?;
+        }
         if missing > dropped {
             let first = self.owed_groups.keys().next();
             return Err(format!("{missing} messages are lost, {dropped} were counted; {first:?}"));
+        }
+        Ok(())
+    }
+
+    /// Whoever subscribed and asked for what is retained has it, if it is retained still.
+    fn settle_retained(&self) -> Result<(), String> {
+        for (client, session) in self.sessions.iter().filter(|(_, s)| s.judged && !s.shares && !s.foggy) {
+            let wanting = session.granted.iter().filter(|(filter, subscription)| {
+                let options = &subscription.options;
+                let sends = options.retain_handling == RetainHandling::Send && !options.no_local;
+                sends && options.qos > QoS::AtMostOnce && shared(filter).is_none()
+            });
+            for (filter, _) in wanting {
+                let missing = self.retained.iter().find_map(|(topic, id)| {
+                    let id = id.filter(|id| !session.got.contains_key(id) && matches(filter, topic))?;
+                    let message = self.messages.get(&id)?;
+                    let lasts = message.qos > QoS::AtMostOnce && message.expiry.is_none();
+                    (lasts && message.settled).then_some(id)
+                });
+                if let Some(id) = missing {
+                    return Err(format!("{client} has {filter} and not the retained {id} [MQTT-3.3.1-9]"));
+                }
+            }
         }
         Ok(())
     }

@@ -303,6 +303,7 @@ impl Sim {
         }
         let result = self.oracle.check(self.broker_time().as_micros());
         self.check(result);
+        self.check_idle_calls();
         let stats = self.broker.stats();
         // Wills are taken whatever the memory.
         let wills = self.nodes.iter().any(|node| node.options.config.will.is_some());
@@ -320,6 +321,30 @@ impl Sim {
             let most = stats.sessions * session + SHARED.len() * queue;
             if stats.messages > most {
                 self.fail(format!("{} messages are held, and {most} may be", stats.messages));
+            }
+        }
+    }
+
+    /// To be called early, or again, or with an older time, changes nothing.
+    fn check_idle_calls(&mut self) {
+        let now = self.broker_time();
+        if self.broker.poll_timeout().is_none_or(|due| due > now) {
+            for earlier in [0, 0, 1_000_000] {
+                self.broker.handle_timeout(Timestamp::from_micros(now.as_micros().saturating_sub(earlier)));
+            }
+            if let Some(output) = self.broker.poll_output() {
+                self.fail(format!("a call of handle_timeout before its time gave {output:?}"));
+            }
+        }
+        let now = self.time();
+        for number in 0..self.nodes.len() {
+            let Some(client) = &mut self.nodes[number].client else { continue };
+            if client.poll_timeout().is_none_or(|due| due > now) {
+                client.handle_timeout(now);
+                client.handle_timeout(Timestamp::from_micros(self.now.saturating_sub(1_000_000)));
+                if let Some(output) = client.poll_output() {
+                    self.fail(format!("n{number}: handle_timeout before its time gave {output:?}"));
+                }
             }
         }
     }

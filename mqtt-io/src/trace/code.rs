@@ -273,7 +273,7 @@ fields! {
         max_queued_bytes, max_message_bytes, max_unstored_bytes, max_downtime, overflow, queue_qos0, sys_interval,
         server_version,
         max_subscriptions, max_topic_levels, max_retained, max_outbox_bytes, work_budget, rates, resend_after,
-        refused_filter_31, response_information
+        refused_filter_31, response_information, first_packet_id
     }
     Grant { user_name, session_expiry, keep_alive, authentication_data, acl, valid_for }
     Peer { address, tls_identity, listener, rates }
@@ -470,6 +470,7 @@ mod tests {
         config.resend_after = Some(Duration::from_secs(1));
         config.refused_filter_31 = RefusedFilter31::PretendGranted;
         config.response_information = Some("r".to_owned());
+        config.first_packet_id = PacketId::MAX;
         let default = BrokerConfig::default();
         // A setting that is new has to be added to `fields!`, and here.
         let settings = |config: &BrokerConfig| -> Vec<String> {
@@ -477,7 +478,7 @@ mod tests {
             let lines = text.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     "));
             lines.filter(|line| line.contains(": ")).map(str::to_owned).collect()
         };
-        assert_eq!(settings(&config).len(), 41, "{config:#?}");
+        assert_eq!(settings(&config).len(), 42, "{config:#?}");
         for (mine, theirs) in settings(&config).iter().zip(settings(&default)) {
             // Structs go on in further lines.
             assert!(*mine != theirs || mine.ends_with('(') || mine.ends_with('{'), "{mine}");

@@ -1,7 +1,7 @@
 use super::rate::Rates;
 use crate::{Durability, Seed, ShardId};
 use core::time::Duration;
-use mqtt_proto::{MAX_PACKET_SIZE, QoS};
+use mqtt_proto::{MAX_PACKET_SIZE, PacketId, QoS};
 
 /// What happens to a message for a session whose queue is full. Expired messages are always purged
 /// first, and every drop is counted and reported by [`Event::Dropped`](super::Event::Dropped).
@@ -79,6 +79,9 @@ pub struct BrokerConfig {
     /// QoS 1 and 2 messages under way towards a client; a client's Receive Maximum lowers it.
     /// Default 1,024.
     pub max_inflight: u16,
+    /// The first packet identifier of a new session; each further one is the next that is free. Only
+    /// tests that want to see the step from 65,535 to 1 need another than the default, 1.
+    pub first_packet_id: PacketId,
     /// Topic aliases that a client may set. Default 32.
     pub topic_alias_maximum: u16,
     /// Topic aliases that we set towards a client that takes them. Default 16.
@@ -158,6 +161,7 @@ impl Default for BrokerConfig {
             max_keep_alive: 0,
             receive_maximum: 1024,
             max_inflight: 1024,
+            first_packet_id: PacketId::MIN,
             topic_alias_maximum: 32,
             max_outbound_aliases: 16,
             max_qos: QoS::ExactlyOnce,

@@ -268,8 +268,9 @@ impl Broker {
     fn new_session(&mut self, client_id: &str) -> SessionKey {
         // [MQTT-3.1.2-6]
         let id = self.journal.new_session();
-        let key = SessionKey::try_from(self.sessions.insert(Session::new(client_id, id)))
-            .unwrap_or(SessionKey::MAX);
+        let mut session = Session::new(client_id, id);
+        session.ledger.start_ids(self.config.first_packet_id);
+        let key = SessionKey::try_from(self.sessions.insert(session)).unwrap_or(SessionKey::MAX);
         self.clients.insert(client_id.into(), key);
         self.counters.most_sessions = self.counters.most_sessions.max(self.clients.len() as u64);
         key

@@ -1,10 +1,10 @@
 //! Retained messages for new subscriptions: a cursor in the session, outside the queue's limit.
 
-use super::Broker;
 use super::delivery_qos;
 use super::message::MessageKey;
 use super::router::{Added, SessionKey, SubscriptionIds};
 use super::session::{Delivery, Replay};
+use super::{Broker, defect};
 use crate::StoreOp;
 use crate::store::MessageId;
 use alloc::vec::Vec;
@@ -23,10 +23,10 @@ impl Broker {
     ) {
         let wanted = match options.retain_handling {
             RetainHandling::Send => true,
-            RetainHandling::SendIfNew => added == Added::New,
-            RetainHandling::DoNotSend => false,
+            RetainHandling::SendIfNew => added == Added::New || defect!(RetainedAgain),
+            RetainHandling::DoNotSend => defect!(RetainedUnwanted),
         };
-        if !wanted || filter.shared().is_some() || self.router.retained() == 0 {
+        if !wanted || defect!(RetainedMissing) || filter.shared().is_some() || self.router.retained() == 0 {
             return;
         }
         let ids = SubscriptionIds::new(id);

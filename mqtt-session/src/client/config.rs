@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::time::Duration;
 use mqtt_proto::{
-    ConnectRef, EncodeError, MAX_PACKET_SIZE, PacketRef, PropertiesBuf, Property, PropertyId, Version,
-    Violation, WillRef,
+    ConnectRef, EncodeError, MAX_PACKET_SIZE, PacketId, PacketRef, PropertiesBuf, Property, PropertyId,
+    Version, Violation, WillRef,
 };
 
 /// Settings of a [`Client`](super::Client). Take the defaults and change what matters:
@@ -100,6 +100,9 @@ pub struct ClientConfig {
     pub user_properties: Vec<(String, String)>,
     /// Enhanced authentication (5.0).
     pub authentication: Option<Authentication>,
+    /// The first packet identifier of the machine's life; each further one is the next that is free.
+    /// Only tests that want to see the step from 65,535 to 1 need another than the default, 1.
+    pub first_packet_id: PacketId,
     /// What QoS 1 and 2 have to survive; above [`Durability::Off`] the machine emits store operations
     /// and waits for them.
     pub durability: Durability,
@@ -155,6 +158,7 @@ impl Default for ClientConfig {
             request_problem_information: true,
             user_properties: Vec::new(),
             authentication: None,
+            first_packet_id: PacketId::MIN,
             durability: Durability::Off,
         }
     }

@@ -115,7 +115,8 @@ impl Client {
     /// Names the setting that cannot work.
     pub fn new(config: ClientConfig, now: Timestamp) -> Result<Self, ConfigError> {
         config.check()?;
-        let session = Session { client_id: config.client_id.clone(), ..Session::default() };
+        let mut session = Session { client_id: config.client_id.clone(), ..Session::default() };
+        session.ledger.start_ids(config.first_packet_id);
         let store = StoreLog::new(config.durability);
         let mut client = Self::assemble(config, now, session, store, 0);
         let put = persist::put_session(client.store.session, &client.session, &client.config, 0);

@@ -220,6 +220,7 @@ pub(super) fn restore(
     }
     let mut log = StoreLog::new(config.durability);
     let mut session = Session { client_id: config.client_id.clone(), ..Session::default() };
+    session.ledger.start_ids(config.first_packet_id);
     // Everything of a session without a record is void.
     let found =
         sessions.into_iter().rev().find_map(|(id, stored)| Some((id, stored.record.clone()?, stored)));

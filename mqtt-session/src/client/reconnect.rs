@@ -109,6 +109,8 @@ impl Client {
             // What is left of a link that was hung up.
             Phase::New | Phase::Stopped | Phase::Waiting(_) => self.drop_link(),
         }
+        // What was waited for may be gone with the link.
+        self.finish_closing(now);
     }
 
     fn dial(&mut self, now: Timestamp) {

@@ -1,3 +1,4 @@
+use crate::defects::defect;
 use mqtt_proto::PacketId;
 
 /// Chooses packet identifiers, each the next free one after the last, so that an identifier is
@@ -19,11 +20,16 @@ impl PacketIds {
         Self { next: following(last) }
     }
 
+    /// Starts with `first`.
+    pub(crate) const fn from(first: PacketId) -> Self {
+        Self { next: first }
+    }
+
     /// The next identifier for which `in_use` is false; `None` if all 65,535 are in use.
     pub(crate) fn allocate(&mut self, in_use: impl Fn(PacketId) -> bool) -> Option<PacketId> {
         let first = self.next;
         let mut id = first;
-        while in_use(id) {
+        while in_use(id) && !(defect!(WrapReuses) && id == PacketId::MIN) {
             id = following(id);
             if id == first {
                 return None;

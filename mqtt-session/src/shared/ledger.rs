@@ -100,6 +100,11 @@ impl<M> Ledger<M> {
         self.by_id.contains_key(&id.get())
     }
 
+    /// Makes the next identifier `first`.
+    pub(crate) fn start_ids(&mut self, first: PacketId) {
+        self.ids = PacketIds::from(first);
+    }
+
     /// Makes the next identifiers follow `last`.
     pub(crate) fn continue_after(&mut self, last: PacketId) {
         self.ids = PacketIds::after(last);

@@ -210,6 +210,12 @@ impl Sim {
             }
             let taken = bytes.len().min(room);
             outbox.consume(taken);
+            let most = room.min(self.options.outbox).max(wire.heard_broker) + self.options.payload + 1_000;
+            let answers = self.options.broker.max_outbox_bytes;
+            if bytes.len() > most.max(answers) {
+                self.fail(format!("an outbox of {} bytes, {most} were asked for", bytes.len()));
+            }
+            let wire = &mut self.wires[link];
             let new = bytes.get(wire.heard_broker..).unwrap_or_default();
             wire.heard_broker = wire.heard_broker.max(bytes.len()) - taken;
             self.hash.add(new);
