@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     ClientIds = 2,
     /// Jitter of reconnecting.
     Backoff = 3,
+    /// Which shard something belongs to.
+    Homes = 4,
 }
 
 /// One stream.
@@ -62,6 +64,11 @@ pub(crate) struct KeyedHash([u8; 16]);
 impl KeyedHash {
     pub(crate) fn new(seed: Seed, shard: u16) -> Self {
         Self(*Random::new(seed, shard, Purpose::Tables).key())
+    }
+
+    /// The one by which all shards of a broker find out what belongs to which of them.
+    pub(crate) fn of_homes(seed: Seed) -> Self {
+        Self(*Random::new(seed, 0, Purpose::Homes).key())
     }
 }
 

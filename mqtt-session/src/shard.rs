@@ -2,18 +2,23 @@
 //!
 //! A broker process is N machines that share nothing, each on a thread of its own. What one has to
 //! tell another leaves as `Output::Shard` and enters by `handle_shard`; the adapter carries it, first
-//! in, first out for each pair. With one shard nobody talks.
+//! in, first out for each pair, and loses nothing. With one shard nobody talks.
 
-use crate::{Message, StoreSeq};
+use crate::broker::Stats;
+use crate::store::StoredMessage;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+
+/// The most shards that a broker may have.
+pub const MAX_SHARDS: u16 = 64;
 
 /// The number of a shard: 0 to 63.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
 /// Room for deliveries that a shard grants to another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ShardCredit {
     /// Messages.
     pub messages: u32,
@@ -21,49 +26,131 @@ pub struct ShardCredit {
     pub bytes: u64,
 }
 
-/// How many retained writes each shard had sent to an owner when a question was asked: the owner
-/// answers only after it has applied that many from each.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ShardMark(pub Vec<u64>);
-
-/// The number of a durable hand-over, consecutive for each pair of shards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HandOver(pub u64);
+impl Default for ShardCredit {
+    fn default() -> Self {
+        Self { messages: 4_096, bytes: 8 << 20 }
+    }
+}
 
 /// What one shard tells another.
+///
+/// Bodies are shared, not copied. Times in them are machine time, which is one for all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShardMessage {
-    /// The sender has (or has no longer) a subscriber of `filter`.
-    Interest {
-        /// The filter, without `$share/name/`.
-        filter: String,
-        /// Whether there is one.
-        wanted: bool,
-        /// Numbers the change, so that it can be confirmed.
-        change: u64,
-    },
-    /// The change of interest is in force here.
-    InterestApplied {
+    /// The sender has (or has no longer) a use for messages that match these filters. In this order.
+    Interest(Vec<(String, bool)>),
+    /// Tell when you have come to this.
+    Sync(u64),
+    /// All before that [`ShardMessage::Sync`] is in force here.
+    Synced {
         /// Which one.
-        change: u64,
+        sync: u64,
+        /// How many retained writes the sender had sent to each shard by then.
+        writes: Vec<u64>,
     },
-    /// A message that matches the receiver's interest.
+    /// A message. Uses up credit.
     Deliver {
         /// The message.
-        message: Message,
-        /// Its hand-over number, if it has to survive a crash.
-        hand_over: Option<HandOver>,
-        /// Its number among the retained writes from this shard, if it is retained.
-        retained_write: Option<u64>,
-    },
-    /// The hand-over is stored here up to this number.
-    Taken {
-        /// The number.
-        through: HandOver,
-        /// The receiver's group that holds it.
-        stored: StoreSeq,
+        message: StoredMessage,
+        /// It matches the receiver's interest.
+        deliver: bool,
+        /// The receiver owns what is retained under its topic, and this is the sender's retained write
+        /// with that number.
+        retain: Option<u64>,
     },
     /// Deliveries were handled: their room is free again.
     Credit(ShardCredit),
+    /// Which of your retained messages match `filter`? Without those that came later than the marks say, because these
+    /// come live. Wait until you have as many writes from each shard.
+    RetainedAsk {
+        /// Which question.
+        query: u64,
+        /// The filter.
+        filter: String,
+        /// By origin: the number of its last retained write to you that counts.
+        marks: Vec<u64>,
+    },
+    /// More of them.
+    RetainedMore {
+        /// Which question.
+        query: u64,
+    },
+    /// No more.
+    RetainedCancel {
+        /// Which question.
+        query: u64,
+    },
+    /// Some of them.
+    RetainedPage {
+        /// Which question.
+        query: u64,
+        /// The messages.
+        messages: Vec<StoredMessage>,
+        /// Whether that is not all.
+        more: bool,
+    },
+    /// The sender has members of a group that the receiver owns.
+    GroupJoin {
+        /// The filter, `$share/` included.
+        filter: String,
+        /// To be told when the group is in force everywhere.
+        sync: u64,
+    },
+    /// The group is in force.
+    GroupJoined {
+        /// The number in [`ShardMessage::GroupJoin`].
+        sync: u64,
+    },
+    /// The sender has no more members of the group.
+    GroupLeave {
+        /// The filter.
+        filter: String,
+    },
+    /// So many more messages of the group find a member at once.
+    GroupSlots {
+        /// The filter.
+        filter: String,
+        /// How many.
+        more: u32,
+    },
+    /// No member can have one any more.
+    GroupClosed {
+        /// The filter.
+        filter: String,
+    },
+    /// A message of the group, against a slot.
+    GroupDeliver {
+        /// The filter.
+        filter: String,
+        /// The message.
+        message: StoredMessage,
+    },
+    /// Messages of the group for which no member was there.
+    GroupReturn {
+        /// The filter.
+        filter: String,
+        /// In their order.
+        messages: Vec<StoredMessage>,
+        /// None of the members may read them.
+        forbidden: bool,
+    },
+    /// The sender's figures, for `$SYS`.
+    Figures(Box<Stats>),
+}
+
+impl ShardMessage {
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let bodies = |messages: &[StoredMessage]| messages.iter().map(|message| message.body.len()).sum();
+        size_of::<Self>()
+            + match self {
+                Self::Interest(changes) => changes.iter().map(|(filter, _)| filter.len() + 32).sum(),
+                Self::Deliver { message, .. } | Self::GroupDeliver { message, .. } => message.body.len(),
+                Self::RetainedPage { messages, .. } | Self::GroupReturn { messages, .. } => bodies(messages),
+                Self::RetainedAsk { filter, .. } => filter.len(),
+                _ => 0,
+            }
+    }
 }

@@ -225,6 +225,9 @@ impl Broker {
         for id in left.stored {
             self.journal.op(StoreOp::DeleteGroup(id));
         }
+        for (leaf, deliveries) in left.leaves {
+            self.leave_owner(&leaf, deliveries);
+        }
     }
 
     /// Writes the session's record, if it has one or is to have one.

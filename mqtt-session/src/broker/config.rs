@@ -1,5 +1,5 @@
 use super::rate::Rates;
-use crate::{Durability, Seed, ShardId};
+use crate::{Durability, MAX_SHARDS, Seed, ShardCredit, ShardId};
 use core::time::Duration;
 use mqtt_proto::{MAX_PACKET_SIZE, PacketId, QoS};
 
@@ -49,6 +49,11 @@ pub struct BrokerConfig {
     pub seed: Seed,
     /// Which shard this machine is. Default 0.
     pub shard: ShardId,
+    /// How many shards the broker has, all with the same seed and settings but for `shard`; at most 64. Limits
+    /// are those of each shard. Default 1.
+    pub shards: u16,
+    /// Deliveries that this shard lets each other one have under way to it. Default 4,096 messages, 8 MiB.
+    pub shard_credit: ShardCredit,
     /// How much an acknowledgement means. Default [`Durability::Off`].
     pub durability: Durability,
     /// What is asked. Default: nothing.
@@ -147,6 +152,8 @@ impl Default for BrokerConfig {
         Self {
             seed: Seed::default(),
             shard: ShardId::default(),
+            shards: 1,
+            shard_credit: ShardCredit::default(),
             durability: Durability::Off,
             ask: AskFor::default(),
             answer_timeout: Duration::from_secs(10),
@@ -214,7 +221,19 @@ impl BrokerConfig {
     /// Names the setting that cannot be.
     pub fn check(&self) -> Result<(), ConfigError> {
         let rules = [
-            (self.shard.0 == 0, "shard", "must be 0: brokers of several shards are not supported"),
+            (self.shards != 0, "shards", "must not be 0"),
+            (self.shards <= MAX_SHARDS, "shards", "must be at most 64"),
+            (
+                self.shards < 2 || self.durability == Durability::Off,
+                "shards",
+                "must be 1 with a store: only a broker without durability can have several",
+            ),
+            (self.shard.0 < self.shards, "shard", "must be below the number of shards"),
+            (
+                self.shard_credit.messages != 0,
+                "shard_credit",
+                "must not be 0: nothing would ever be handed over",
+            ),
             (self.receive_maximum != 0, "receive_maximum", "must not be 0 [MQTT-4.9.0-1]"),
             (self.max_inflight != 0, "max_inflight", "must not be 0 [MQTT-4.9.0-1]"),
             (self.work_budget != 0, "work_budget", "must not be 0: nothing would ever be delivered"),

@@ -280,7 +280,7 @@ impl Broker {
     fn new_client_id(&mut self) -> String {
         loop {
             let id = format!("auto-{:016x}{:016x}", self.random.next_u64(), self.random.next_u64());
-            if !self.clients.contains_key(id.as_str()) {
+            if !self.clients.contains_key(id.as_str()) && self.router.foreign_owner(&id).is_none() {
                 return id;
             }
         }

@@ -93,6 +93,11 @@ pub(super) struct Connection {
     pub(super) backlogged: bool,
     /// Reading has to wait.
     pub(super) paused: bool,
+    /// It published more than another shard has room for.
+    pub(super) starved: bool,
+    /// Its session lives on this shard, or it is on its way to where that is.
+    pub(super) is_home: bool,
+    pub(super) moving: bool,
     /// The socket is gone; what it sent is still worked on.
     pub(super) gone: bool,
     /// Reason strings may be sent on every packet ([MQTT-3.1.2-29]).
@@ -141,6 +146,9 @@ impl Connection {
             more: false,
             backlogged: false,
             paused: false,
+            starved: false,
+            is_home: false,
+            moving: false,
             gone: false,
             problem_information: true,
             reason: ReasonCode::UnspecifiedError,

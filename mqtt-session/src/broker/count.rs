@@ -1,7 +1,7 @@
 //! What a broker counts: plain numbers that the machine adds to as it works.
 
-use super::Broker;
 use super::output::DropReason;
+use super::{Broker, Stats};
 use mqtt_proto::QoS;
 
 /// What happened since the broker was made. Numbers only grow; who wants rates takes differences.
@@ -94,6 +94,113 @@ pub struct Denials {
     pub subscribe: u64,
     /// To have their wills published.
     pub will: u64,
+}
+
+/// The figures of two shards together.
+impl core::ops::AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            connections,
+            connected,
+            sessions,
+            subscriptions,
+            shared_subscriptions,
+            retained,
+            messages,
+            message_bytes,
+            received,
+            sent,
+            dropped,
+            slowed,
+            unsent_packets,
+            unsent_bytes,
+            counters,
+        } = other;
+        self.connections += connections;
+        self.connected += connected;
+        self.sessions += sessions;
+        self.subscriptions += subscriptions;
+        self.shared_subscriptions += shared_subscriptions;
+        self.retained += retained;
+        self.messages += messages;
+        self.message_bytes += message_bytes;
+        self.received += received;
+        self.sent += sent;
+        self.dropped += dropped;
+        self.slowed += slowed;
+        self.unsent_packets += unsent_packets;
+        self.unsent_bytes += unsent_bytes;
+        self.counters += counters;
+    }
+}
+
+impl core::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            connections,
+            connects,
+            accepted,
+            refused,
+            malformed,
+            packets_received,
+            packets_sent,
+            bytes_received,
+            bytes_sent,
+            publish_received,
+            publish_sent,
+            payload_received,
+            payload_sent,
+            dropped,
+            denied,
+            sessions_expired,
+            most_sessions,
+        } = other;
+        self.connections += connections;
+        self.connects += connects;
+        self.accepted += accepted;
+        self.refused += refused;
+        self.malformed += malformed;
+        self.packets_received += packets_received;
+        self.packets_sent += packets_sent;
+        self.bytes_received += bytes_received;
+        self.bytes_sent += bytes_sent;
+        for (sum, count) in self.publish_received.iter_mut().zip(publish_received) {
+            *sum += count;
+        }
+        for (sum, count) in self.publish_sent.iter_mut().zip(publish_sent) {
+            *sum += count;
+        }
+        self.payload_received += payload_received;
+        self.payload_sent += payload_sent;
+        self.dropped += dropped;
+        self.denied += denied;
+        self.sessions_expired += sessions_expired;
+        // Not at the same moment, perhaps, but never less than that.
+        self.most_sessions += most_sessions;
+    }
+}
+
+impl core::ops::AddAssign for Drops {
+    fn add_assign(&mut self, other: Self) {
+        let Self { queue_full, memory_full, expired, too_large, not_authorized, no_member, not_retained } =
+            other;
+        self.queue_full += queue_full;
+        self.memory_full += memory_full;
+        self.expired += expired;
+        self.too_large += too_large;
+        self.not_authorized += not_authorized;
+        self.no_member += no_member;
+        self.not_retained += not_retained;
+    }
+}
+
+impl core::ops::AddAssign for Denials {
+    fn add_assign(&mut self, other: Self) {
+        let Self { publish, subscribe, will } = other;
+        self.publish += publish;
+        self.subscribe += subscribe;
+        self.will += will;
+    }
 }
 
 /// One more of this QoS.

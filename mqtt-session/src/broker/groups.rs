@@ -5,14 +5,24 @@
 
 use super::message::{Held, MessageKey};
 use super::route::Fate;
-use super::router::{Group, GroupKey, Member, SessionKey, SubscriptionIds};
+use super::router::{Group, GroupKey, Member, SessionKey, SubscriptionIds, bit};
 use super::session::Delivery;
 use super::{Broker, delivery_qos};
+use crate::ShardId;
 use crate::StoreOp;
 use crate::defects::defect;
 use crate::store::EntryId;
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, TopicFilter};
+
+/// Who gets a message of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Taker {
+    /// A member here.
+    Member(Member),
+    /// A member of another shard.
+    Shard(ShardId),
+}
 
 impl Broker {
     /// Gives the group of a shared filter a place in the store, if it has none.
@@ -34,7 +44,7 @@ impl Broker {
         }
         let stored = self.router.group(group).and_then(|group| group.stored);
         let of_group = |delivery: &&mut Delivery| delivery.group == Some(group);
-        if self.router.group(group).is_some_and(|group| group.members.len() > 1) {
+        if self.router.group(group).is_some_and(Group::has_others) {
             let queue = core::mem::take(&mut session.queue);
             let (shared, kept): (Vec<_>, Vec<_>) = queue.into_iter().partition(|d| d.group == Some(group));
             session.queue = kept.into();
@@ -106,13 +116,31 @@ impl Broker {
         })
     }
 
-    /// As [`Broker::ready_member`], and moves the turn on.
-    fn choose_member(&mut self, key: GroupKey, message: MessageKey, qos: QoS) -> Option<Member> {
-        let (at, member) = self.ready_member(self.router.group(key)?, message, qos)?;
+    /// As [`Broker::ready_member`], and moves the turn on. Other shards that have members with room come after
+    /// those here.
+    fn choose_member(&mut self, key: GroupKey, message: MessageKey, qos: QoS) -> Option<Taker> {
+        let group = self.router.group(key)?;
+        let members = group.members.len();
+        let here = self.ready_member(group, message, qos).map(|(at, member)| (at, Taker::Member(member)));
+        let there = (!group.shares.is_empty()).then(|| self.ready_share(key, message)).flatten();
+        let there = there.map(|(at, shard)| (members + at, Taker::Shard(shard)));
+        let turn = group.turn % (members + group.shares.len()).max(1);
+        let (at, taker) = match (here, there) {
+            // Whoever comes first from the turn on.
+            (Some(here), Some(there)) if (here.0 < turn) == (there.0 < turn) => here,
+            (Some(here), Some(there)) => {
+                if there.0 >= turn {
+                    there
+                } else {
+                    here
+                }
+            }
+            (here, there) => here.or(there)?,
+        };
         if let Some(group) = self.router.group_mut(key) {
-            group.turn = at + 1;
+            group.turn = (at + 1) % (members + group.shares.len()).max(1);
         }
-        Some(member)
+        Some(taker)
     }
 
     /// Whether a group takes a message: a member can have it now, or it may wait for one.
@@ -121,7 +149,9 @@ impl Broker {
             return Fate::Unwanted;
         };
         let (qos, size) = (held.qos, held.size());
-        if group.queue.is_empty() && self.ready_member(group, message, qos).is_some() {
+        let is_ready =
+            || self.ready_member(group, message, qos).is_some() || self.ready_share(key, message).is_some();
+        if group.queue.is_empty() && is_ready() {
             return Fate::Taken;
         }
         let persistent = |member: &Member| {
@@ -129,7 +159,8 @@ impl Broker {
                 (s.link.is_some() || s.outlives_link()) && self.acls.may_read(s, held.topic_str())
             })
         };
-        let fate = if qos == QoS::AtMostOnce || !group.members.iter().any(persistent) {
+        let lasts = || !group.shares.is_empty() || group.members.iter().any(persistent);
+        let fate = if qos == QoS::AtMostOnce || !lasts() {
             Fate::Unwanted
         } else if group.queue.len() >= self.config.max_queued_messages as usize
             || group.queued_bytes + size > self.config.max_queued_bytes
@@ -149,13 +180,13 @@ impl Broker {
         let (qos, retain, size) = (held.qos, held.retain, held.size());
         let delivery = Delivery { message, group: Some(key), qos, retain, entry, ids: SubscriptionIds::None };
         let waits = self.router.group(key).is_some_and(|group| !group.queue.is_empty());
-        if !waits && let Some(member) = self.choose_member(key, message, qos) {
+        if !waits && let Some(taker) = self.choose_member(key, message, qos) {
             if defect!(GroupTwice)
-                && let Some(member) = self.choose_member(key, message, qos)
+                && let Some(taker) = self.choose_member(key, message, qos)
             {
-                let _ = self.give_to_member(member, delivery.clone(), size);
+                self.hand_to(key, taker, delivery.clone(), size);
             }
-            let _ = self.give_to_member(member, delivery, size);
+            self.hand_to(key, taker, delivery, size);
             return;
         }
         let Some(group) = self.router.group_mut(key) else { return };
@@ -170,7 +201,7 @@ impl Broker {
     }
 
     /// The delivery takes the member's own options ([MQTT-4.8.2-3]).
-    fn give_to_member(&mut self, member: Member, mut delivery: Delivery, size: usize) -> Fate {
+    pub(super) fn give_to_member(&mut self, member: Member, mut delivery: Delivery, size: usize) -> Fate {
         delivery.qos = delivery_qos(delivery.qos, member.options.qos);
         delivery.retain &= member.options.retain_as_published;
         delivery.ids = SubscriptionIds::new(member.id);
@@ -183,6 +214,10 @@ impl Broker {
             return true;
         };
         let mut sessions = group.members.iter().filter_map(|m| self.sessions.get(m.session as usize));
+        let forbidden = group.forbidden_to(message);
+        if group.shares.iter().any(|share| forbidden & bit(share.shard) == 0) {
+            return false;
+        }
         !self.acls.is_empty() && !sessions.any(|session| self.acls.may_read(session, held.topic_str()))
     }
 
@@ -190,19 +225,25 @@ impl Broker {
     pub(super) fn pump_group(&mut self, key: GroupKey) {
         loop {
             let front = self.router.group(key).and_then(|group| group.queue.front());
-            let Some((message, qos)) = front.map(|front| (front.message, front.qos)) else { return };
-            let member = self.choose_member(key, message, qos);
-            if member.is_none() && !self.is_for_nobody(key, message) {
-                return;
+            let Some((message, qos)) = front.map(|front| (front.message, front.qos)) else { break };
+            let taker = self.choose_member(key, message, qos);
+            if taker.is_none() && !self.is_for_nobody(key, message) {
+                break;
             }
             let size = self.messages.get(message).map_or(0, Held::size);
             let Some(group) = self.router.group_mut(key) else { return };
             let Some(delivery) = group.queue.pop_front() else { return };
             // Never below zero: the same size was added when it was queued.
             group.queued_bytes = group.queued_bytes.saturating_sub(size);
-            match (member, delivery.entry, group.stored) {
-                (Some(member), ..) => {
-                    let _ = self.give_to_member(member, delivery, size);
+            group.unforbid(message);
+            let leaf = group.leaf.as_ref().map(|leaf| (leaf.owner, leaf.filter.clone()));
+            match (taker, delivery.entry, group.stored) {
+                (Some(taker), ..) => self.hand_to(key, taker, delivery, size),
+                (None, ..) if leaf.is_some() => {
+                    if let Some((owner, filter)) = leaf {
+                        self.give_back_to(owner, &filter, [delivery], true);
+                    }
+                    continue;
                 }
                 (None, entry, stored) => {
                     self.counters.dropped.not_authorized += 1;
@@ -213,6 +254,7 @@ impl Broker {
             }
             self.release_message(message);
         }
+        self.settle_leaf(key);
     }
 
     /// Gives a group back what a session that lost its connection did not acknowledge: QoS 1, and
@@ -238,10 +280,8 @@ impl Broker {
         returned.extend(shared);
         let mut groups = Vec::new();
         for delivery in returned.into_iter().rev() {
-            let others = delivery.group.filter(|&group| {
-                let group = self.router.group(group);
-                group.is_some_and(|group| group.members.iter().any(|m| m.session != key))
-            });
+            let others =
+                delivery.group.filter(|&group| self.router.group(group).is_some_and(Group::has_others));
             if let Some(group) = others {
                 self.give_back(key, group, delivery);
                 groups.push(group);
@@ -257,6 +297,11 @@ impl Broker {
         groups.dedup();
         for group in groups {
             self.pump_group(group);
+        }
+        for at in 0..self.router.groups_of(key).len() {
+            if let Some(&group) = self.router.groups_of(key).get(at) {
+                self.settle_leaf(group);
+            }
         }
     }
 }

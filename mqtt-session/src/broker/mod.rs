@@ -24,6 +24,7 @@ mod restore;
 mod route;
 mod router;
 mod session;
+mod shards;
 mod subscribe;
 mod sys;
 mod timers;
@@ -38,11 +39,12 @@ pub use output::{
 };
 pub use rate::Rates;
 pub use restore::{Restore, Restored};
+pub use shards::Moved;
 
 use crate::defects::defect;
 use crate::random::{IdMap, KeyedHash, PeerMap, Purpose, Random};
 use crate::store::StoredClock;
-use crate::{Message, PublishError, PublishErrorKind, ShardId, ShardMessage, StoreSeq, Timestamp};
+use crate::{Message, PublishError, PublishErrorKind, StoreSeq, Timestamp};
 use access::Acls;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -56,6 +58,7 @@ use rate::Meter;
 use route::{Deferred, Source};
 use router::{Matches, Router, SessionKey};
 use session::{DueWill, Session};
+use shards::Shards;
 use slab::Slab;
 use sys::Sys;
 use timers::{Timer, Timers};
@@ -163,6 +166,8 @@ pub struct Broker {
     unsent: (usize, usize),
     sys: Sys,
     slowed: u64,
+    /// What is known of the other shards, if there are any.
+    shards: Option<Box<Shards>>,
 }
 
 impl Broker {
@@ -173,13 +178,19 @@ impl Broker {
     pub fn new(config: BrokerConfig, now: Timestamp) -> Result<Self, ConfigError> {
         config.check()?;
         let hasher = KeyedHash::new(config.seed, config.shard.0);
+        let mut router = Router::new(hasher.clone());
+        let shards = Shards::new(&config);
+        if shards.is_some() {
+            router.share_with(config.shard, config.shards, KeyedHash::of_homes(config.seed));
+        }
         Ok(Self {
+            shards,
             now,
             random: Random::new(config.seed, config.shard.0, Purpose::ClientIds),
             connections: Connections::default(),
             sessions: Slab::new(),
             clients: PeerMap::with_hasher(hasher.clone()),
-            router: Router::new(hasher.clone()),
+            router,
             hasher,
             messages: Messages::default(),
             journal: Journal::new(config.durability, config.max_unstored_bytes),
@@ -304,12 +315,6 @@ impl Broker {
         self.finish();
     }
 
-    /// What another shard says. There is no other shard yet, so this does nothing.
-    pub fn handle_shard(&mut self, now: Timestamp, from: ShardId, message: ShardMessage) {
-        self.begin(now);
-        drop((from, message));
-    }
-
     /// What the clock on the wall says, in milliseconds since 1970; to be told every ten seconds or
     /// so. It is needed only to tell how long a broker was down, so without a store it has no effect.
     pub fn handle_wall_clock(&mut self, now: Timestamp, unix_ms: u64) {
@@ -425,6 +430,7 @@ impl Broker {
         let key = SessionKey::try_from(self.sessions.insert(session)).unwrap_or(SessionKey::MAX);
         self.locals.insert(id.0, key);
         let added = self.router.subscribe(key, filter, options, None);
+        self.open_join(filter.as_str());
         self.replay_retained(key, filter, options, None, added);
         self.finish();
         Ok(id)
@@ -507,6 +513,7 @@ impl Broker {
                 self.hang_up(index, ReasonCode::QuotaExceeded, true);
             }
         }
+        self.finish_shards();
         self.journal.commit(&mut self.outputs);
     }
 

@@ -8,6 +8,7 @@ use super::message::MessageKey;
 use super::output::{ConnectionId, DropReason};
 use super::router::SessionKey;
 use super::session::{Delivery, Session};
+use super::shards::{Shards, is_marked};
 use super::timers::Timer;
 use super::{Broker, delivery_qos};
 use crate::defects::defect;
@@ -91,6 +92,10 @@ struct Drained {
     lookups: usize,
     /// What a retained message waits for.
     blocked_by: Option<StoreSeq>,
+    /// A question of which other shards have more to say.
+    more: Option<u64>,
+    /// Questions to which the answers are all sent.
+    answered: Vec<u64>,
 }
 
 impl Broker {
@@ -143,6 +148,7 @@ impl Broker {
             unstored_retained: &self.unstored_retained,
             counters: &mut self.counters,
             acls: &self.acls,
+            shards: self.shards.as_deref(),
             drained: &mut drained,
         };
         let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.after));
@@ -161,6 +167,12 @@ impl Broker {
         for (delivery, reason) in drained.dropped {
             self.discard(key, delivery, true);
             self.count_drop(key, reason);
+        }
+        for query in drained.answered {
+            self.forget_question(query);
+        }
+        if let Some(query) = drained.more {
+            self.ask_for_more(query);
         }
         let blocked_by = drained.blocked_by;
         let bound = unstored.then(|| self.journal.commit(&mut self.outputs));
@@ -259,6 +271,7 @@ struct Drain<'a> {
     unstored_retained: &'a IdMap<MessageKey, StoreSeq>,
     counters: &'a mut Counters,
     acls: &'a Acls,
+    shards: Option<&'a Shards>,
     drained: &'a mut Drained,
 }
 
@@ -471,6 +484,9 @@ impl Drain<'_> {
     fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> Replayed {
         let has_room = session.ledger.has_room(c.window.max());
         let Some(replay) = session.replays.front_mut() else { return Replayed::Some };
+        if replay.far.as_ref().is_some_and(|far| !far.is_asked()) {
+            return Replayed::Blocked;
+        }
         let found = match &mut replay.found {
             Some(found) => found,
             None => {
@@ -483,13 +499,24 @@ impl Drain<'_> {
                 // In the order in which they were retained, so that one number tells how far it is.
                 let number = |key: &MessageKey| self.messages.get(*key).map_or(0, |held| held.retained_at);
                 found.retain(|key| number(key) > replay.after);
+                if let (Some(far), Some(shards)) = (&replay.far, self.shards) {
+                    found.retain(|key| is_marked(shards.origin(*key), &far.marks));
+                }
                 found.sort_unstable_by_key(number);
                 found.iter().for_each(|&message| self.messages.hold(message));
                 replay.found.insert(found)
             }
         };
-        let Some(&message) = found.get(replay.next) else {
+        let here = found.get(replay.next).copied();
+        let there =
+            replay.far.as_ref().filter(|_| here.is_none()).and_then(|far| far.arrived.front()).copied();
+        let Some(message) = here.or(there) else {
+            if let Some(far) = replay.far.as_mut().filter(|far| !far.is_complete()) {
+                self.drained.more = Some(far.query()).filter(|_| far.more != 0);
+                return Replayed::Blocked;
+            }
             let done = session.replays.pop_front();
+            self.drained.answered.extend(done.as_ref().and_then(|d| d.far.as_ref()).map(|far| far.query()));
             if let Some(done) = done.filter(|_| session.stored) {
                 let filter = done.filter.into();
                 self.journal.op(StoreOp::DeleteReplay { session: session.id, filter });
@@ -502,18 +529,21 @@ impl Drain<'_> {
             self.drained.blocked_by = Some(after);
             return Replayed::Blocked;
         }
-        let Some(held) = self.messages.get(message) else {
-            replay.next += 1;
-            return Replayed::Some;
-        };
-        let qos = delivery_qos(held.qos, replay.qos);
+        let qos =
+            self.messages.get(message).map_or(QoS::AtMostOnce, |held| delivery_qos(held.qos, replay.qos));
         if qos > QoS::AtMostOnce && !has_room {
             return Replayed::Blocked;
         }
-        replay.next += 1;
+        match replay.far.as_mut().filter(|_| there.is_some()) {
+            Some(far) => {
+                far.arrived.pop_front();
+            }
+            None => replay.next += 1,
+        }
+        let Some(held) = self.messages.get(message) else { return Replayed::Some };
         replay.after = replay.after.max(held.retained_at);
         // What was set later came live, and what was removed is not wanted.
-        let stale = held.retained_at == 0 || held.retained_at > replay.until;
+        let stale = there.is_none() && (held.retained_at == 0 || held.retained_at > replay.until);
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
         let size = held.size();

@@ -52,7 +52,7 @@ impl Broker {
     pub(super) fn continue_reading(&mut self, index: u32) {
         let Some(c) = self.connections.get_mut(index) else { return };
         let was_paused = c.paused || c.backlogged;
-        if !was_paused || c.phase == Phase::Closing || c.pending.is_some() {
+        if !was_paused || c.phase == Phase::Closing || c.pending.is_some() || c.starved || c.moving {
             return;
         }
         c.paused = false;
@@ -143,7 +143,7 @@ impl Broker {
                 // As if it had never come.
                 return input.len();
             }
-            if c.pending.is_some() {
+            if c.pending.is_some() || c.starved || c.moving {
                 c.paused = true;
                 return used;
             }
@@ -181,6 +181,11 @@ impl Broker {
             }
             match Framer::split(rest, max) {
                 Ok(Some(packet)) => {
+                    if let Some(to) = self.foreign_home(index, packet) {
+                        self.send_home(index, to);
+                        return used;
+                    }
+                    let Some(c) = self.connections.get_mut(index) else { return input.len() };
                     used += packet.len();
                     if let Some(meter) = &mut c.meter {
                         let publishes = packet.first().is_some_and(|first| first >> 4 == 3);

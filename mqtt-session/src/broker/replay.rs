@@ -26,16 +26,21 @@ impl Broker {
             RetainHandling::SendIfNew => added == Added::New || defect!(RetainedAgain),
             RetainHandling::DoNotSend => defect!(RetainedUnwanted),
         };
-        if !wanted || defect!(RetainedMissing) || filter.shared().is_some() || self.router.retained() == 0 {
+        if !wanted || defect!(RetainedMissing) || filter.shared().is_some() {
+            return;
+        }
+        let far = self.new_far_replay(key);
+        if self.router.retained() == 0 && far.is_none() {
             return;
         }
         let ids = SubscriptionIds::new(id);
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        if session.local.is_some() {
+        if session.local.is_some() && far.is_none() {
             self.replay_locally(key, filter, options.qos, &ids);
             return;
         }
-        let until = self.retained_writes;
+        // With other shards, the marks tell what comes live.
+        let until = if far.is_some() { u64::MAX } else { self.retained_writes };
         if session.stored {
             self.journal.op(StoreOp::PutReplay {
                 session: session.id,
@@ -46,7 +51,7 @@ impl Broker {
         }
         let filter = filter.as_str().into();
         let qos = options.qos;
-        session.replays.push_back(Replay { filter, after: 0, until, found: None, next: 0, qos, ids });
+        session.replays.push_back(Replay { filter, after: 0, until, found: None, next: 0, qos, ids, far });
         if let Some(link) = session.link {
             self.queue_flush(link);
         }
@@ -72,6 +77,8 @@ impl Broker {
     pub(super) fn forget_retained(&mut self, key: MessageKey) {
         let Some(held) = self.messages.get_mut(key).filter(|held| held.retained_at != 0) else { return };
         held.retained_at = 0;
+        self.forget_origin(key);
+        let Some(held) = self.messages.get(key) else { return };
         let topic = held.topic_str();
         self.router.retain(topic, None);
         if self.journal.is_on() && !super::sys::is_own(topic) {
@@ -96,6 +103,9 @@ impl Broker {
     pub(super) fn release_replay(&mut self, replay: Replay) {
         for &message in replay.found.unwrap_or_default().get(replay.next..).unwrap_or_default() {
             self.release_message(message);
+        }
+        if let Some(far) = replay.far {
+            self.release_far_replay(*far);
         }
     }
 }

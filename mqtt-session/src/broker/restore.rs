@@ -285,6 +285,7 @@ impl Restore {
             next: 0,
             qos: options.qos,
             ids: SubscriptionIds::new(id),
+            far: None,
         });
         true
     }

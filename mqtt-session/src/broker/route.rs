@@ -77,21 +77,18 @@ impl Broker {
     /// Routes a message that the caller holds, behind the publisher's earlier messages.
     pub(super) fn route(&mut self, key: MessageKey, source: Source) -> Routed {
         let mut matches = core::mem::take(&mut self.matches);
-        let mut qos = QoS::AtMostOnce;
-        if let Some(held) = self.messages.get(key) {
-            qos = held.qos;
-            self.router.matching(held.topic(), source.publisher, &mut matches);
-        }
-        if !self.acls.is_empty() {
-            self.withhold(key, &mut matches);
-        }
+        let qos = self.messages.get(key).map_or(QoS::AtMostOnce, |held| held.qos);
+        self.match_here(key, source.publisher, &mut matches);
+        let elsewhere = if self.shards.is_some() { self.hand_over(key, source.publisher) } else { 0 };
         let routed = if self.journal.is_on()
             && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
         {
             self.route_stored(key, source, &matches)
         } else {
             self.retain_if_asked(key);
-            let routed = self.route_at_once(key, &mut matches);
+            let mut routed = self.route_at_once(key, &mut matches);
+            routed.matched += elsewhere;
+            routed.accepted += elsewhere;
             // What is retained was taken, whoever else has no room for it.
             let kept = self.messages.get(key).is_some_and(|held| held.retain);
             Routed { is_refused: source.may_refuse && !kept && routed.has_no_room(), ..routed }
@@ -120,7 +117,7 @@ impl Broker {
         }
     }
 
-    fn route_at_once(&mut self, key: MessageKey, matches: &mut Matches) -> Routed {
+    pub(super) fn route_at_once(&mut self, key: MessageKey, matches: &mut Matches) -> Routed {
         let Some(held) = self.messages.get(key) else {
             return Routed::default();
         };
@@ -250,8 +247,20 @@ impl Broker {
     /// Keeps or removes the topic's retained message ([MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7],
     /// [MQTT-3.3.1-8]; also [MQTT-3.3.1-7] of 3.1.1). It belongs to no session ([MQTT-3.1.2-7] of 3.1.1).
     fn retain_if_asked(&mut self, key: MessageKey) {
-        let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return };
+        if self.shards.is_none() {
+            self.retain_here(key);
+        } else if self.messages.get(key).is_some_and(|held| held.retain) && self.retained_owner(key).is_none()
+        {
+            let is_kept = self.retain_here(key);
+            self.note_own_retained(key, is_kept);
+        }
+    }
+
+    /// The same on the shard where what is retained under the topic lives. Whether the message is kept.
+    pub(super) fn retain_here(&mut self, key: MessageKey) -> bool {
+        let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return false };
         let topic = held.topic_str();
+        let mut is_kept = false;
         // What the broker says of itself is over with it.
         let own = super::sys::is_own(topic);
         let old = if held.payload().is_empty() && !defect!(RetainedStays) {
@@ -266,8 +275,9 @@ impl Broker {
                 self.counters.dropped.not_retained += 1;
                 let event = Event::NotRetained { topic: topic.into() };
                 self.event(event);
-                return;
+                return false;
             }
+            is_kept = true;
             let old = self.router.retain(topic, Some(key));
             self.messages.hold(key);
             self.retained_writes += 1;
@@ -294,8 +304,10 @@ impl Broker {
             {
                 held.retained_at = 0;
             }
+            self.forget_origin(old);
             self.release_message(old);
         }
+        is_kept
     }
 
     /// Puts a delivery into the session's queue ([MQTT-4.5.0-1]), behind all that came before

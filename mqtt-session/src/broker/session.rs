@@ -3,6 +3,7 @@
 use super::message::MessageKey;
 use super::output::LocalId;
 use super::router::{GroupKey, SessionKey, SubscriptionIds};
+use super::shards::FarReplay;
 use crate::Timestamp;
 use crate::random::IdMap;
 use crate::shared::ledger::Ledger;
@@ -51,6 +52,8 @@ pub(super) struct Replay {
     pub(super) next: usize,
     pub(super) qos: QoS,
     pub(super) ids: SubscriptionIds,
+    /// What comes from other shards.
+    pub(super) far: Option<Box<FarReplay>>,
 }
 
 /// A will and when it is due.

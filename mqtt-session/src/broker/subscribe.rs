@@ -2,6 +2,7 @@
 
 use super::output::{Event, Question};
 use super::router::{Left, SessionKey};
+use super::shards::Then;
 use super::{Broker, RefusedFilter31, delivery_qos};
 use crate::defects::defect;
 use crate::shared::rules::Rules;
@@ -60,6 +61,12 @@ impl Broker {
                 }
                 Err(_) => codes.push(ReasonCode::UnspecifiedError.as_u8()),
             }
+        }
+        if self.shards.is_some() {
+            // Once every shard knows of it.
+            let (conn, packet_id) = (self.id_of(index), packet.packet_id);
+            self.sync(Then::Suback { conn, packet_id, codes });
+            return;
         }
         // [MQTT-2.2.1-6] [MQTT-3.9.2-1] [MQTT-3.9.2-2]
         let suback = SubackRef { packet_id: packet.packet_id, properties: Properties::EMPTY, codes: &codes };
@@ -125,6 +132,7 @@ impl Broker {
         // [MQTT-3.2.2-10]: asking for more than there is is allowed, and granted as far as it goes.
         let options = SubscriptionOptions { qos: delivery_qos(options.qos, config.max_qos), ..options };
         let added = self.router.subscribe(key, filter, options, id);
+        self.open_join(filter.as_str());
         if let Some(session) = self.sessions.get(key as usize).filter(|s| s.stored).map(|s| s.id) {
             self.store_group(filter);
             let filter = filter.as_str().into();

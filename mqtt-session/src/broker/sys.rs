@@ -131,15 +131,15 @@ impl Broker {
         let step = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1);
         let past = self.now.as_micros() % step;
         self.sys.due = Timestamp::from_micros((self.now.as_micros() - past).saturating_add(step));
-        if !self.shutting_down {
+        if !self.shutting_down && !self.tells_figures() {
             self.publish_sys();
         }
     }
 
     fn publish_sys(&mut self) {
-        let sessions = self.clients.len();
-        self.counters.most_sessions = self.counters.most_sessions.max(sessions as u64);
-        let (stats, counters) = (self.stats(), self.counters);
+        self.counters.most_sessions = self.counters.most_sessions.max(self.clients.len() as u64);
+        let stats = self.stats_of_all();
+        let (sessions, counters) = (stats.sessions, stats.counters);
         let uptime = self.now.since(self.sys.started).as_secs();
         if let Some(version) = self.config.server_version.clone() {
             self.tell("version", &version);

@@ -71,8 +71,7 @@ impl Router {
             Place::Shared(session, key) => {
                 let group = self.group(key)?;
                 let &Member { options, id, .. } = group.members.iter().find(|m| m.session == session)?;
-                let path = self.filters.path(group.node(), &self.levels);
-                let filter = format!("$share/{}/{path}", group.name());
+                let filter = self.filter_of_group(key)?;
                 Some(Subscriber { filter, session, options, id, waiting: group.queue.len() })
             }
         }

@@ -2,11 +2,13 @@
 //!
 //! The router knows sessions and messages by number only. It never delivers.
 
+mod far;
 mod levels;
 mod look;
 mod subscriptions;
 mod tree;
 
+pub(super) use far::{Leaf, bit};
 pub(super) use look::Subscriber;
 pub(super) use subscriptions::{Added, Group, Left, Member};
 
@@ -14,7 +16,9 @@ use super::message::MessageKey;
 use crate::defects::defect;
 use crate::random::{IdMap, KeyedHash};
 use crate::store::SessionId;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use far::Far;
 use levels::Levels;
 use mqtt_proto::{QoS, SubscriptionOptions};
 use subscriptions::SubscriptionNode;
@@ -31,7 +35,7 @@ pub(super) enum SubscriptionIds {
     #[default]
     None,
     One(u32),
-    Many(alloc::boxed::Box<[u32]>),
+    Many(Box<[u32]>),
 }
 
 impl SubscriptionIds {
@@ -120,11 +124,14 @@ pub(super) struct Router {
     /// Per session: the number of the match that last met it, and where in the receivers.
     marks: Vec<(u64, u32)>,
     match_number: u64,
+    /// What other shards are interested in, and what they are to hear; `None` if there are none.
+    far: Option<Box<Far>>,
 }
 
 impl Router {
     pub(super) fn new(hasher: KeyedHash) -> Self {
         Self {
+            far: None,
             levels: Levels::new(hasher),
             filters: Tree::new(),
             places: IdMap::default(),

@@ -1,7 +1,8 @@
 //! Adding and removing subscriptions, plain and shared.
 
+use super::far::{Leaf, Share};
 use super::tree::{NodeId, Value};
-use super::{GroupKey, Router, SessionKey, Subscription};
+use super::{GroupKey, MessageKey, Router, SessionKey, Subscription};
 use crate::broker::session::Delivery;
 use crate::store::SessionId;
 use alloc::boxed::Box;
@@ -43,11 +44,37 @@ pub(in crate::broker) struct Group {
     pub(in crate::broker) queued_bytes: usize,
     /// Its number in the store, once a member's session is stored.
     pub(in crate::broker) stored: Option<SessionId>,
+    /// It belongs to another shard, which has its queue; what is here came against a slot.
+    pub(in crate::broker) leaf: Option<Box<Leaf>>,
+    /// Other shards that have members of it.
+    pub(in crate::broker) shares: Vec<Share>,
+    /// Messages that shards sent back because none of their members may read them, and which.
+    pub(super) forbidden: Vec<(MessageKey, u64)>,
 }
 
 impl Group {
+    pub(super) fn new(name: &str, node: NodeId) -> Self {
+        Self {
+            name: name.into(),
+            node,
+            members: Vec::new(),
+            turn: 0,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            stored: None,
+            leaf: None,
+            shares: Vec::new(),
+            forbidden: Vec::new(),
+        }
+    }
+
     pub(in crate::broker) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether somebody but one of the members may have what comes back.
+    pub(in crate::broker) fn has_others(&self) -> bool {
+        self.members.len() > 1 || self.leaf.is_some() || !self.shares.is_empty()
     }
 
     pub(super) const fn node(&self) -> NodeId {
@@ -62,6 +89,8 @@ pub(in crate::broker) struct Left {
     pub(in crate::broker) deliveries: Vec<Delivery>,
     /// Their numbers in the store.
     pub(in crate::broker) stored: Vec<SessionId>,
+    /// The same of groups of other shards, which get it back.
+    pub(in crate::broker) leaves: Vec<(Box<Leaf>, Vec<Delivery>)>,
 }
 
 /// What subscribing did.
@@ -83,8 +112,14 @@ impl Router {
     ) -> Added {
         self.make_room_for(session);
         if let Some(shared) = filter.shared() {
-            let node = self.filters.make(shared.filter.as_str(), &mut self.levels);
-            return self.join(session, node, shared.share_name, options, id);
+            let key = match self.group_of_filter(filter) {
+                Some(key) => key,
+                None => match self.foreign_owner(filter.as_str()) {
+                    Some(owner) => self.add_leaf(filter, owner),
+                    None => self.add_group(shared.filter.as_str(), shared.share_name),
+                },
+            };
+            return self.join(session, key, options, id);
         }
         let node = self.filters.make(filter.as_str(), &mut self.levels);
         let Some(value) = self.filters.get_mut(node) else { return Added::New };
@@ -96,6 +131,7 @@ impl Router {
             return Added::Replaced;
         }
         let slot = u32::try_from(value.subscriptions.len()).unwrap_or(u32::MAX);
+        let is_first = value.subscriptions.is_empty() && value.groups.is_empty();
         value.subscriptions.push(subscription);
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
             let place = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
@@ -103,40 +139,42 @@ impl Router {
             self.places.insert((session, node), (slot, place));
         }
         self.count += 1;
+        if is_first {
+            self.note_interest(node, true);
+        }
         Added::New
+    }
+
+    /// A group without members.
+    pub(super) fn add_group(&mut self, filter: &str, name: &str) -> GroupKey {
+        let node = self.filters.make(filter, &mut self.levels);
+        let key = self.insert_group(Group::new(name, node));
+        if let Some(value) = self.filters.get_mut(node) {
+            let is_first = value.subscriptions.is_empty() && value.groups.is_empty();
+            value.groups.push(key);
+            if is_first {
+                self.note_interest(node, true);
+            }
+        }
+        key
+    }
+
+    pub(super) fn insert_group(&mut self, group: Group) -> GroupKey {
+        // Wraps after 2^32 groups, when an old one is long forgotten.
+        let key = self.next_group;
+        self.next_group = self.next_group.wrapping_add(1);
+        self.groups.insert(key, group);
+        key
     }
 
     fn join(
         &mut self,
         session: SessionKey,
-        node: NodeId,
-        name: &str,
+        key: GroupKey,
         options: SubscriptionOptions,
         id: Option<u32>,
     ) -> Added {
         let member = Member { session, options, id };
-        let key = match self.find_group(node, name) {
-            Some(key) => key,
-            None => {
-                let group = Group {
-                    name: name.into(),
-                    node,
-                    members: Vec::new(),
-                    turn: 0,
-                    queue: VecDeque::new(),
-                    queued_bytes: 0,
-                    stored: None,
-                };
-                // Wraps after 2^32 groups, when an old one is long forgotten.
-                let key = self.next_group;
-                self.next_group = self.next_group.wrapping_add(1);
-                self.groups.insert(key, group);
-                if let Some(value) = self.filters.get_mut(node) {
-                    value.groups.push(key);
-                }
-                key
-            }
-        };
         let Some(group) = self.groups.get_mut(&key) else { return Added::New };
         if let Some(old) = group.members.iter_mut().find(|m| m.session == session) {
             *old = member;
@@ -154,6 +192,9 @@ impl Router {
     /// The group of a shared filter, if it has members.
     pub(in crate::broker) fn group_of_filter(&self, filter: TopicFilter<'_>) -> Option<GroupKey> {
         let shared = filter.shared()?;
+        if let Some(leaf) = self.leaf_of_filter(filter.as_str()) {
+            return Some(leaf);
+        }
         let node = self.filters.find(shared.filter.as_str(), &self.levels)?;
         self.find_group(node, shared.share_name)
     }
@@ -206,6 +247,9 @@ impl Router {
             }
             if value.subscriptions.is_empty() {
                 value.subscriptions = Vec::new();
+                if value.groups.is_empty() {
+                    self.note_interest(node, false);
+                }
             }
         }
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
@@ -230,17 +274,30 @@ impl Router {
         }
         self.shared_count -= 1;
         self.count -= 1;
-        if group.members.is_empty()
-            && let Some(group) = self.groups.remove(&key)
-        {
-            left.deliveries.extend(group.queue);
-            left.stored.extend(group.stored);
-            if let Some(value) = self.filters.get_mut(group.node) {
-                value.groups.retain(|&other| other != key);
-            }
-            self.filters.prune(group.node, &mut self.levels);
-        }
+        self.drop_if_empty(key, left);
         true
+    }
+
+    /// Removes a group that has no members any more.
+    pub(in crate::broker) fn drop_if_empty(&mut self, key: GroupKey, left: &mut Left) {
+        if !self.group(key).is_some_and(|group| group.members.is_empty() && group.shares.is_empty()) {
+            return;
+        }
+        let Some(group) = self.groups.remove(&key) else { return };
+        if let Some(leaf) = group.leaf {
+            self.forget_leaf(&leaf);
+            left.leaves.push((leaf, group.queue.into()));
+            return;
+        }
+        left.deliveries.extend(group.queue);
+        left.stored.extend(group.stored);
+        if let Some(value) = self.filters.get_mut(group.node) {
+            value.groups.retain(|&other| other != key);
+            if value.subscriptions.is_empty() && value.groups.is_empty() {
+                self.note_interest(group.node, false);
+            }
+        }
+        self.filters.prune(group.node, &mut self.levels);
     }
 
     /// Removes all subscriptions of a session that ended.

@@ -1,0 +1,185 @@
+//! What the other shards of a broker are interested in, and what of ours they have to hear of.
+
+use super::subscriptions::Group;
+use super::tree::{NodeId, Tree, Value};
+use super::{GroupKey, Left, MessageKey, Router};
+use crate::random::{KeyedHash, PeerMap};
+use crate::shard::ShardId;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::hash::BuildHasher;
+use mqtt_proto::TopicFilter;
+
+/// A group of another shard, as far as its members are here.
+#[derive(Debug)]
+pub(in crate::broker) struct Leaf {
+    /// The filter, `$share/` included.
+    pub(in crate::broker) filter: Box<str>,
+    pub(in crate::broker) owner: ShardId,
+    /// Slots that the owner may still use.
+    pub(in crate::broker) slots: u32,
+}
+
+/// Another shard that has members of a group of ours.
+#[derive(Debug)]
+pub(in crate::broker) struct Share {
+    pub(in crate::broker) shard: ShardId,
+    /// Messages that its members can have at once.
+    pub(in crate::broker) slots: u32,
+}
+
+/// Which shards want what matches a filter, a bit for each.
+#[derive(Debug, Default)]
+struct Wanting(u64);
+
+impl Value for Wanting {
+    fn is_vacant(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Far {
+    own: ShardId,
+    count: u16,
+    homes: KeyedHash,
+    wanting: Tree<Wanting>,
+    leaves: PeerMap<Box<str>, GroupKey>,
+    /// Filters that this shard has a use for since, or has no longer.
+    changes: Vec<(String, bool)>,
+}
+
+impl Router {
+    /// This is shard `own` of `count`.
+    pub(in crate::broker) fn share_with(&mut self, own: ShardId, count: u16, homes: KeyedHash) {
+        let leaves = PeerMap::with_hasher(homes.clone());
+        let wanting = Tree::new();
+        self.far = Some(Box::new(Far { own, count, homes, wanting, leaves, changes: Vec::new() }));
+    }
+
+    /// The shard to which something with this name belongs, if it is another one.
+    pub(in crate::broker) fn foreign_owner(&self, name: &str) -> Option<ShardId> {
+        let far = self.far.as_ref()?;
+        // Below the number of shards, which is 64 at most.
+        let place = far.homes.hash_one(name) % u64::from(far.count.max(1));
+        let owner = ShardId(u16::try_from(place).unwrap_or_default());
+        (owner != far.own).then_some(owner)
+    }
+
+    /// Another shard has, or has no longer, a use for what matches `filter`.
+    pub(in crate::broker) fn set_wanting(&mut self, shard: ShardId, filter: &str, wanted: bool) {
+        let Some(far) = &mut self.far else { return };
+        let bit = bit(shard);
+        if wanted {
+            let node = far.wanting.make(filter, &mut self.levels);
+            if let Some(value) = far.wanting.get_mut(node) {
+                value.0 |= bit;
+            }
+        } else if let Some(node) = far.wanting.find(filter, &self.levels) {
+            if let Some(value) = far.wanting.get_mut(node) {
+                value.0 &= !bit;
+            }
+            far.wanting.prune(node, &mut self.levels);
+        }
+    }
+
+    /// Which other shards want a message to `topic`.
+    pub(in crate::broker) fn wanting(&mut self, topic: &[u8]) -> u64 {
+        let Some(far) = &self.far else { return 0 };
+        let mut shards = 0;
+        far.wanting.matching(topic, &self.levels, &mut self.walk, |node| {
+            shards |= far.wanting.get(node).map_or(0, |value| value.0);
+        });
+        shards
+    }
+
+    /// What the others have to hear.
+    pub(in crate::broker) fn take_changes(&mut self) -> Vec<(String, bool)> {
+        self.far.as_mut().map(|far| core::mem::take(&mut far.changes)).unwrap_or_default()
+    }
+
+    pub(super) fn note_interest(&mut self, node: NodeId, wanted: bool) {
+        if let Some(far) = &mut self.far {
+            far.changes.push((self.filters.path(node, &self.levels), wanted));
+        }
+    }
+
+    /// The filter of a group, `$share/` included.
+    pub(in crate::broker) fn filter_of_group(&self, key: GroupKey) -> Option<String> {
+        let group = self.group(key)?;
+        Some(match &group.leaf {
+            Some(leaf) => leaf.filter.as_ref().into(),
+            None => format!("$share/{}/{}", group.name(), self.filters.path(group.node(), &self.levels)),
+        })
+    }
+
+    pub(super) fn leaf_of_filter(&self, filter: &str) -> Option<GroupKey> {
+        self.far.as_ref()?.leaves.get(filter).copied()
+    }
+
+    pub(super) fn add_leaf(&mut self, filter: TopicFilter<'_>, owner: ShardId) -> GroupKey {
+        let name = filter.shared().map_or("", |shared| shared.share_name);
+        let leaf = Leaf { filter: filter.as_str().into(), owner, slots: 0 };
+        let mut group = Group::new(name, NodeId::MAX);
+        group.leaf = Some(Box::new(leaf));
+        let key = self.insert_group(group);
+        if let Some(far) = &mut self.far {
+            far.leaves.insert(filter.as_str().into(), key);
+        }
+        key
+    }
+
+    pub(super) fn forget_leaf(&mut self, leaf: &Leaf) {
+        if let Some(far) = &mut self.far {
+            far.leaves.remove(&leaf.filter);
+        }
+    }
+
+    /// Another shard has members of the group of `filter`.
+    pub(in crate::broker) fn add_share(&mut self, filter: TopicFilter<'_>, shard: ShardId) {
+        let Some(shared) = filter.shared() else { return };
+        let key = match self.group_of_filter(filter) {
+            Some(key) => key,
+            None => self.add_group(shared.filter.as_str(), shared.share_name),
+        };
+        if let Some(group) = self.group_mut(key)
+            && group.shares.iter().all(|share| share.shard != shard)
+        {
+            group.shares.push(Share { shard, slots: 0 });
+        }
+    }
+
+    /// It has none any more.
+    pub(in crate::broker) fn remove_share(&mut self, key: GroupKey, shard: ShardId, left: &mut Left) {
+        if let Some(group) = self.group_mut(key) {
+            group.shares.retain(|share| share.shard != shard);
+        }
+        self.drop_if_empty(key, left);
+    }
+}
+
+impl Group {
+    /// Which shards sent a message back because none of their members may read it.
+    pub(in crate::broker) fn forbidden_to(&self, message: MessageKey) -> u64 {
+        self.forbidden.iter().find(|(of, _)| *of == message).map_or(0, |(_, shards)| *shards)
+    }
+
+    pub(in crate::broker) fn forbid(&mut self, message: MessageKey, shard: u64) {
+        match self.forbidden.iter_mut().find(|(of, _)| *of == message) {
+            Some((_, shards)) => *shards |= shard,
+            None => self.forbidden.push((message, shard)),
+        }
+    }
+
+    /// A message left the queue.
+    pub(in crate::broker) fn unforbid(&mut self, message: MessageKey) {
+        self.forbidden.retain(|(of, _)| *of != message);
+    }
+}
+
+/// The bit of a shard.
+pub(in crate::broker) const fn bit(shard: ShardId) -> u64 {
+    1 << (shard.0 & 63)
+}

@@ -1,0 +1,229 @@
+//! Groups of shared subscriptions whose members are on several shards.
+//!
+//! The owner of a group has its queue. A shard with members announces how many messages these can have at once,
+//! and gets at most that many; what finds no member after all goes back to the head of the queue.
+
+use super::super::groups::Taker;
+use super::super::message::MessageKey;
+use super::super::router::{GroupKey, Leaf, Left, SubscriptionIds, bit};
+use super::super::session::Delivery;
+use super::Broker;
+use super::sync::Then;
+use crate::store::StoredMessage;
+use crate::{ShardId, ShardMessage};
+use alloc::string::String;
+use alloc::vec::Vec;
+use mqtt_proto::{QoS, TopicFilter};
+
+/// What a subscriber of the program itself takes at once.
+const LOCAL_SLOTS: usize = 64;
+
+impl Broker {
+    fn group_named(&self, filter: &str) -> Option<GroupKey> {
+        self.router.group_of_filter(TopicFilter::new(filter).ok()?)
+    }
+
+    // ---- the owner's side ----
+
+    pub(super) fn group_joined(&mut self, from: ShardId, filter: &str, sync: u64) {
+        if let Ok(parsed) = TopicFilter::new(filter) {
+            self.router.add_share(parsed, from);
+        }
+        self.sync(Then::Joined { to: from, sync });
+    }
+
+    pub(super) fn group_left(&mut self, from: ShardId, filter: &str) {
+        let Some(key) = self.group_named(filter) else { return };
+        let mut left = Left::default();
+        self.router.remove_share(key, from, &mut left);
+        self.release_left(left);
+        self.pump_group(key);
+    }
+
+    pub(super) fn group_has_room(&mut self, from: ShardId, filter: &str, more: u32) {
+        let Some(key) = self.group_named(filter) else { return };
+        if let Some(group) = self.router.group_mut(key)
+            && let Some(share) = group.shares.iter_mut().find(|share| share.shard == from)
+        {
+            share.slots = share.slots.saturating_add(more);
+        }
+        self.pump_group(key);
+    }
+
+    pub(super) fn group_closed(&mut self, from: ShardId, filter: &str) {
+        if let Some(group) = self.group_named(filter).and_then(|key| self.router.group_mut(key))
+            && let Some(share) = group.shares.iter_mut().find(|share| share.shard == from)
+        {
+            share.slots = 0;
+        }
+    }
+
+    /// The other shard whose turn it is among those that have a member with room.
+    pub(in crate::broker) fn ready_share(
+        &self,
+        key: GroupKey,
+        message: MessageKey,
+    ) -> Option<(usize, ShardId)> {
+        let group = self.router.group(key)?;
+        let turn = group.turn.saturating_sub(group.members.len()) % group.shares.len().max(1);
+        (turn..group.shares.len()).chain(0..turn).find_map(|at| {
+            let share = group.shares.get(at)?;
+            let may = share.slots > 0 && group.forbidden_to(message) & bit(share.shard) == 0;
+            may.then_some((at, share.shard))
+        })
+    }
+
+    /// Uses up a slot of another shard.
+    pub(in crate::broker) fn give_to_share(&mut self, key: GroupKey, shard: ShardId, message: MessageKey) {
+        let Some(filter) = self.router.filter_of_group(key) else { return };
+        let Some(message) = self.messages.get(message).map(super::super::message::Held::to_stored) else {
+            return;
+        };
+        if let Some(group) = self.router.group_mut(key)
+            && let Some(share) = group.shares.iter_mut().find(|share| share.shard == shard)
+        {
+            share.slots = share.slots.saturating_sub(1);
+        }
+        self.tell_shard(shard, ShardMessage::GroupDeliver { filter, message });
+    }
+
+    /// Messages come back. They are older than all that wait.
+    pub(super) fn group_gets_back(
+        &mut self,
+        from: ShardId,
+        filter: &str,
+        messages: &[StoredMessage],
+        forbidden: bool,
+    ) {
+        let key = self.group_named(filter);
+        for stored in messages.iter().rev() {
+            let Some(message) = self.messages.restore(stored) else { continue };
+            let size = self.messages.get(message).map_or(0, super::super::message::Held::size);
+            let Some(group) = key.and_then(|key| self.router.group_mut(key)) else {
+                self.counters.dropped.no_member += 1;
+                self.release_message(message);
+                continue;
+            };
+            let (qos, retain, ids) = (stored.qos, stored.retain, SubscriptionIds::None);
+            group.queued_bytes += size;
+            group.queue.push_front(Delivery { message, group: key, qos, retain, entry: None, ids });
+            if forbidden {
+                group.forbid(message, bit(from));
+            }
+        }
+        if let Some(key) = key {
+            self.pump_group(key);
+        }
+    }
+
+    // ---- the members' side ----
+
+    /// A message of a group of another shard, against a slot.
+    pub(super) fn group_gets(&mut self, from: ShardId, filter: String, stored: StoredMessage) {
+        let Some(key) = self.group_named(&filter) else {
+            let messages = [stored].into();
+            self.tell_shard(from, ShardMessage::GroupReturn { filter, messages, forbidden: false });
+            return;
+        };
+        if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
+            leaf.slots = leaf.slots.saturating_sub(1);
+        }
+        if let Some(message) = self.messages.restore(&stored) {
+            self.hand_to_group(key, message, None);
+            self.release_message(message);
+        }
+        self.pump_group(key);
+    }
+
+    pub(super) fn settle_leaf_of(&mut self, filter: &str) {
+        if let Some(key) = self.group_named(filter) {
+            self.pump_group(key);
+        }
+    }
+
+    /// Gives back what no member can have now, and tells the owner how many more there is room for.
+    pub(in crate::broker) fn settle_leaf(&mut self, key: GroupKey) {
+        let Some(group) = self.router.group(key) else { return };
+        let Some(leaf) = &group.leaf else { return };
+        let (owner, had) = (leaf.owner, leaf.slots);
+        let filter = String::from(&*leaf.filter);
+        let room: usize = group.members.iter().map(|member| self.free_slots(member.session)).sum();
+        let online = group.members.iter().any(|member| self.is_online(member.session));
+        if !group.queue.is_empty() {
+            let waiting = self.router.group_mut(key).map(|group| {
+                group.queued_bytes = 0;
+                core::mem::take(&mut group.queue)
+            });
+            self.give_back_to(owner, &filter, waiting.unwrap_or_default(), false);
+        }
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        let slots = match (online, room > had && had <= room / 2) {
+            (false, _) if had > 0 => {
+                self.tell_shard(owner, ShardMessage::GroupClosed { filter });
+                0
+            }
+            (true, true) => {
+                self.tell_shard(owner, ShardMessage::GroupSlots { filter, more: room - had });
+                room
+            }
+            _ => return,
+        };
+        if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
+            leaf.slots = slots;
+        }
+    }
+
+    pub(in crate::broker) fn give_back_to(
+        &mut self,
+        owner: ShardId,
+        filter: &str,
+        deliveries: impl IntoIterator<Item = Delivery>,
+        forbidden: bool,
+    ) {
+        let mut messages = Vec::new();
+        for delivery in deliveries {
+            let held = self.messages.get(delivery.message).filter(|held| held.qos > QoS::AtMostOnce);
+            messages.extend(held.map(super::super::message::Held::to_stored));
+            self.release_message(delivery.message);
+        }
+        if !messages.is_empty() {
+            let filter = filter.into();
+            self.tell_shard(owner, ShardMessage::GroupReturn { filter, messages, forbidden });
+        }
+    }
+
+    /// The last member of a group of another shard has left.
+    pub(in crate::broker) fn leave_owner(&mut self, leaf: &Leaf, deliveries: Vec<Delivery>) {
+        self.give_back_to(leaf.owner, &leaf.filter, deliveries, false);
+        self.tell_shard(leaf.owner, ShardMessage::GroupLeave { filter: (*leaf.filter).into() });
+    }
+
+    fn is_online(&self, session: u32) -> bool {
+        self.sessions.get(session as usize).is_some_and(|s| s.link.is_some() || s.local.is_some())
+    }
+
+    fn free_slots(&self, session: u32) -> usize {
+        let Some(session) = self.sessions.get(session as usize) else { return 0 };
+        if session.local.is_some() {
+            return LOCAL_SLOTS;
+        }
+        let Some(connection) = session.link.and_then(|link| self.connections.get(link)) else { return 0 };
+        usize::from(connection.window.max()).saturating_sub(session.queue.len() + session.ledger.len())
+    }
+
+    /// Whom a message of a group goes to.
+    pub(in crate::broker) fn hand_to(
+        &mut self,
+        key: GroupKey,
+        taker: Taker,
+        delivery: Delivery,
+        size: usize,
+    ) {
+        match taker {
+            Taker::Member(member) => {
+                let _ = self.give_to_member(member, delivery, size);
+            }
+            Taker::Shard(shard) => self.give_to_share(key, shard, delivery.message),
+        }
+    }
+}

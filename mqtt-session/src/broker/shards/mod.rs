@@ -1,0 +1,210 @@
+//! One broker in several shards: what this one knows of the others, and what they say.
+//!
+//! - A session lives on the shard that its client identifier gives (`home.rs`).
+//! - Every shard knows which filters the others have a use for, and hands over each message that
+//!   matches once; SUBACK waits until all know (`sync.rs`, `deliver.rs`).
+//! - A retained message lives on the shard that its topic gives; a new subscription asks them all
+//!   (`retained.rs`).
+//! - A group of shared subscriptions lives on the shard that its filter gives, which hands messages to
+//!   the shards of the members as far as these have room (`groups.rs`).
+//!
+//! Shards talk through channels that lose nothing and keep the order of each pair.
+
+mod deliver;
+mod groups;
+mod home;
+mod retained;
+mod sync;
+
+pub use home::Moved;
+pub(super) use retained::{FarReplay, is_marked};
+pub(super) use sync::Then;
+
+use super::message::MessageKey;
+use super::output::{ConnectionId, Output};
+use super::{Broker, BrokerConfig, Stats};
+use crate::random::IdMap;
+use crate::{ShardCredit, ShardId, ShardMessage, Timestamp};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use retained::{Answering, Asking};
+use sync::{Opened, Sync};
+
+/// What is known of another shard.
+#[derive(Debug)]
+struct Neighbour {
+    /// Room for deliveries there. Below zero by what was on its way when it was used up.
+    messages: i64,
+    bytes: i64,
+    /// Publishers that wait until there is room again.
+    waiting: VecDeque<ConnectionId>,
+    /// What was handled of its deliveries, and not given back yet.
+    handled: ShardCredit,
+    /// Retained writes of its that are done here.
+    applied: u64,
+    figures: Stats,
+}
+
+#[derive(Debug)]
+pub(super) struct Shards {
+    own: ShardId,
+    credit: ShardCredit,
+    /// By number, this shard included.
+    neighbours: Vec<Neighbour>,
+    /// Numbers syncs and questions.
+    last: u64,
+    syncs: BTreeMap<u64, Sync>,
+    /// What the present input began.
+    opened: Opened,
+    /// Questions of ours for retained messages.
+    asking: IdMap<u64, Asking>,
+    /// Those of others.
+    answering: BTreeMap<(ShardId, u64), Answering>,
+    /// How many retained writes each owner was sent.
+    writes: Vec<u64>,
+    /// From where the retained messages here came, and as which write.
+    origins: IdMap<MessageKey, (ShardId, u64)>,
+}
+
+impl Shards {
+    pub(super) fn new(config: &BrokerConfig) -> Option<Box<Self>> {
+        if config.shards < 2 {
+            return None;
+        }
+        let credit = config.shard_credit;
+        let neighbours = (0..config.shards).map(|_| Neighbour {
+            messages: i64::from(credit.messages),
+            bytes: i64::try_from(credit.bytes).unwrap_or(i64::MAX),
+            waiting: VecDeque::new(),
+            handled: ShardCredit { messages: 0, bytes: 0 },
+            applied: 0,
+            figures: Stats::default(),
+        });
+        Some(Box::new(Self {
+            own: config.shard,
+            credit,
+            neighbours: neighbours.collect(),
+            last: 0,
+            syncs: BTreeMap::new(),
+            opened: Opened::default(),
+            asking: IdMap::default(),
+            answering: BTreeMap::new(),
+            writes: (0..config.shards).map(|_| 0).collect(),
+            origins: IdMap::default(),
+        }))
+    }
+
+    /// The bits of all others.
+    fn others(&self) -> u64 {
+        let all = u64::MAX >> (64 - self.neighbours.len().clamp(1, 64));
+        all & !super::router::bit(self.own)
+    }
+
+    /// From where a retained message came, and as which write.
+    pub(super) fn origin(&self, message: MessageKey) -> Option<(ShardId, u64)> {
+        self.origins.get(&message).copied()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+/// The shards whose bits are set.
+fn each(mut bits: u64) -> impl Iterator<Item = ShardId> {
+    core::iter::from_fn(move || {
+        let place = u16::try_from(bits.trailing_zeros()).ok().filter(|_| bits != 0)?;
+        bits &= bits - 1;
+        Some(ShardId(place))
+    })
+}
+
+impl Broker {
+    /// What another shard says. Give it everything that shard `from` emitted for this one, in its order.
+    pub fn handle_shard(&mut self, now: Timestamp, from: ShardId, message: ShardMessage) {
+        self.begin(now);
+        if self.shards.as_ref().is_some_and(|s| from != s.own && usize::from(from.0) < s.neighbours.len()) {
+            self.shard_says(from, message);
+        }
+        self.finish();
+    }
+
+    fn shard_says(&mut self, from: ShardId, message: ShardMessage) {
+        match message {
+            ShardMessage::Interest(changes) => {
+                for (filter, wanted) in changes {
+                    self.router.set_wanting(from, &filter, wanted);
+                }
+            }
+            ShardMessage::Sync(sync) => {
+                let writes = self.shards.as_ref().map(|s| s.writes.clone()).unwrap_or_default();
+                self.tell_shard(from, ShardMessage::Synced { sync, writes });
+            }
+            ShardMessage::Synced { sync, writes } => self.synced(from, sync, writes),
+            ShardMessage::Deliver { message, deliver, retain } => {
+                self.arrived(from, &message, deliver, retain);
+            }
+            ShardMessage::Credit(credit) => self.credited(from, credit),
+            ShardMessage::RetainedAsk { query, filter, marks } => {
+                self.retained_asked(from, query, filter, marks);
+            }
+            ShardMessage::RetainedMore { query } => self.send_retained(from, query),
+            ShardMessage::RetainedCancel { query } => self.retained_cancelled(from, query),
+            ShardMessage::RetainedPage { query, messages, more } => {
+                self.retained_came(from, query, &messages, more);
+            }
+            ShardMessage::GroupJoin { filter, sync } => self.group_joined(from, &filter, sync),
+            ShardMessage::GroupJoined { sync } => self.join_in_force(sync),
+            ShardMessage::GroupLeave { filter } => self.group_left(from, &filter),
+            ShardMessage::GroupSlots { filter, more } => self.group_has_room(from, &filter, more),
+            ShardMessage::GroupClosed { filter } => self.group_closed(from, &filter),
+            ShardMessage::GroupDeliver { filter, message } => self.group_gets(from, filter, message),
+            ShardMessage::GroupReturn { filter, messages, forbidden } => {
+                self.group_gets_back(from, &filter, &messages, forbidden);
+            }
+            ShardMessage::Figures(stats) => {
+                if let Some(neighbour) = self.neighbour(from) {
+                    neighbour.figures = *stats;
+                }
+            }
+        }
+    }
+
+    fn neighbour(&mut self, shard: ShardId) -> Option<&mut Neighbour> {
+        self.shards.as_mut()?.neighbours.get_mut(usize::from(shard.0))
+    }
+
+    fn tell_shard(&mut self, to: ShardId, message: ShardMessage) {
+        self.outputs.push_back(Output::Shard { to, message: Box::new(message) });
+    }
+
+    /// The figures of all shards, as far as they are known here.
+    pub(super) fn stats_of_all(&self) -> Stats {
+        let mut stats = Stats { sessions: self.clients.len(), ..self.stats() };
+        for neighbour in self.shards.iter().flat_map(|shards| &shards.neighbours) {
+            stats += neighbour.figures;
+        }
+        stats
+    }
+
+    /// Whether the shard that publishes `$SYS` is another one, which is told the figures then.
+    pub(super) fn tells_figures(&mut self) -> bool {
+        let first = ShardId(0);
+        if self.shards.as_ref().is_none_or(|shards| shards.own == first) {
+            return false;
+        }
+        let stats = Box::new(Stats { sessions: self.clients.len(), ..self.stats() });
+        self.tell_shard(first, ShardMessage::Figures(stats));
+        true
+    }
+
+    /// At the end of each input.
+    pub(super) fn finish_shards(&mut self) {
+        if self.shards.is_some() {
+            self.tell_interest();
+            self.sync_what_is_open();
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What all shards have to know before something is answered.
+
+use super::super::output::ConnectionId;
+use super::super::router::bit;
+use super::{Broker, each};
+use crate::{ShardId, ShardMessage};
+use alloc::string::String;
+use alloc::vec::Vec;
+use mqtt_proto::{PacketId, PacketRef, Properties, SubackRef};
+
+/// What is done once everybody is in step.
+#[derive(Debug)]
+pub(in crate::broker) enum Then {
+    /// SUBACK is sent.
+    Suback {
+        conn: ConnectionId,
+        packet_id: PacketId,
+        codes: Vec<u8>,
+    },
+    /// Another shard hears that a group is in force.
+    Joined {
+        to: ShardId,
+        sync: u64,
+    },
+    Nothing,
+}
+
+/// A round through all shards.
+#[derive(Debug)]
+pub(super) struct Sync {
+    /// Those that have not answered.
+    waiting: u64,
+    /// Groups of other shards that are not in force yet.
+    joins: usize,
+    /// Questions for retained messages that can be asked then.
+    replays: Vec<u64>,
+    /// By shard: how many retained writes it had sent to each owner.
+    writes: Vec<Vec<u64>>,
+    then: Then,
+}
+
+/// What the present input began.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    replays: Vec<u64>,
+    joins: Vec<(ShardId, String)>,
+}
+
+impl Broker {
+    /// Tells the others of filters that are new here, or gone.
+    pub(super) fn tell_interest(&mut self) {
+        let changes = self.router.take_changes();
+        if changes.is_empty() {
+            return;
+        }
+        let others = self.shards.as_ref().map_or(0, |shards| shards.others());
+        for shard in each(others) {
+            self.tell_shard(shard, ShardMessage::Interest(changes.clone()));
+        }
+    }
+
+    /// The present input made a subscription that has to get retained messages.
+    pub(in crate::broker) fn open_replay(&mut self, query: u64) {
+        if let Some(shards) = &mut self.shards {
+            shards.opened.replays.push(query);
+        }
+    }
+
+    /// The present input subscribed to this shared filter, if it is one of another shard.
+    pub(in crate::broker) fn open_join(&mut self, filter: &str) {
+        if let Some(owner) = self.router.foreign_owner(filter)
+            && filter.starts_with("$share/")
+            && let Some(shards) = &mut self.shards
+        {
+            shards.opened.joins.push((owner, filter.into()));
+        }
+    }
+
+    /// What was subscribed without anybody who waits for it.
+    pub(super) fn sync_what_is_open(&mut self) {
+        let open = self.shards.as_ref().map(|shards| &shards.opened);
+        if open.is_some_and(|opened| !(opened.replays.is_empty() && opened.joins.is_empty())) {
+            self.sync(Then::Nothing);
+        }
+    }
+
+    /// Does `then` once all shards know what this one has told them.
+    pub(in crate::broker) fn sync(&mut self, then: Then) {
+        self.tell_interest();
+        let Some(shards) = &mut self.shards else { return };
+        let number = shards.next();
+        let Opened { replays, joins } = core::mem::take(&mut shards.opened);
+        let mut writes: Vec<Vec<u64>> = shards.neighbours.iter().map(|_| Vec::new()).collect();
+        if let Some(own) = writes.get_mut(usize::from(shards.own.0)) {
+            // What is published here from now on comes live.
+            own.clone_from(&shards.writes);
+        }
+        let others = shards.others();
+        shards.syncs.insert(number, Sync { waiting: others, joins: joins.len(), replays, writes, then });
+        for shard in each(others) {
+            self.tell_shard(shard, ShardMessage::Sync(number));
+        }
+        for (owner, filter) in joins {
+            self.tell_shard(owner, ShardMessage::GroupJoin { filter: filter.clone(), sync: number });
+            self.settle_leaf_of(&filter);
+        }
+    }
+
+    pub(super) fn synced(&mut self, from: ShardId, number: u64, writes: Vec<u64>) {
+        let Some(sync) = self.shards.as_mut().and_then(|shards| shards.syncs.get_mut(&number)) else {
+            return;
+        };
+        sync.waiting &= !bit(from);
+        if let Some(its) = sync.writes.get_mut(usize::from(from.0)) {
+            *its = writes;
+        }
+        self.settle_sync(number);
+    }
+
+    pub(super) fn join_in_force(&mut self, number: u64) {
+        if let Some(sync) = self.shards.as_mut().and_then(|shards| shards.syncs.get_mut(&number)) {
+            sync.joins = sync.joins.saturating_sub(1);
+            self.settle_sync(number);
+        }
+    }
+
+    fn settle_sync(&mut self, number: u64) {
+        let Some(shards) = &mut self.shards else { return };
+        if !shards.syncs.get(&number).is_some_and(|sync| sync.waiting == 0 && sync.joins == 0) {
+            return;
+        }
+        let Some(Sync { replays, writes, then, .. }) = shards.syncs.remove(&number) else { return };
+        match then {
+            Then::Suback { conn, packet_id, codes } => {
+                if let Some(index) = self.index_of(conn) {
+                    let suback = SubackRef { packet_id, properties: Properties::EMPTY, codes: &codes };
+                    self.put(index, &PacketRef::Suback(suback));
+                }
+            }
+            Then::Joined { to, sync } => self.tell_shard(to, ShardMessage::GroupJoined { sync }),
+            Then::Nothing => {}
+        }
+        for query in replays {
+            self.ask_for_retained(query, &writes);
+        }
+    }
+}
