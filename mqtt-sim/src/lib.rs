@@ -34,5 +34,5 @@ pub mod trace;
 pub mod wire;
 
 pub use oracle::Counts;
-pub use run::{Failure, Report, run, run_traced};
+pub use run::{Failure, Report, run, run_traced, run_with};
 pub use sim::Sim;

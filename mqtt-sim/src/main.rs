@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use mqtt_sim::{run, run_traced};
+use mqtt_sim::run_with;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ struct Arguments {
     /// Lines of history to print after a failure.
     #[arg(long, default_value_t = 60)]
     lines: usize,
+    /// How many shards the broker has, 1 to 4; without this the seed decides. With more than one there is no store.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4))]
+    shards: Option<u16>,
     /// Run each seed twice and compare everything that the machines gave.
     #[arg(long)]
     twice: bool,
@@ -92,10 +95,12 @@ fn defects(arguments: &Arguments) -> ExitCode {
         defect.choose();
         let begin = Instant::now();
         let mut seeds = arguments.seed..arguments.seed.saturating_add(arguments.seeds);
-        let found = seeds.find_map(|seed| match catch_unwind(|| run(seed, arguments.steps)) {
-            Ok(Ok(_)) => None,
-            Ok(Err(failure)) => Some((seed, failure.to_string())),
-            Err(_) => Some((seed, "a panic".to_owned())),
+        let found = seeds.find_map(|seed| {
+            match catch_unwind(|| run_with(seed, arguments.steps, 0, arguments.shards)) {
+                Ok(Ok(_)) => None,
+                Ok(Err(failure)) => Some((seed, failure.to_string())),
+                Err(_) => Some((seed, "a panic".to_owned())),
+            }
         });
         let secs = begin.elapsed().as_secs_f64();
         match found {
@@ -137,13 +142,15 @@ fn main() -> ExitCode {
             break;
         }
         ran += 1;
-        let first = run(seed, arguments.steps);
+        let first = run_with(seed, arguments.steps, 0, arguments.shards);
         match first {
             Ok(report) => {
                 steps += report.steps;
                 time += report.time;
                 sums += report.counts;
-                if arguments.twice && run(seed, arguments.steps).is_ok_and(|again| again.hash == report.hash)
+                if arguments.twice
+                    && run_with(seed, arguments.steps, 0, arguments.shards)
+                        .is_ok_and(|again| again.hash == report.hash)
                 {
                     continue;
                 }
@@ -158,7 +165,7 @@ fn main() -> ExitCode {
                     println!("{failure}");
                 } else {
                     // The same again, with its history.
-                    match run_traced(seed, arguments.steps, arguments.lines) {
+                    match run_with(seed, arguments.steps, arguments.lines, arguments.shards) {
                         Err(failure) => println!("{failure}"),
                         Ok(_) => println!("{failure}\n(a second run did not fail: it is not deterministic)"),
                     }

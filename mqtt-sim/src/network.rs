@@ -143,6 +143,10 @@ pub struct Link {
     pub node: usize,
     /// Its name at the broker.
     pub conn: ConnectionId,
+    /// The shard that has it.
+    pub shard: usize,
+    /// It is on its way to another one.
+    pub moving: bool,
     /// To the broker.
     pub up: Pipe,
     /// From the broker.

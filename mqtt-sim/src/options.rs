@@ -6,7 +6,7 @@ use crate::random::Random;
 use mqtt_proto::{PacketId, QoS, Version};
 use mqtt_session::broker::{AskFor, BrokerConfig, Overflow};
 use mqtt_session::client::{AckMode, Backoff, CleanStart, ClientConfig, Will};
-use mqtt_session::{Durability, Message, Seed};
+use mqtt_session::{Durability, Message, Seed, ShardCredit};
 use std::time::Duration;
 
 /// The topics that are published to.
@@ -101,6 +101,8 @@ pub struct Options {
     pub client_crashes: u64,
     /// Microseconds between two looks at the wall clock.
     pub clock: u64,
+    /// The longest time that what one shard says is on its way to another, in microseconds.
+    pub mail: u64,
 }
 
 fn seed(random: &mut Random) -> Seed {
@@ -112,7 +114,7 @@ fn seed(random: &mut Random) -> Seed {
 impl Options {
     /// What this seed gets.
     #[must_use]
-    pub fn draw(random: &mut Random) -> Self {
+    pub fn draw(random: &mut Random, shards: Option<u16>) -> Self {
         let slow = random.chance(30);
         let network = NetworkOptions {
             latency_min: random.pick(&[0, 100, 5_000]),
@@ -131,7 +133,13 @@ impl Options {
         for _ in 0..random.pick(&[0, 0, 1, 2]) {
             nodes.push(NodeOptions::draw(nodes.len(), Kind::Raw, random));
         }
-        let broker = broker(random, payload);
+        let mut broker = broker(random, payload);
+        if let Some(shards) = shards {
+            broker.shards = shards;
+            if shards > 1 {
+                broker.durability = Durability::Off;
+            }
+        }
         let stored = broker.durability != Durability::Off;
         Self {
             broker,
@@ -164,6 +172,7 @@ impl Options {
             ]),
             client_crashes: random.pick(&[0, 1, 5]),
             clock: random.pick(&[1_000_000, 10_000_000, 10_000_000]),
+            mail: random.pick(&[1, 1_000, 50_000, 3_000_000]),
         }
     }
 
@@ -171,7 +180,7 @@ impl Options {
     pub fn calm(&mut self) {
         (self.cuts, self.stalls, self.dial_failures, self.store_failures) = (0, 0, 0, 0);
         (self.refusals, self.stale_clocks, self.pause) = (0, 0, 200_000);
-        (self.store_delay, self.answer_delay) = (1_000, 1_000);
+        (self.store_delay, self.answer_delay, self.mail) = (1_000, 1_000, 1_000);
         (self.broker_crashes, self.client_crashes, self.restart_crashes) = (0, 0, 0);
         let NetworkOptions { latency_min, latency_max, piece, capacity } = &mut self.network;
         (*latency_min, *latency_max, *piece, *capacity) = (100, 1_000, 65_536, 65_536);
@@ -211,6 +220,11 @@ fn broker(random: &mut Random, payload: usize) -> BrokerConfig {
     }
     if random.chance(20) {
         config.max_session_expiry = random.pick(&[2, 20]);
+    }
+    if config.durability == Durability::Off {
+        config.shards = random.pick(&[1, 2, 3, 4]);
+        let messages = random.pick(&[1, 2, 10, 4_096]);
+        config.shard_credit = ShardCredit { messages, bytes: random.pick(&[1, 1_000, 8 << 20]) };
     }
     if random.chance(20) {
         config.resend_after = Some(Duration::from_secs(random.pick(&[1, 5])));

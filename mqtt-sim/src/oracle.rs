@@ -125,6 +125,10 @@ pub struct Oracle {
     /// How far the broker's clock went back over crashes.
     rewound: u64,
     retained: BTreeMap<String, Option<MessageId>>,
+    /// Those before it that were under way at the same time, so that the order may have been another.
+    rivals: BTreeMap<String, Vec<(u64, Option<MessageId>)>>,
+    /// For how long a retained message may be under way, in microseconds.
+    pub overlap: u64,
     /// Wills are asked about, and may be refused.
     pub wills_may_fail: bool,
     /// Timers may be this late.
@@ -365,7 +369,11 @@ impl Oracle {
         }
         let id = MessageId::of(payload);
         if retain {
-            self.retained.insert(topic.into(), id.filter(|_| !payload.is_empty()));
+            let kept = id.filter(|_| !payload.is_empty());
+            self.retained.insert(topic.into(), kept);
+            let rivals = self.rivals.entry(topic.into()).or_default();
+            rivals.retain(|(at, _)| at + self.overlap > now);
+            rivals.push((now, kept));
         }
         let Some(id) = id else { return Ok(()) };
         let Some(message) = self.messages.get_mut(&id) else {
@@ -601,7 +609,11 @@ impl Oracle {
                 sends && options.qos > QoS::AtMostOnce && shared(filter).is_none()
             });
             for (filter, _) in wanting {
-                let missing = self.retained.iter().find_map(|(topic, id)| {
+                let sure = self
+                    .retained
+                    .iter()
+                    .filter(|(topic, _)| self.rivals.get(*topic).is_none_or(|rivals| rivals.len() < 2));
+                let missing = sure.into_iter().find_map(|(topic, id)| {
                     let id = id.filter(|id| !session.got.contains_key(id) && matches(filter, topic))?;
                     let message = self.messages.get(&id)?;
                     let lasts = message.qos > QoS::AtMostOnce && message.expiry.is_none();
@@ -619,6 +631,13 @@ impl Oracle {
     #[must_use]
     pub const fn retained(&self) -> &BTreeMap<String, Option<MessageId>> {
         &self.retained
+    }
+
+    /// Whether this can be what is retained under the topic.
+    #[must_use]
+    pub fn may_be_retained(&self, topic: &str, have: Option<MessageId>) -> bool {
+        self.retained.get(topic).copied().flatten() == have
+            || self.rivals.get(topic).is_some_and(|rivals| rivals.iter().any(|(_, id)| *id == have))
     }
 
     /// The message, if it was published.

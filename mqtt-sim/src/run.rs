@@ -48,7 +48,7 @@ impl std::fmt::Display for Failure {
 /// # Errors
 /// The first thing that was wrong.
 pub fn run(seed: u64, steps: u64) -> Result<Report, Box<Failure>> {
-    run_with(seed, steps, 0)
+    run_with(seed, steps, 0, None)
 }
 
 /// The same, keeping what happened in the last `lines` lines.
@@ -56,11 +56,16 @@ pub fn run(seed: u64, steps: u64) -> Result<Report, Box<Failure>> {
 /// # Errors
 /// The first thing that was wrong.
 pub fn run_traced(seed: u64, steps: u64, lines: usize) -> Result<Report, Box<Failure>> {
-    run_with(seed, steps, lines)
+    run_with(seed, steps, lines, None)
 }
 
-fn run_with(seed: u64, steps: u64, lines: usize) -> Result<Report, Box<Failure>> {
-    let mut sim = Sim::new(seed, lines > 0);
+/// The same with this many shards, instead of the number that the seed gives. With more than one there is no
+/// store.
+///
+/// # Errors
+/// The first thing that was wrong.
+pub fn run_with(seed: u64, steps: u64, lines: usize, shards: Option<u16>) -> Result<Report, Box<Failure>> {
+    let mut sim = Sim::new(seed, lines > 0, shards);
     let start = sim.now;
     let mut step = 0;
     while step < steps && sim.failure.is_none() && sim.step() {

@@ -14,9 +14,9 @@ use crate::store::Store;
 use crate::trace::{Hash, Trace};
 use crate::wire::{Seen, Tap};
 use mqtt_proto::{QoS, SubscriptionOptions};
-use mqtt_session::broker::{Ask, ConnectionId};
-use mqtt_session::{Broker, Durability, StoreSeq, Timestamp};
-use std::collections::BTreeMap;
+use mqtt_session::broker::{Ask, ConnectionId, Moved, Stats};
+use mqtt_session::{Broker, Durability, ShardId, ShardMessage, StoreSeq, Timestamp};
+use std::collections::{BTreeMap, VecDeque};
 
 /// What will happen.
 #[derive(Debug)]
@@ -30,7 +30,9 @@ enum Event {
     /// One end learns that a link is broken.
     Broken { link: usize, at_node: bool },
     /// An answer is ready, for the broker of that life.
-    Answer { life: u32, ask: Box<Ask> },
+    Answer { life: u32, shard: usize, ask: Box<Ask> },
+    /// What one shard said reaches another.
+    Mail { life: u32, from: usize, to: usize },
     /// The broker's store is done with a group.
     Stored { life: u32, seq: StoreSeq },
     /// A node's store is.
@@ -39,6 +41,16 @@ enum Event {
     Restart,
     /// Somebody looks at the clock on the wall.
     WallClock,
+}
+
+/// What the world's own subscriber subscribes to, and nobody else does: the other shards do not hear of it.
+const WATCHED: &str = "+/#";
+
+/// What goes from shard to shard.
+#[derive(Debug)]
+enum Letter {
+    Said(ShardMessage),
+    Moved(Moved, usize),
 }
 
 /// A link and those who listen to it.
@@ -82,11 +94,14 @@ pub struct Sim {
     /// The first thing that was wrong.
     pub failure: Option<String>,
     random: Random,
-    broker: Broker,
+    /// Its shards.
+    brokers: Vec<Broker>,
+    /// What is on its way between them, by both.
+    mail: BTreeMap<(usize, usize), VecDeque<Letter>>,
     store: Store,
     nodes: Vec<Node>,
     wires: Vec<Wire>,
-    by_conn: BTreeMap<ConnectionId, usize>,
+    by_conn: BTreeMap<(usize, ConnectionId), usize>,
     ends: BTreeMap<String, (End, usize)>,
     events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
@@ -113,16 +128,21 @@ impl Sim {
     /// # Panics
     /// If the settings that were drawn are refused.
     #[must_use]
-    pub fn new(seed: u64, traced: bool) -> Self {
+    pub fn new(seed: u64, traced: bool, shards: Option<u16>) -> Self {
         let mut random = Random::new(seed);
-        let options = Options::draw(&mut random);
+        let options = Options::draw(&mut random, shards);
         let now = 10_000_000;
         let start = Timestamp::from_micros(now);
-        let mut broker =
-            Broker::new(options.broker.clone(), start).expect("settings that were drawn are valid");
         let everything =
             SubscriptionOptions { retain_as_published: true, ..SubscriptionOptions::from(QoS::ExactlyOnce) };
-        broker.subscribe(start, "#", everything).expect("a filter");
+        let brokers = (0..options.broker.shards).map(|shard| {
+            let mut config = options.broker.clone();
+            config.shard = ShardId(shard);
+            let mut broker = Broker::new(config, start).expect("settings that were drawn are valid");
+            broker.subscribe(start, WATCHED, everything).expect("a filter");
+            broker
+        });
+        let brokers = brokers.collect();
         let nodes: Vec<Node> =
             (0..).zip(&options.nodes).map(|(n, node)| Node::new(n, node.clone(), start)).collect();
         let mut oracle = Oracle::default();
@@ -131,6 +151,7 @@ impl Sim {
         let stored = options.broker.durability != Durability::Off;
         oracle.tick = options.tick + if stored { 120_000_000 } else { 0 };
         oracle.max_expiry = options.broker.max_session_expiry;
+        oracle.overlap = if options.broker.shards > 1 { 2 * options.mail } else { 0 };
         oracle.refusals = options.broker.ask.publish;
         for (n, node) in nodes.iter().enumerate() {
             if node.options.kind == Kind::Machine {
@@ -144,7 +165,8 @@ impl Sim {
             hash: Hash::default(),
             failure: None,
             random,
-            broker,
+            brokers,
+            mail: BTreeMap::new(),
             store: Store::default(),
             wires: Vec::new(),
             by_conn: BTreeMap::new(),
@@ -235,8 +257,10 @@ impl Sim {
     /// Lets the next thing happen. False if nothing ever will.
     pub fn step(&mut self) -> bool {
         let event_at = self.events.first_key_value().map(|((at, _), _)| *at);
-        let due = self.broker.poll_timeout().filter(|_| !self.down);
-        let broker_at = due.map(|due| {
+        let due = self.brokers.iter().map(Broker::poll_timeout).zip(0..);
+        let due = due.filter_map(|(due, shard)| Some((due?, shard))).min().filter(|_| !self.down);
+        let shard = due.map_or(0, |(_, shard)| shard);
+        let broker_at = due.map(|(due, _)| {
             self.rounded(Timestamp::from_micros(due.as_micros().saturating_add_signed(-self.ahead)))
         });
         let node_at = (0..)
@@ -253,7 +277,7 @@ impl Sim {
         self.now = at;
         self.draw_crash();
         if broker_at == Some(at) {
-            self.broker_timeout();
+            self.broker_timeout(shard);
         } else if let Some((_, node)) = node_at.filter(|(node_at, _)| *node_at == at) {
             self.node_timeout(node);
         } else if let Some(((_, _), event)) = self.events.pop_first() {
@@ -272,12 +296,13 @@ impl Sim {
             Event::Dialled { node, dial, opened } => self.dialled(node, dial, opened),
             Event::Broken { link, at_node: true } => self.node_lost(link, true),
             Event::Broken { link, at_node: false } => self.broker_lost(link),
-            Event::Answer { life, ask } if life == self.life => self.answer(&ask),
+            Event::Answer { life, shard, ask } if life == self.life => self.answer(shard, &ask),
+            Event::Mail { life, from, to } if life == self.life => self.mail_arrives(from, to),
             Event::Stored { life, seq } if life == self.life => self.stored(seq),
             Event::NodeStored { node, life, seq } if life == self.nodes[node].life => {
                 self.node_stored(node, seq);
             }
-            Event::Answer { .. } | Event::Stored { .. } | Event::NodeStored { .. } => {}
+            Event::Answer { .. } | Event::Mail { .. } | Event::Stored { .. } | Event::NodeStored { .. } => {}
             Event::Restart => self.restart_broker(),
             Event::WallClock => self.look_at_clock(),
         }
@@ -304,10 +329,13 @@ impl Sim {
         let result = self.oracle.check(self.broker_time().as_micros());
         self.check(result);
         self.check_idle_calls();
-        let stats = self.broker.stats();
+        let stats = self.stats();
         // Wills are taken whatever the memory.
         let wills = self.nodes.iter().any(|node| node.options.config.will.is_some());
+        // What is retained on another shard is handed over in pages.
+        let alone = self.brokers.len() == 1;
         if !wills
+            && alone
             && stats.message_bytes
                 > self.options.broker.max_message_bytes.saturating_add(self.options.payload + 1_000)
         {
@@ -315,7 +343,7 @@ impl Sim {
         }
         // Neither retained messages nor what waits for the store: all that is held is in a queue or under way.
         let broker = &self.options.broker;
-        if self.options.retained == 0 && !wills && broker.durability == Durability::Off {
+        if self.options.retained == 0 && !wills && alone && broker.durability == Durability::Off {
             let queue = broker.max_queued_messages as usize;
             let session = queue + usize::from(broker.max_inflight);
             let most = stats.sessions * session + SHARED.len() * queue;
@@ -328,12 +356,15 @@ impl Sim {
     /// To be called early, or again, or with an older time, changes nothing.
     fn check_idle_calls(&mut self) {
         let now = self.broker_time();
-        if self.broker.poll_timeout().is_none_or(|due| due > now) {
-            for earlier in [0, 0, 1_000_000] {
-                self.broker.handle_timeout(Timestamp::from_micros(now.as_micros().saturating_sub(earlier)));
-            }
-            if let Some(output) = self.broker.poll_output() {
-                self.fail(format!("a call of handle_timeout before its time gave {output:?}"));
+        for shard in 0..self.brokers.len() {
+            let broker = &mut self.brokers[shard];
+            if broker.poll_timeout().is_none_or(|due| due > now) {
+                for earlier in [0, 0, 1_000_000] {
+                    broker.handle_timeout(Timestamp::from_micros(now.as_micros().saturating_sub(earlier)));
+                }
+                if let Some(output) = broker.poll_output() {
+                    self.fail(format!("a call of handle_timeout before its time gave {output:?}"));
+                }
             }
         }
         let now = self.time();
@@ -380,12 +411,21 @@ impl Sim {
         self.later(delays.1, Event::Broken { link, at_node: false });
     }
 
-    fn new_wire(&mut self, node: usize, conn: ConnectionId) -> usize {
+    /// The figures of all shards.
+    fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.brokers.iter().for_each(|broker| stats += broker.stats());
+        stats
+    }
+
+    fn new_wire(&mut self, node: usize, shard: usize, conn: ConnectionId) -> usize {
         let capacity = self.options.network.capacity;
         let version = self.nodes[node].version();
         let link = Link {
             node,
             conn,
+            shard,
+            moving: false,
             up: Pipe::new(capacity),
             down: Pipe::new(capacity),
             node_open: true,
@@ -410,7 +450,7 @@ impl Sim {
             inbound: BTreeMap::new(),
         });
         let wire = self.wires.len() - 1;
-        self.by_conn.insert(conn, wire);
+        self.by_conn.insert((shard, conn), wire);
         wire
     }
 
@@ -438,7 +478,7 @@ impl Sim {
 
     /// What must hold when all is calm and enough time has passed.
     pub fn check_settled(&mut self) {
-        let stats = self.broker.stats();
+        let stats = self.stats();
         let result = self.oracle.settle(self.dropped_before + stats.dropped);
         self.check(result);
         let mut twins = 0;

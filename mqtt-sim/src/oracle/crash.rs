@@ -187,6 +187,7 @@ impl Oracle {
         self.fired.clear();
         self.gone_wills.clear();
         self.retained.clear();
+        self.rivals.clear();
         self.owed_groups.clear();
         for session in self.sessions.values_mut() {
             (session.connected, session.exists, session.ends_at) = (false, false, now);

@@ -1,11 +1,11 @@
 //! Crashes, and what comes after them.
 
-use super::{Event, Sim};
+use super::{Event, Sim, WATCHED};
 use crate::disk::Disk;
 use crate::options::Kind;
 use mqtt_proto::{QoS, SubscriptionOptions};
 use mqtt_session::broker::{Event as Told, Output};
-use mqtt_session::{Broker, Client, Durability};
+use mqtt_session::{Broker, Client, Durability, ShardId};
 
 /// What the clock on the wall shows when the world begins, in milliseconds since 1970.
 const EPOCH: u64 = 1_700_000_000_000;
@@ -20,7 +20,7 @@ impl Sim {
         self.later(self.options.clock, Event::WallClock);
         if !self.down {
             let (now, unix_ms) = (self.broker_time(), self.unix_ms());
-            self.broker.handle_wall_clock(now, unix_ms);
+            self.brokers.iter_mut().for_each(|broker| broker.handle_wall_clock(now, unix_ms));
         }
     }
 
@@ -47,19 +47,24 @@ impl Sim {
 
     /// The broker is gone; `next` is the output that nobody obeys any more. Its machine knew of all that
     /// it wanted done, so the model hears of that; the store may have got some of it.
-    pub(super) fn crash_broker(&mut self, mut next: Option<Output>) {
+    pub(super) fn crash_broker(&mut self, mut next: Option<(usize, Output)>) {
         self.crash_after = None;
-        while let Some(output) = next.take().or_else(|| self.broker.poll_output()) {
-            match output {
-                Output::Store(seq, group) => self.broker_stores(seq, group),
-                Output::Event(event) => self.told(*event),
-                _ => {}
+        for shard in 0..self.brokers.len() {
+            let first = next.take_if(|(of, _)| *of == shard).map(|(_, output)| output);
+            let rest: Vec<Output> = std::iter::from_fn(|| self.brokers[shard].poll_output()).collect();
+            for output in first.into_iter().chain(rest) {
+                match output {
+                    Output::Store(seq, group) => self.broker_stores(seq, group),
+                    Output::Event(event) => self.told(shard, *event),
+                    _ => {}
+                }
             }
         }
+        self.mail.clear();
         for client in std::mem::take(&mut self.changed) {
             self.oracle.changed(&client, self.store.last());
         }
-        self.dropped_before += self.broker.stats().dropped;
+        self.dropped_before += self.stats().dropped;
         self.down = true;
         self.life += 1;
         self.by_conn.clear();
@@ -78,7 +83,7 @@ impl Sim {
         if !std::mem::replace(&mut wire.link.broker_open, false) {
             return;
         }
-        (wire.link.hanging_up, wire.link.paused) = (false, false);
+        (wire.link.hanging_up, wire.link.paused, wire.link.moving) = (false, false, false);
         if self.random.chance(50) {
             wire.link.down.end(self.now, &self.options.network, &mut self.random);
             self.arm(link, false);
@@ -107,11 +112,16 @@ impl Sim {
         let stored = self.options.broker.durability != Durability::Off;
         let disk = Disk::read(&self.store.contents);
         let unix_ms = self.unix_ms();
-        let (broker, restored) =
-            Broker::restore(self.options.broker.clone(), unix_ms, self.store.contents.records())
-                .expect("settings that were good before");
+        let shards = (0..self.options.broker.shards).map(|shard| {
+            let mut config = self.options.broker.clone();
+            config.shard = ShardId(shard);
+            Broker::restore(config, unix_ms, self.store.contents.records())
+                .expect("settings that were good before")
+        });
+        let (brokers, restored): (Vec<_>, Vec<_>) = shards.unzip();
+        let restored = restored.first().copied().unwrap_or_default();
         let before = self.broker_time().as_micros();
-        self.broker = broker;
+        self.brokers = brokers;
         self.down = false;
         let now = restored.now.as_micros();
         self.ahead = i64::try_from(i128::from(now) - i128::from(self.now)).expect("short times");
@@ -153,18 +163,20 @@ impl Sim {
         let now = self.broker_time();
         let everything =
             SubscriptionOptions { retain_as_published: true, ..SubscriptionOptions::from(QoS::ExactlyOnce) };
-        self.broker.subscribe(now, "#", everything).expect("a filter");
         let mut found = std::collections::BTreeMap::new();
         let mut rest = Vec::new();
-        while let Some(output) = self.broker.poll_output() {
-            match output {
-                Output::Event(event) => match *event {
-                    Told::Message { message, .. } if message.retain => {
-                        found.insert(message.topic.clone(), crate::wire::MessageId::of(&message.payload));
-                    }
-                    event => rest.push(Output::Event(Box::new(event))),
-                },
-                output => rest.push(output),
+        for (shard, broker) in self.brokers.iter_mut().enumerate() {
+            broker.subscribe(now, WATCHED, everything).expect("a filter");
+            while let Some(output) = broker.poll_output() {
+                match output {
+                    Output::Event(event) => match *event {
+                        Told::Message { message, .. } if message.retain => {
+                            found.insert(message.topic.clone(), crate::wire::MessageId::of(&message.payload));
+                        }
+                        event => rest.push((shard, Output::Event(Box::new(event)))),
+                    },
+                    output => rest.push((shard, output)),
+                }
             }
         }
         for (topic, stored) in &disk.retained {
@@ -173,13 +185,14 @@ impl Sim {
                 self.fail(format!("the retained message of {topic} is {have:?}, in the store {stored:?}"));
             }
         }
-        for output in rest {
+        for (shard, output) in rest {
             match output {
                 Output::Store(seq, group) => {
                     self.broker_stores(seq, group);
                     self.later(self.options.store_delay, Event::Stored { life: self.life, seq });
                 }
-                Output::Event(event) => self.told(*event),
+                Output::Event(event) => self.told(shard, *event),
+                Output::Shard { to, message } => self.say(shard, to, *message),
                 other => self.fail(format!("a broker that starts wants {other:?}")),
             }
         }

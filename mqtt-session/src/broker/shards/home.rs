@@ -21,6 +21,12 @@ pub struct Moved {
 }
 
 impl Broker {
+    /// The shard on which the session of a client lives.
+    #[must_use]
+    pub fn home_of(&self, client_id: &str) -> ShardId {
+        self.router.foreign_owner(client_id).unwrap_or(self.config.shard)
+    }
+
     /// Where a connection whose first packet is at the head of `bytes` belongs, if that is another shard. Nothing is
     /// asked and nothing is answered before it is there.
     pub(in crate::broker) fn foreign_home(&self, index: u32, packet: &[u8]) -> Option<ShardId> {
