@@ -43,6 +43,7 @@ pub struct Message {
     candidates: Vec<(String, u64, u64)>,
     groups: Vec<String>,
     settled: bool,
+    settled_at: u64,
     /// The broker crashed while it was under way, and may have taken it before.
     maybe_taken: bool,
 }
@@ -220,6 +221,7 @@ impl Oracle {
             candidates: Vec::new(),
             groups: Vec::new(),
             settled: false,
+            settled_at: 0,
             maybe_taken: false,
         };
         self.messages.insert(id, message);
@@ -311,6 +313,7 @@ impl Oracle {
             return;
         }
         message.settled = true;
+        message.settled_at = now;
         let message = message.clone();
         for (client, incarnation, since) in &message.candidates {
             let Some(session) = self.sessions.get_mut(client) else { continue };
@@ -495,9 +498,15 @@ impl Oracle {
     }
 
     /// SUBSCRIBE or UNSUBSCRIBE reached the broker: until it is answered nothing is demanded.
-    pub fn asked(&mut self, client: &str, seen: &Seen) {
+    pub fn asked(&mut self, now: u64, client: &str, seen: &Seen) {
         let Some(session) = self.sessions.get_mut(client) else { return };
         for (filter, options) in &seen.filters {
+            // What is still on its way from another shard may find the subscription gone.
+            session.owed.retain(|id| {
+                self.messages.get(id).is_none_or(|message| {
+                    message.settled_at + self.overlap <= now || !matches(filter, &message.topic)
+                })
+            });
             let there = session.granted.remove(filter).is_some() && !session.foggy;
             if seen.kind == PacketType::Subscribe {
                 let replays = match options.retain_handling {
@@ -590,9 +599,7 @@ impl Oracle {
             }
         }
         missing += self.owed_groups.len() as u64;
-        if dropped == 0 {
-            self.settle_retained()?;
-        }
+        self.settle_retained()?;
         if missing > dropped {
             let first = self.owed_groups.keys().next();
             return Err(format!("{missing} messages are lost, {dropped} were counted; {first:?}"));
@@ -603,6 +610,9 @@ impl Oracle {
     /// Whoever subscribed and asked for what is retained has it, if it is retained still.
     fn settle_retained(&self) -> Result<(), String> {
         for (client, session) in self.sessions.iter().filter(|(_, s)| s.judged && !s.shares && !s.foggy) {
+            if session.dropped + session.dropped_before > 0 {
+                continue;
+            }
             let wanting = session.granted.iter().filter(|(filter, subscription)| {
                 let options = &subscription.options;
                 let sends = options.retain_handling == RetainHandling::Send && !options.no_local;

@@ -96,6 +96,10 @@ pub struct Sim {
     random: Random,
     /// Its shards.
     brokers: Vec<Broker>,
+    /// Messages that one has handed to another and that do not count as handled yet.
+    handed: BTreeMap<(usize, usize), u64>,
+    /// How many messages of a group its shard may hand to another.
+    slots: BTreeMap<(usize, usize, String), u32>,
     /// What is on its way between them, by both.
     mail: BTreeMap<(usize, usize), VecDeque<Letter>>,
     store: Store,
@@ -151,7 +155,7 @@ impl Sim {
         let stored = options.broker.durability != Durability::Off;
         oracle.tick = options.tick + if stored { 120_000_000 } else { 0 };
         oracle.max_expiry = options.broker.max_session_expiry;
-        oracle.overlap = if options.broker.shards > 1 { 2 * options.mail } else { 0 };
+        oracle.overlap = if options.broker.shards > 1 { 2 * options.mail.max(1_000) } else { 0 };
         oracle.refusals = options.broker.ask.publish;
         for (n, node) in nodes.iter().enumerate() {
             if node.options.kind == Kind::Machine {
@@ -166,6 +170,8 @@ impl Sim {
             failure: None,
             random,
             brokers,
+            handed: BTreeMap::new(),
+            slots: BTreeMap::new(),
             mail: BTreeMap::new(),
             store: Store::default(),
             wires: Vec::new(),
@@ -329,27 +335,35 @@ impl Sim {
         let result = self.oracle.check(self.broker_time().as_micros());
         self.check(result);
         self.check_idle_calls();
-        let stats = self.stats();
-        // Wills are taken whatever the memory.
+        // Wills are taken whatever the memory, and what is retained on another shard is handed over in pages.
         let wills = self.nodes.iter().any(|node| node.options.config.will.is_some());
-        // What is retained on another shard is handed over in pages.
-        let alone = self.brokers.len() == 1;
-        if !wills
-            && alone
-            && stats.message_bytes
-                > self.options.broker.max_message_bytes.saturating_add(self.options.payload + 1_000)
-        {
-            self.fail(format!("{} bytes of messages are held", stats.message_bytes));
-        }
-        // Neither retained messages nor what waits for the store: all that is held is in a queue or under way.
-        let broker = &self.options.broker;
-        if self.options.retained == 0 && !wills && alone && broker.durability == Durability::Off {
-            let queue = broker.max_queued_messages as usize;
-            let session = queue + usize::from(broker.max_inflight);
-            let most = stats.sessions * session + SHARED.len() * queue;
-            if stats.messages > most {
-                self.fail(format!("{} messages are held, and {most} may be", stats.messages));
+        let paged = self.brokers.len() > 1 && self.options.retained > 0;
+        let options = &self.options.broker;
+        let (queue, window) = (options.max_queued_messages as usize, usize::from(options.max_inflight));
+        let most_bytes = options.max_message_bytes.saturating_add(self.options.payload + 1_000);
+        let stored = options.durability != Durability::Off;
+        let retained = self.options.retained > 0;
+        let mut wrong = None;
+        for stats in self.brokers.iter().map(Broker::stats) {
+            if !wills && !paged && stats.message_bytes > most_bytes {
+                wrong = Some(format!("{} bytes of messages are held", stats.message_bytes));
             }
+            // Neither retained messages nor what waits for the store: all that is held is in a queue or under way.
+            let most = stats.sessions * (queue + window) + SHARED.len() * queue;
+            if !retained && !wills && !stored && stats.messages > most {
+                wrong = Some(format!("{} messages are held, and {most} may be", stats.messages));
+            }
+        }
+        // What a group's member did not acknowledge comes back to its queue.
+        if !stored && self.next_event.is_multiple_of(32) {
+            let now = self.broker_time();
+            let clients = self.brokers.iter().flat_map(|broker| broker.clients(now, 0, 1_000, false).items);
+            for client in clients.filter(|client| client.queued > queue + window) {
+                wrong = Some(format!("{} waiting messages of {}", client.queued, client.client_id));
+            }
+        }
+        if let Some(what) = wrong {
+            self.fail(what);
         }
     }
 

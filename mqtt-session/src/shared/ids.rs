@@ -29,7 +29,7 @@ impl PacketIds {
     pub(crate) fn allocate(&mut self, in_use: impl Fn(PacketId) -> bool) -> Option<PacketId> {
         let first = self.next;
         let mut id = first;
-        while in_use(id) && !(defect!(WrapReuses) && id == PacketId::MIN) {
+        while in_use(id) {
             id = following(id);
             if id == first {
                 return None;
@@ -41,7 +41,7 @@ impl PacketIds {
 }
 
 fn following(id: PacketId) -> PacketId {
-    id.checked_add(1).unwrap_or(PacketId::MIN)
+    id.checked_add(1).unwrap_or(if defect!(WrapSticks) { id } else { PacketId::MIN })
 }
 
 #[cfg(test)]

@@ -31,6 +31,15 @@ impl Sim {
             Letter::Said(message) => {
                 self.trace
                     .line(self.now, || format!("shard {to} hears from {from}: {}", brief_message(&message)));
+                match &message {
+                    ShardMessage::GroupSlots { filter, more } => {
+                        *self.slots.entry((to, from, filter.clone())).or_default() += more;
+                    }
+                    ShardMessage::GroupClosed { filter } | ShardMessage::GroupLeave { filter } => {
+                        self.slots.remove(&(to, from, filter.clone()));
+                    }
+                    _ => {}
+                }
                 self.brokers[to].handle_shard(now, ShardId(u16::try_from(from).unwrap_or_default()), message);
             }
             Letter::Moved(moved, link) => {
@@ -61,6 +70,31 @@ impl Sim {
             }
         }
         self.hash.add_text(&message);
+        let there = usize::from(to.0);
+        match &message {
+            ShardMessage::Deliver { .. } => {
+                let handed = self.handed.entry((from, there)).or_default();
+                *handed += 1;
+                let handed = *handed;
+                // One more of each publisher, and wills.
+                let most = u64::from(self.options.broker.shard_credit.messages) + self.wires.len() as u64;
+                if handed > most {
+                    self.fail(format!("{from} handed {handed} messages to {there}, and {most} may be"));
+                }
+            }
+            ShardMessage::Credit(credit) => {
+                let handed = self.handed.entry((there, from)).or_default();
+                *handed = handed.saturating_sub(u64::from(credit.messages));
+            }
+            ShardMessage::GroupDeliver { filter, .. } => {
+                let slots = self.slots.entry((from, there, filter.clone())).or_default();
+                match slots.checked_sub(1) {
+                    Some(left) => *slots = left,
+                    None => self.fail(format!("{from} hands {there} more of {filter} than it has room for")),
+                }
+            }
+            _ => {}
+        }
         self.post(from, to, Letter::Said(message));
     }
 
@@ -151,7 +185,7 @@ impl Sim {
                 }
             }
             PacketType::Subscribe | PacketType::Unsubscribe => {
-                self.oracle.asked(&client, &seen);
+                self.oracle.asked(now, &client, &seen);
                 wire.requests.insert(seen.id, seen);
             }
             PacketType::Disconnect => self.oracle.goodbye(&client, &seen),

@@ -61,6 +61,8 @@ impl Sim {
             }
         }
         self.mail.clear();
+        self.handed.clear();
+        self.slots.clear();
         for client in std::mem::take(&mut self.changed) {
             self.oracle.changed(&client, self.store.last());
         }

@@ -5,6 +5,7 @@ use super::super::output::ConnectionId;
 use super::super::router::{Matches, SessionKey, bit};
 use super::super::sys::is_own;
 use super::{Broker, each};
+use crate::defects::defect;
 use crate::store::StoredMessage;
 use crate::{ShardCredit, ShardId, ShardMessage};
 
@@ -46,7 +47,7 @@ impl Broker {
             let deliver = wanting & bit(shard) != 0;
             self.tell_shard(shard, ShardMessage::Deliver { message: message.clone(), deliver, retain });
         }
-        if let Some(shard) = full {
+        if let Some(shard) = full.filter(|_| !defect!(ShardCreditIgnored)) {
             self.let_wait(shard, publisher);
         }
         wanting.count_ones() as usize
@@ -153,6 +154,9 @@ impl Broker {
         neighbour.handled.bytes = neighbour.handled.bytes.saturating_add(size as u64);
         if neighbour.handled.messages >= messages || neighbour.handled.bytes >= bytes {
             let credit = core::mem::replace(&mut neighbour.handled, ShardCredit { messages: 0, bytes: 0 });
+            if defect!(ShardCreditLost) {
+                return;
+            }
             self.tell_shard(from, ShardMessage::Credit(credit));
         }
     }

@@ -9,6 +9,7 @@ use super::super::router::{GroupKey, Leaf, Left, SubscriptionIds, bit};
 use super::super::session::Delivery;
 use super::Broker;
 use super::sync::Then;
+use crate::defects::defect;
 use crate::store::StoredMessage;
 use crate::{ShardId, ShardMessage};
 use alloc::string::String;
@@ -82,7 +83,7 @@ impl Broker {
         if let Some(group) = self.router.group_mut(key)
             && let Some(share) = group.shares.iter_mut().find(|share| share.shard == shard)
         {
-            share.slots = share.slots.saturating_sub(1);
+            share.slots = share.slots.saturating_sub(u32::from(!defect!(ShardSlotsIgnored)));
         }
         self.tell_shard(shard, ShardMessage::GroupDeliver { filter, message });
     }
@@ -186,7 +187,7 @@ impl Broker {
             messages.extend(held.map(super::super::message::Held::to_stored));
             self.release_message(delivery.message);
         }
-        if !messages.is_empty() {
+        if !messages.is_empty() && !defect!(ShardReturnLost) {
             let filter = filter.into();
             self.tell_shard(owner, ShardMessage::GroupReturn { filter, messages, forbidden });
         }

@@ -5,6 +5,7 @@ use super::super::output::{ConnectionId, Output, Peer};
 use super::super::rate::Meter;
 use super::super::timers::Timer;
 use super::Broker;
+use crate::defects::defect;
 use crate::{ShardId, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -37,7 +38,9 @@ impl Broker {
         }
         match PacketRef::decode(packet, Version::V5) {
             // An identifier that is assigned belongs here.
-            Ok(PacketRef::Connect(connect)) if !connect.client_id.is_empty() => {
+            Ok(PacketRef::Connect(connect))
+                if !connect.client_id.is_empty() && !defect!(ShardHomeIgnored) =>
+            {
                 self.router.foreign_owner(connect.client_id)
             }
             _ => None,

@@ -7,6 +7,7 @@ use super::super::message::MessageKey;
 use super::super::router::{SessionKey, bit};
 use super::super::session::{Delivery, Replay};
 use super::{Broker, each};
+use crate::defects::defect;
 use crate::store::{SessionId, StoredMessage};
 use crate::{ShardId, ShardMessage};
 use alloc::boxed::Box;
@@ -317,5 +318,7 @@ impl Broker {
 
 /// Whether a retained message of this origin was there by the marks.
 pub(in crate::broker) fn is_marked(origin: Option<(ShardId, u64)>, marks: &[u64]) -> bool {
-    origin.is_none_or(|(from, write)| marks.get(usize::from(from.0)).is_some_and(|last| write <= *last))
+    defect!(ShardMarkIgnored)
+        || origin
+            .is_none_or(|(from, write)| marks.get(usize::from(from.0)).is_some_and(|last| write <= *last))
 }

@@ -3,6 +3,7 @@
 use super::super::output::ConnectionId;
 use super::super::router::bit;
 use super::{Broker, each};
+use crate::defects::defect;
 use crate::{ShardId, ShardMessage};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -50,7 +51,7 @@ impl Broker {
     /// Tells the others of filters that are new here, or gone.
     pub(super) fn tell_interest(&mut self) {
         let changes = self.router.take_changes();
-        if changes.is_empty() {
+        if changes.is_empty() || defect!(ShardInterestUntold) {
             return;
         }
         let others = self.shards.as_ref().map_or(0, |shards| shards.others());
@@ -96,6 +97,15 @@ impl Broker {
             own.clone_from(&shards.writes);
         }
         let others = shards.others();
+        if defect!(ShardSubackEarly)
+            && let Then::Suback { conn, packet_id, codes } = &then
+            && let Some(index) = self.index_of(*conn)
+        {
+            let suback = SubackRef { packet_id: *packet_id, properties: Properties::EMPTY, codes };
+            self.put(index, &PacketRef::Suback(suback));
+        }
+        let then = if defect!(ShardSubackEarly) { Then::Nothing } else { then };
+        let Some(shards) = &mut self.shards else { return };
         shards.syncs.insert(number, Sync { waiting: others, joins: joins.len(), replays, writes, then });
         for shard in each(others) {
             self.tell_shard(shard, ShardMessage::Sync(number));
