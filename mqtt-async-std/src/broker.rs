@@ -38,7 +38,7 @@ pub use mqtt_io::broker::{
     PublishFailed, Question, Rates, RefusedFilter31, ServeError, SharedTransport, Stats, SubscribeFailed,
     TraceOptions, Transport,
 };
-use mqtt_io::broker::{Life, bind};
+use mqtt_io::broker::{Life, MovingSocket, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};
 use std::cell::Cell;
 use std::future::Future;
@@ -138,6 +138,24 @@ impl LocalRuntime for Local {
                 Ok((Socket { io: Io::Unix(io), empty: Cell::new(false) }, None))
             }
         }
+    }
+
+    fn leave(stream: Socket) -> io::Result<MovingSocket> {
+        match stream.io {
+            Io::Tcp(io) => io.into_inner().map(MovingSocket::Tcp),
+            #[cfg(unix)]
+            Io::Unix(io) => io.into_inner().map(MovingSocket::Unix),
+        }
+    }
+
+    fn enter(socket: MovingSocket) -> io::Result<Socket> {
+        let io = match socket {
+            MovingSocket::Tcp(stream) => Async::new_nonblocking(stream).map(Io::Tcp),
+            #[cfg(unix)]
+            MovingSocket::Unix(stream) => Async::new_nonblocking(stream).map(Io::Unix),
+            _ => Err(ErrorKind::Unsupported.into()),
+        };
+        Ok(Socket { io: io?, empty: Cell::new(false) })
     }
 }
 

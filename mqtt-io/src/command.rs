@@ -1,7 +1,7 @@
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{Answer, LocalId, QuestionId, Stats};
-use mqtt_session::{Message, PublishError, StoreSeq};
+use mqtt_session::{Message, PublishError, ShardId, StoreSeq};
 use std::sync::Arc;
 
 /// Where the result of a command goes. Called once, on the shard's thread, with the shard released.
@@ -57,6 +57,8 @@ pub enum Command {
     Stats(Reply<Stats>),
     /// Take no new connections, take leave of all clients, and hang up.
     Shutdown,
+    /// Another shard is gone.
+    ShardLost(ShardId),
     /// Panic in the middle of a turn, to test what happens then.
     #[doc(hidden)]
     Panic,
@@ -76,6 +78,7 @@ impl std::fmt::Debug for Command {
             Self::StoreFailed(_) => "StoreFailed",
             Self::Stats(_) => "Stats",
             Self::Shutdown => "Shutdown",
+            Self::ShardLost(_) => "ShardLost",
             Self::Panic => "Panic",
         })
     }

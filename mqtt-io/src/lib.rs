@@ -86,5 +86,5 @@ pub mod trace;
 pub use clock::Clock;
 pub use command::{Command, Reply, Sink, Taken};
 pub use link::Wire;
-pub use shard::{Effect, Reading, Shard, ShardError, TransportEvent};
+pub use shard::{Effect, Reading, Shard, ShardError, TransportEvent, Travelling};
 pub use stack::Stack;

@@ -112,6 +112,20 @@ pub trait LocalRuntime: Clone + 'static {
     fn accept(
         listener: &Self::Listener,
     ) -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>>;
+
+    /// Takes a connection off this thread. What was read is read; nothing else is lost.
+    ///
+    /// # Errors
+    /// If the system does not let go of it.
+    #[cfg(feature = "broker")]
+    fn leave(stream: Self::Stream) -> io::Result<crate::broker::MovingSocket>;
+
+    /// Takes a connection to this thread.
+    ///
+    /// # Errors
+    /// If the system refuses to watch it.
+    #[cfg(feature = "broker")]
+    fn enter(socket: crate::broker::MovingSocket) -> io::Result<Self::Stream>;
 }
 
 /// A task on this thread.

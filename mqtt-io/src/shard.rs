@@ -5,11 +5,13 @@
 use crate::link::{Link, Links, State};
 use crate::stack::{Layers, Opened, Received, StackError};
 use crate::trace::{Machine, Recorder};
-use crate::{Clock, Command, Sink, Stack, Wire};
+use crate::{Clock, Command, Reply, Sink, Stack, Wire};
+use mqtt_proto::EncodeError;
 use mqtt_session::broker::{
-    Ask, BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Output, Peer, ReadStatus, Stats,
+    Ask, BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Moved, Output, Peer, ReadStatus,
+    Stats,
 };
-use mqtt_session::{Broker, Durability, Message, Timestamp};
+use mqtt_session::{Broker, Durability, Message, ShardId, ShardMessage, Timestamp};
 use mqtt_store::StorageHandle;
 use std::collections::HashMap;
 use std::io::{ErrorKind, IoSlice};
@@ -62,6 +64,24 @@ pub enum Effect<W> {
     },
     /// Call it.
     Call(Box<dyn FnOnce() + Send>),
+    /// Carry these to another shard, whose [`Shard::letters`] takes them, in their order.
+    Letters(ShardId, Vec<ShardMessage>),
+    /// Carry this link to another shard, whose [`Shard::arrive`] takes it. Its socket is not read meanwhile.
+    Move {
+        /// The other shard.
+        to: ShardId,
+        /// What it has to know.
+        link: Box<Travelling>,
+        /// The handle of the socket.
+        wire: W,
+    },
+}
+
+/// A link on its way to another shard, without its socket.
+pub struct Travelling {
+    moved: Moved,
+    stack: Stack,
+    address: Option<SocketAddr>,
 }
 
 /// What happens on a link below MQTT.
@@ -115,6 +135,11 @@ pub struct Shard<W> {
     storage: Option<StorageHandle>,
     /// Groups were handed to the storage thread that it was not woken for.
     unsaved: bool,
+    /// What other shards are to hear, by their numbers.
+    letters: Vec<Vec<ShardMessage>>,
+    has_letters: bool,
+    /// Subscriptions of the program itself that not all shards know of yet.
+    subscribing: HashMap<LocalId, Reply<Result<LocalId, EncodeError>>>,
 }
 
 impl<W: Wire> Shard<W> {
@@ -155,7 +180,11 @@ impl<W: Wire> Shard<W> {
         storage: Option<StorageHandle>,
         trace: Option<Recorder>,
     ) -> Self {
+        let shards = usize::from(broker.config().shards);
         Self {
+            letters: (0..shards).map(|_| Vec::new()).collect(),
+            has_letters: false,
+            subscribing: HashMap::new(),
             broker: Machine::new(broker, trace),
             links: Links::new(),
             dirty: Vec::new(),
@@ -281,6 +310,10 @@ impl<W: Wire> Shard<W> {
                 let result = self.broker.subscribe(now, &filter, options);
                 if let Ok(id) = result {
                     self.sinks.insert(id, sink);
+                    if self.letters.len() > 1 {
+                        self.subscribing.insert(id, reply);
+                        return self.obey(now);
+                    }
                 }
                 Box::new(move || reply(result))
             }
@@ -324,6 +357,10 @@ impl<W: Wire> Shard<W> {
                 self.broker.shutdown(now);
                 return self.obey(now);
             }
+            Command::ShardLost(lost) => {
+                self.broker.handle_shard_lost(now, lost);
+                return self.obey(now);
+            }
             Command::Panic => panic!("a test asked for this panic"),
         };
         self.obey(now);
@@ -356,6 +393,7 @@ impl<W: Wire> Shard<W> {
             self.obey(now);
         }
         self.save();
+        self.post();
         self.broker.settled();
     }
 
@@ -371,7 +409,7 @@ impl<W: Wire> Shard<W> {
     /// Whether [`Shard::flush`] has something to do.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || self.unsaved
+        !self.dirty.is_empty() || self.unsaved || self.has_letters
     }
 
     /// When [`Shard::tick`] is to be called.
@@ -395,7 +433,7 @@ impl<W: Wire> Shard<W> {
     /// Whether the shard was shut down and every link is closed.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.shut_down && self.links.len() == 0
+        self.shut_down && self.links.len() == 0 && self.broker.has_left() && !self.has_letters
     }
 
     /// The figures.
@@ -407,6 +445,53 @@ impl<W: Wire> Shard<W> {
     /// The handle of a link's socket.
     pub fn wire(&mut self, conn: ConnectionId) -> Option<&mut W> {
         self.links.get_mut(conn).map(|link| &mut link.wire)
+    }
+
+    /// What another shard says, in its order.
+    pub fn letters(&mut self, now: Timestamp, from: ShardId, letters: Vec<ShardMessage>) {
+        for letter in letters {
+            self.broker.handle_shard(now, from, letter);
+            self.obey(now);
+        }
+    }
+
+    /// A link arrives from the shard that accepted it.
+    pub fn arrive(
+        &mut self,
+        now: Timestamp,
+        link: Travelling,
+        wire: impl FnOnce(ConnectionId) -> W,
+    ) -> ConnectionId {
+        let Travelling { moved, stack, address } = link;
+        let conn = self.broker.handle_moved(now, moved);
+        let wire = wire(conn);
+        self.links.insert(Link { conn, wire, stack, address, peer: None, state: State::Open, paused: None });
+        // What its layers may have to say.
+        self.dirty.push(conn);
+        self.obey(now);
+        conn
+    }
+
+    fn rehome(&mut self, now: Timestamp, conn: ConnectionId, to: ShardId) {
+        let Some(moved) = self.broker.take_moving(now, conn) else { return };
+        let Some(link) = self.links.remove(conn) else { return };
+        if let Some(reader) = link.paused {
+            reader.wake();
+        }
+        let travelling = Travelling { moved, stack: link.stack, address: link.address };
+        self.effects.push(Effect::Move { to, link: Box::new(travelling), wire: link.wire });
+    }
+
+    /// Has the letters carried away.
+    fn post(&mut self) {
+        if !std::mem::take(&mut self.has_letters) {
+            return;
+        }
+        for (to, letters) in (0..).map(ShardId).zip(&mut self.letters) {
+            if !letters.is_empty() {
+                self.effects.push(Effect::Letters(to, std::mem::take(letters)));
+            }
+        }
     }
 
     /// Does what the machine says.
@@ -424,8 +509,13 @@ impl<W: Wire> Shard<W> {
                         self.unsaved = true;
                     }
                 }
-                // There is one shard, which has nobody to talk to.
-                Output::Shard { .. } | Output::Rehome { .. } => {}
+                Output::Shard { to, message } => {
+                    if let Some(letters) = self.letters.get_mut(usize::from(to.0)) {
+                        letters.push(*message);
+                        self.has_letters = true;
+                    }
+                }
+                Output::Rehome { conn, to } => self.rehome(now, conn, to),
             }
         }
     }
@@ -477,6 +567,12 @@ impl<W: Wire> Shard<W> {
         if let Event::Message { subscriber: id, message } = event {
             if let Some(sink) = self.sinks.get(&id) {
                 self.effects.push(Effect::Deliver { id, sink: Sink::clone(sink), message });
+            }
+            return;
+        }
+        if let Event::InForce { subscriber: id } = event {
+            if let Some(reply) = self.subscribing.remove(&id) {
+                self.effects.push(Effect::Call(Box::new(move || reply(Ok(id)))));
             }
             return;
         }

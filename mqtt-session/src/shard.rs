@@ -135,6 +135,8 @@ pub enum ShardMessage {
         /// None of the members may read them.
         forbidden: bool,
     },
+    /// The sender is shutting down: it reads no client any more, and hands over nothing more but wills.
+    Leaving,
     /// The sender's figures, for `$SYS`.
     Figures(Box<Stats>),
 }

@@ -20,6 +20,12 @@
 
 #[cfg(feature = "adapters")]
 pub mod adapters;
+
+/// How many shards the brokers of the tests have that are not about one: `MQTT_SHARDS`, or one.
+#[must_use]
+pub fn shards() -> u16 {
+    std::env::var("MQTT_SHARDS").ok().and_then(|shards| shards.parse().ok()).unwrap_or(1)
+}
 mod brief;
 mod pair;
 mod world;

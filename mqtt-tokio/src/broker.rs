@@ -37,7 +37,7 @@ pub use mqtt_io::broker::{
     PublishFailed, Question, Rates, RefusedFilter31, ServeError, SharedTransport, Stats, SubscribeFailed,
     TraceOptions, Transport,
 };
-use mqtt_io::broker::{Life, bind};
+use mqtt_io::broker::{Life, MovingSocket, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -136,6 +136,23 @@ impl LocalRuntime for Local {
                 let (stream, _) = listener.accept().await?;
                 Ok((Socket::Unix(RefCell::new(stream)), None))
             }
+        }
+    }
+
+    fn leave(stream: Socket) -> io::Result<MovingSocket> {
+        match stream {
+            Socket::Tcp(stream) => stream.into_inner().into_std().map(MovingSocket::Tcp),
+            #[cfg(unix)]
+            Socket::Unix(stream) => stream.into_inner().into_std().map(MovingSocket::Unix),
+        }
+    }
+
+    fn enter(socket: MovingSocket) -> io::Result<Socket> {
+        match socket {
+            MovingSocket::Tcp(stream) => TcpStream::from_std(stream).map(|s| Socket::Tcp(RefCell::new(s))),
+            #[cfg(unix)]
+            MovingSocket::Unix(stream) => UnixStream::from_std(stream).map(|s| Socket::Unix(RefCell::new(s))),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

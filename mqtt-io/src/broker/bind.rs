@@ -2,22 +2,23 @@
 
 use super::auth::{Authorizer, Office};
 use super::handle::{BrokerHandle, ServeError};
+use super::node::Post;
 use super::node::panic_text;
-use super::run::{Life, Start};
+use super::run::{Life, Mail, Start};
 use super::sockets::{self, Address, Inherited};
 use super::transport::SharedTransport;
-use crate::ShardError;
 use crate::runtime::Runtime;
 use crate::trace::TraceOptions;
+use crate::{Clock, Command, ShardError};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError, Rates};
-use mqtt_session::{Durability, Seed};
+use mqtt_session::{Durability, Seed, ShardId};
 use mqtt_store::{Store, StoreError};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// An address to listen on.
@@ -151,6 +152,7 @@ impl Config {
             () if self.store.is_some() && self.broker.durability == Durability::Off => {
                 Err(BindError::StoreUnused)
             }
+            () if self.trace.is_some() && self.broker.shards > 1 => Err(BindError::TraceOfShards),
             () if self.mailbox == 0 => Err(BindError::Zero("mailbox")),
             () if self.backlog == 0 => Err(BindError::Zero("backlog")),
             () if self.read_buffer == 0 => Err(BindError::Zero("read_buffer")),
@@ -201,6 +203,9 @@ pub enum BindError {
     /// Messages are to survive a restart, and there is nowhere to keep them.
     #[error("setting durability needs a store, and none is attached")]
     NoStore,
+    /// A trace is of one machine.
+    #[error("a trace can be written by a broker with one shard only; set shards to 1")]
+    TraceOfShards,
     /// There is a store, and nothing is to be kept in it.
     #[error("setting durability is off, so the store that is attached would not be used")]
     StoreUnused,
@@ -229,18 +234,19 @@ impl From<ShardError> for BindError {
     }
 }
 
-/// Binds every listener and starts a broker on a thread of its own. When this returns, clients can
-/// connect. `runtime` is where authorizers run; `thread` is given the life of the broker's thread and
-/// drives it there to its end.
+/// Binds every listener and starts a broker on threads of its own, one for each shard. When this returns, clients
+/// can connect. `runtime` is where authorizers run; `thread` is given the life of each thread and drives it there to
+/// its end.
 ///
 /// # Errors
 /// If a setting is wrong or an address is not to be had; nothing is left running then.
 pub async fn bind<R: Runtime>(
     runtime: R,
     mut config: Config,
-    thread: impl FnOnce(Life) -> Result<(), ServeError> + Send + 'static,
+    thread: impl Fn(Life) -> Result<(), ServeError> + Clone + Send + 'static,
 ) -> Result<BrokerHandle<R>, BindError> {
     config.check()?;
+    config.broker.check()?;
     if config.broker.seed == Seed::default() {
         getrandom::fill(&mut config.broker.seed.0).map_err(io::Error::other)?;
     }
@@ -252,34 +258,94 @@ pub async fn bind<R: Runtime>(
         addresses.extend(open.socket.address().and_then(|address| address.tcp()));
         listeners.push((open, settings));
     }
-    let (answers, answered) = mpsc::unbounded_channel();
-    let spawn = Box::new(move |task| runtime.spawn(task));
-    let reports = answers.clone();
-    let office = config.authorizer.map(|authorizer| Office { authorizer, spawn, answers });
-    let (mailbox, mail) = mpsc::channel(config.mailbox);
+    let shards = config.broker.shards;
+    let (boxes, mut carried): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+    let (mailboxes, mut mails): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(config.mailbox)).unzip();
+    let boxes: Arc<[_]> = boxes.into();
     let (events, _) = broadcast::channel(config.backlog);
     let weak_events = events.downgrade();
     let (ended, end) = watch::channel(None);
-    let (ready, started) = oneshot::channel();
-    let start = Start {
-        broker: config.broker,
-        acls: config.acls,
-        listeners,
-        read_buffer: config.read_buffer,
-        office,
-        store: config.store,
-        trace: config.trace,
-        reports,
-        mail,
-        answered,
-        events,
-        ready,
-    };
-    std::thread::Builder::new().name("mqtt-shard-0".to_owned()).spawn(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| thread(Life(start))));
-        let result = result.unwrap_or_else(|panic| Err(ServeError::Panicked(panic_text(panic.as_ref()))));
-        ended.send_replace(Some(result));
-    })?;
-    let storage = started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
-    Ok(BrokerHandle::new(mailbox, weak_events, end, addresses, storage, config.backlog))
+    let end_of_all = Arc::new(End {
+        left: Mutex::new((shards, Ok(()))),
+        mailboxes: mailboxes.iter().map(mpsc::Sender::downgrade).collect(),
+        ended,
+    });
+    let clock = Clock::start();
+    let mut starting = Vec::new();
+    // The first one last: it lets the clients in.
+    for shard in (0..shards).rev() {
+        let (answers, answered) = mpsc::unbounded_channel();
+        let runtime = runtime.clone();
+        let spawn = Box::new(move |task| runtime.spawn(task));
+        let reports = answers.clone();
+        let authorizer = config.authorizer.clone();
+        let office = authorizer.map(|authorizer| Office { authorizer, spawn, answers });
+        let (ready, started) = oneshot::channel();
+        let (Some(mail), Some(carried)) = (mails.pop(), carried.pop()) else { break };
+        let own = ShardId(shard);
+        let mut broker = config.broker.clone();
+        broker.shard = own;
+        let start = Start {
+            broker,
+            acls: config.acls.clone(),
+            listeners: if shard == 0 { std::mem::take(&mut listeners) } else { Vec::new() },
+            read_buffer: config.read_buffer,
+            office,
+            store: config.store.clone(),
+            trace: config.trace.clone(),
+            reports,
+            mail,
+            answered,
+            events: events.clone(),
+            ready,
+            clock,
+            post: Post { own, boxes: Arc::clone(&boxes) },
+            carried,
+        };
+        let (thread, end) = (thread.clone(), Arc::clone(&end_of_all));
+        std::thread::Builder::new().name(format!("mqtt-shard-{shard}")).spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| thread(Life(start))));
+            let result = result.unwrap_or_else(|panic| Err(ServeError::Panicked(panic_text(panic.as_ref()))));
+            end.one_ended(own, result);
+        })?;
+        starting.push(started);
+    }
+    drop((events, boxes));
+    let mut storage = None;
+    for started in starting {
+        storage = started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
+    }
+    let mailboxes = mailboxes.into();
+    Ok(BrokerHandle::new(mailboxes, weak_events, end, addresses, storage, config.backlog))
+}
+
+/// The broker ends when all its shards have, and all end when one has failed.
+struct End {
+    left: Mutex<(u16, Result<(), ServeError>)>,
+    mailboxes: Vec<mpsc::WeakSender<Mail>>,
+    ended: watch::Sender<Option<Result<(), ServeError>>>,
+}
+
+impl End {
+    fn one_ended(&self, shard: ShardId, result: Result<(), ServeError>) {
+        let has_failed = result.is_err();
+        let result = {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.0 = left.0.saturating_sub(1);
+            if left.1.is_ok() {
+                left.1 = result;
+            }
+            (left.0 == 0).then(|| left.1.clone())
+        };
+        if let Some(result) = result {
+            self.ended.send_replace(Some(result));
+        } else if has_failed {
+            for mailbox in self.mailboxes.iter().filter_map(mpsc::WeakSender::upgrade) {
+                for command in [Command::ShardLost(shard), Command::Shutdown] {
+                    // One that has ended is what is wanted.
+                    let _ = mailbox.blocking_send(Mail::Command(command));
+                }
+            }
+        }
+    }
 }

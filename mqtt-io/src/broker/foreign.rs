@@ -4,7 +4,7 @@
 use super::link::{LINGER, Socket};
 use super::node::Node;
 use crate::runtime::{LocalRuntime, LocalTask, until};
-use crate::{Reading, Stack};
+use crate::{Reading, Stack, Travelling};
 use futures_io::{AsyncRead, AsyncWrite};
 use mqtt_session::broker::{Closed, ConnectionId, Peer};
 use std::cell::{Cell, RefCell};
@@ -38,7 +38,11 @@ pub(super) struct Pipe {
     /// The connection is gone; whether to see the peer off.
     closed: Cell<Option<bool>>,
     task: RefCell<Option<Waker>>,
+    /// Who gets the stream, once it has to leave this thread.
+    heir: RefCell<Option<Heir>>,
 }
+
+type Heir = Box<dyn FnOnce(BoxedStream)>;
 
 impl Pipe {
     pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -67,6 +71,12 @@ impl Pipe {
         self.wake();
     }
 
+    /// Has the task end and give its stream to `heir`.
+    pub(super) fn leave(&self, heir: impl FnOnce(BoxedStream) + 'static) {
+        *self.heir.borrow_mut() = Some(Box::new(heir));
+        self.wake();
+    }
+
     fn wake(&self) {
         if let Some(task) = &*self.task.borrow() {
             task.wake_by_ref();
@@ -76,22 +86,50 @@ impl Pipe {
 
 /// Takes a stream into the shard.
 pub(super) fn open<L: LocalRuntime>(node: &Rc<Node<L>>, stream: BoxedStream, peer: Peer) {
-    node.turn(|shard, now| {
-        let pipe = Rc::new(Pipe::default());
-        shard.accept(now, peer, Stack::plain(), |conn| {
-            let link = Link {
-                stream,
-                buffer: vec![0; READ_BYTES].into(),
-                unsent: Unsent::default(),
-                pipe: Rc::clone(&pipe),
-                node: Rc::clone(node),
-                conn,
-                paused: false,
-            };
-            node.spawn(link.run()).detach();
-            Socket::Foreign(pipe)
-        })
-    });
+    node.turn(|shard, now| shard.accept(now, peer, Stack::plain(), |conn| start(node, stream, conn)));
+}
+
+/// Takes one in that another shard accepted.
+pub(super) fn arrive<L: LocalRuntime>(node: &Rc<Node<L>>, stream: BoxedStream, link: Travelling) {
+    node.turn(|shard, now| shard.arrive(now, link, |conn| start(node, stream, conn)));
+}
+
+fn start<L: LocalRuntime>(node: &Rc<Node<L>>, stream: BoxedStream, conn: ConnectionId) -> Socket<L> {
+    let pipe = Rc::new(Pipe::default());
+    let link = Link {
+        stream,
+        buffer: vec![0; READ_BYTES].into(),
+        unsent: Unsent::default(),
+        pipe: Rc::clone(&pipe),
+        node: Rc::clone(node),
+        conn,
+        paused: false,
+    };
+    node.spawn(link.run()).detach();
+    Socket::Foreign(pipe)
+}
+
+/// What stands in the place of a stream that has left.
+struct Left;
+
+impl AsyncRead for Left {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(0))
+    }
+}
+
+impl AsyncWrite for Left {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(0))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// A panic in the stream's code ends its link, and goes no further: `None`.
@@ -131,6 +169,10 @@ impl<L: LocalRuntime> Link<L> {
 
     async fn run(mut self) {
         let why = poll_fn(|cx| caught(|| self.poll(cx)).unwrap_or(Poll::Ready(Closed::Error))).await;
+        let heir = self.pipe.heir.take();
+        if let Some(heir) = heir {
+            return heir(std::mem::replace(&mut self.stream, Box::pin(Left)));
+        }
         self.closed(why);
         if self.pipe.closed.get() == Some(true) {
             self.node.linger();
@@ -145,6 +187,9 @@ impl<L: LocalRuntime> Link<L> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         if !self.pipe.task.borrow().as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             *self.pipe.task.borrow_mut() = Some(cx.waker().clone());
+        }
+        if self.pipe.heir.borrow().is_some() {
+            return Poll::Ready(Closed::Hangup);
         }
         if let Poll::Ready(Err(_)) = self.poll_write(cx) {
             return Poll::Ready(Closed::Error);

@@ -66,7 +66,8 @@ pub enum ServeError {
 /// broker has taken the command, dropping the future neither withdraws nor repeats it.
 #[derive(Clone, Debug)]
 pub struct BrokerHandle<R> {
-    mailbox: mpsc::Sender<Mail>,
+    /// Of all shards. What is not about all of them goes to the first.
+    mailboxes: Arc<[mpsc::Sender<Mail>]>,
     events: broadcast::WeakSender<Arc<Event>>,
     end: watch::Receiver<Option<Result<(), ServeError>>>,
     addresses: Arc<[SocketAddr]>,
@@ -77,7 +78,7 @@ pub struct BrokerHandle<R> {
 
 impl<R: Runtime> BrokerHandle<R> {
     pub(super) fn new(
-        mailbox: mpsc::Sender<Mail>,
+        mailboxes: Arc<[mpsc::Sender<Mail>]>,
         events: broadcast::WeakSender<Arc<Event>>,
         end: watch::Receiver<Option<Result<(), ServeError>>>,
         addresses: Vec<SocketAddr>,
@@ -85,7 +86,7 @@ impl<R: Runtime> BrokerHandle<R> {
         backlog: usize,
     ) -> Self {
         let addresses = addresses.into();
-        Self { mailbox, events, end, addresses, storage, backlog, runtime: PhantomData }
+        Self { mailboxes, events, end, addresses, storage, backlog, runtime: PhantomData }
     }
 
     /// What the store has done so far; `None` if nothing is stored.
@@ -100,7 +101,8 @@ impl<R: Runtime> BrokerHandle<R> {
         &self.addresses
     }
 
-    /// Publishes, and tells how many subscribers get the message. Waits while the mailbox is full.
+    /// Publishes, and tells how many subscribers get the message; of those on other shards than the first
+    /// each shard counts as one. Waits while the mailbox is full.
     ///
     /// # Errors
     /// If the message breaks a rule or a limit, or the broker has ended.
@@ -131,7 +133,7 @@ impl<R: Runtime> BrokerHandle<R> {
         });
         let subscribe = |reply| Command::Subscribe { filter, options, sink, reply };
         let id = self.ask(subscribe).await??;
-        Ok(Messages { messages, dropped, id, mailbox: self.mailbox.downgrade() })
+        Ok(Messages { messages, dropped, id, mailbox: self.first().downgrade() })
     }
 
     /// Closes the connection of a client, which 5.0 tells the reason, and tells whether it had one.
@@ -140,7 +142,8 @@ impl<R: Runtime> BrokerHandle<R> {
     /// If the broker has ended.
     pub async fn disconnect(&self, client_id: impl Into<String>, reason: ReasonCode) -> Result<bool, Ended> {
         let client_id = client_id.into();
-        self.ask(|reply| Command::Disconnect(client_id, reason, reply)).await
+        let found = self.ask_all(|reply| Command::Disconnect(client_id.clone(), reason, reply)).await?;
+        Ok(found.contains(&true))
     }
 
     /// Puts these tables of rights in place of those that there are: see
@@ -149,7 +152,8 @@ impl<R: Runtime> BrokerHandle<R> {
     /// # Errors
     /// If the broker has ended.
     pub async fn set_acls(&self, acls: Vec<Arc<Acl>>) -> Result<(), Ended> {
-        self.ask(|reply| Command::SetAcls(acls, reply)).await
+        self.ask_all(|reply| Command::SetAcls(acls.clone(), reply)).await?;
+        Ok(())
     }
 
     /// Closes the connections of all clients with one of these user names (`None`: without one), which
@@ -162,15 +166,24 @@ impl<R: Runtime> BrokerHandle<R> {
         users: Vec<Option<String>>,
         reason: ReasonCode,
     ) -> Result<usize, Ended> {
-        self.ask(|reply| Command::DisconnectUsers(users, reason, reply)).await
+        let closed = self.ask_all(|reply| Command::DisconnectUsers(users.clone(), reason, reply)).await?;
+        Ok(closed.into_iter().sum())
     }
 
-    /// The broker's figures.
+    /// The broker's figures, of all shards together.
     ///
     /// # Errors
     /// If the broker has ended.
     pub async fn stats(&self) -> Result<Stats, Ended> {
-        self.ask(Command::Stats).await
+        let mut sum = Stats::default();
+        self.ask_all(Command::Stats).await?.into_iter().for_each(|stats| sum += stats);
+        Ok(sum)
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.mailboxes.len()
     }
 
     /// Serves a client at the other end of any stream: a pipe, a Unix socket, a tunnel. Returns when
@@ -182,7 +195,7 @@ impl<R: Runtime> BrokerHandle<R> {
     where
         R: Wrap<S>,
     {
-        self.mailbox.send(Mail::Stream(Box::pin(R::wrap(stream)), peer)).await.map_err(|_| Ended)
+        self.first().send(Mail::Stream(Box::pin(R::wrap(stream)), peer)).await.map_err(|_| Ended)
     }
 
     /// What happens from now on.
@@ -213,26 +226,58 @@ impl<R: Runtime> BrokerHandle<R> {
     /// # Errors
     /// If it does not end in order.
     pub async fn shutdown(&self) -> Result<(), ServeError> {
-        // If it has ended already, that is what was wanted.
-        let _ = self.mailbox.send(Mail::Command(Command::Shutdown)).await;
+        for mailbox in &*self.mailboxes {
+            // If it has ended already, that is what was wanted.
+            let _ = mailbox.send(Mail::Command(Command::Shutdown)).await;
+        }
         self.serve().await
     }
 
     /// Makes the broker panic, to test what happens then.
     #[doc(hidden)]
     pub async fn panic(&self) {
-        let _ = self.mailbox.send(Mail::Command(Command::Panic)).await;
+        let _ = self.first().send(Mail::Command(Command::Panic)).await;
     }
 
     async fn ask<T: Send + 'static>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Ended> {
-        let (to, reply) = oneshot::channel();
-        let command = command(Box::new(move |value| {
-            // Whoever asked may have lost interest.
-            let _ = to.send(value);
-        }));
-        self.mailbox.send(Mail::Command(command)).await.map_err(|_| Ended)?;
+        let reply = put_question(self.first(), command).await?;
         reply.await.map_err(|_| Ended)
     }
+
+    /// The mailbox of the first shard.
+    fn first(&self) -> &mpsc::Sender<Mail> {
+        // There is always one.
+        &self.mailboxes[0]
+    }
+
+    /// Asks every shard, all at once, and gives their answers in the order of their numbers.
+    async fn ask_all<T: Send + 'static>(
+        &self,
+        command: impl Fn(Reply<T>) -> Command,
+    ) -> Result<Vec<T>, Ended> {
+        let mut replies = Vec::with_capacity(self.mailboxes.len());
+        for mailbox in &*self.mailboxes {
+            replies.push(put_question(mailbox, &command).await?);
+        }
+        let mut answers = Vec::with_capacity(replies.len());
+        for reply in replies {
+            answers.push(reply.await.map_err(|_| Ended)?);
+        }
+        Ok(answers)
+    }
+}
+
+async fn put_question<T: Send + 'static>(
+    mailbox: &mpsc::Sender<Mail>,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Result<oneshot::Receiver<T>, Ended> {
+    let (to, reply) = oneshot::channel();
+    let command = command(Box::new(move |value| {
+        // Whoever asked may have lost interest.
+        let _ = to.send(value);
+    }));
+    mailbox.send(Mail::Command(command)).await.map_err(|_| Ended)?;
+    Ok(reply)
 }
 
 /// The messages of one subscription of the program itself.

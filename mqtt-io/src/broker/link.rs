@@ -1,11 +1,13 @@
 //! Native links: TCP and Unix sockets, read when they are readable and written without waiting.
 
-use super::foreign::Pipe;
+use super::foreign::{self, BoxedStream, Pipe};
 use super::listen::Place;
 use super::node::Node;
+use super::sockets::MovingSocket;
 use crate::runtime::{LocalRuntime, LocalTask, StreamSocket, until};
-use crate::{Reading, Stack, Wire};
+use crate::{Reading, Stack, Travelling, Wire};
 use mqtt_session::broker::{Closed, ConnectionId, Peer};
+use mqtt_session::{ShardId, ShardMessage};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -47,13 +49,108 @@ pub(super) fn open<L: LocalRuntime>(
     stack: Stack,
     place: Place,
 ) {
+    node.turn(|shard, now| shard.accept(now, peer, stack, |conn| start(node, stream, place, conn)));
+}
+
+/// Takes a connection into the shard whose turn it is.
+pub(super) fn open_somewhere<L: LocalRuntime>(
+    node: &Rc<Node<L>>,
+    stream: L::Stream,
+    peer: Peer,
+    stack: Stack,
+    place: Place,
+) {
+    let Some(to) = node.next_shard() else { return open(node, stream, peer, stack, place) };
+    match L::leave(stream) {
+        Ok(socket) => node.carry(to, Carried::Accepted { socket, peer: Box::new(peer), stack, place }),
+        Err(e) => tracing::error!("A connection was lost between two shards: {e}."),
+    }
+}
+
+fn start<L: LocalRuntime>(
+    node: &Rc<Node<L>>,
+    stream: L::Stream,
+    place: Place,
+    conn: ConnectionId,
+) -> Socket<L> {
     let stream = Rc::new(stream);
-    node.turn(|shard, now| {
-        shard.accept(now, peer, stack, |conn| {
-            let reader = Reader { stream: Rc::clone(&stream), node: Rc::clone(node), conn, paused: false };
-            Socket::Native { reader: node.spawn(reader), writer: None, stream, place }
-        })
-    });
+    let reader = Reader { stream: Rc::clone(&stream), node: Rc::clone(node), conn, paused: false };
+    Socket::Native { reader: node.spawn(reader), writer: None, stream, place }
+}
+
+/// What one shard's thread gives to another's.
+pub(super) enum Carried {
+    /// What its machine says.
+    Letters(ShardId, Vec<ShardMessage>),
+    /// A connection that was accepted.
+    Accepted { socket: MovingSocket, peer: Box<Peer>, stack: Stack, place: Place },
+    /// A connection whose session lives there.
+    Link { link: Box<Travelling>, vehicle: Vehicle },
+}
+
+/// The socket of a connection that moves.
+pub(super) enum Vehicle {
+    Native(MovingSocket, Place),
+    Foreign(BoxedStream),
+}
+
+/// Sends a link, which is out of the shard, to the shard where it belongs.
+pub(super) fn depart<L: LocalRuntime>(
+    node: &Rc<Node<L>>,
+    to: ShardId,
+    link: Box<Travelling>,
+    socket: Socket<L>,
+) {
+    let departing = Rc::clone(node);
+    match socket {
+        Socket::Foreign(pipe) => pipe.leave(move |stream| {
+            departing.carry(to, Carried::Link { link, vehicle: Vehicle::Foreign(stream) });
+        }),
+        Socket::Native { stream, reader, writer, place } => {
+            drop((reader, writer));
+            node.spawn(async move {
+                let mut stream = stream;
+                loop {
+                    // The reader, which is perhaps the one who caused this, lets go of it when it is over.
+                    match Rc::try_unwrap(stream) {
+                        Ok(alone) => match L::leave(alone) {
+                            Ok(socket) => {
+                                let vehicle = Vehicle::Native(socket, place);
+                                return departing.carry(to, Carried::Link { link, vehicle });
+                            }
+                            Err(e) => {
+                                return tracing::error!("A connection was lost between two shards: {e}.");
+                            }
+                        },
+                        Err(shared) => stream = shared,
+                    }
+                    L::yield_now().await;
+                }
+            })
+            .detach();
+        }
+    }
+}
+
+/// Takes in what comes from another shard's thread.
+pub(super) fn arrive<L: LocalRuntime>(node: &Rc<Node<L>>, carried: Carried) {
+    let lost = |e: io::Error| tracing::error!("A connection was lost between two shards: {e}.");
+    match carried {
+        Carried::Letters(from, letters) => {
+            node.turn(|shard, now| shard.letters(now, from, letters));
+        }
+        Carried::Accepted { socket, peer, stack, place } => match L::enter(socket) {
+            Ok(stream) => open(node, stream, *peer, stack, place),
+            Err(e) => lost(e),
+        },
+        Carried::Link { link, vehicle: Vehicle::Foreign(stream) } => foreign::arrive(node, stream, *link),
+        Carried::Link { link, vehicle: Vehicle::Native(socket, place) } => match L::enter(socket) {
+            Ok(stream) => {
+                node.turn(|shard, now| shard.arrive(now, *link, |conn| start(node, stream, place, conn)));
+            }
+            Err(e) => lost(e),
+        },
+    }
 }
 
 /// Reads one socket. This is all the task that a connection has.

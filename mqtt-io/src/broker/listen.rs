@@ -7,9 +7,10 @@ use super::node::Node;
 use super::sockets::{Address, SocketFile};
 use crate::runtime::{LocalRuntime, sleep};
 use mqtt_session::broker::Peer;
-use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Connections taken before others get their turn.
@@ -21,21 +22,22 @@ const REST: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A place among the connections of a listener; free again when it is dropped.
-pub(super) struct Place(Rc<Cell<u32>>);
+pub(super) struct Place(Arc<AtomicU32>);
 
 impl Place {
-    fn take(taken: &Rc<Cell<u32>>, most: Option<u32>) -> Option<Self> {
-        if most.is_some_and(|most| taken.get() >= most) {
+    /// Only the thread that accepts takes places, so nobody comes in between.
+    fn take(taken: &Arc<AtomicU32>, most: Option<u32>) -> Option<Self> {
+        if most.is_some_and(|most| taken.load(Ordering::Relaxed) >= most) {
             return None;
         }
-        taken.set(taken.get() + 1);
-        Some(Self(Rc::clone(taken)))
+        taken.fetch_add(1, Ordering::Relaxed);
+        Some(Self(Arc::clone(taken)))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -102,7 +104,7 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Lis
         (Address::Unix(_), _) => address.to_string(),
         (Address::Tcp(_), port) => format!("port {port}"),
     };
-    let open = Rc::new(Cell::new(0));
+    let open = Arc::new(AtomicU32::new(0));
     let mut pace = Pace::new(max_connect_rate, Instant::now());
     let mut paced = Seldom::default();
     let (mut full, mut stranger, mut broken, mut told) =
@@ -136,6 +138,10 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Lis
                 } else if let Some(place) = Place::take(&open, max_connections) {
                     let peer = Peer { address, listener: number, rates, ..Peer::default() };
                     match transport.stack() {
+                        // What costs something before CONNECT is done by all shards in turn.
+                        Ok(stack) if !stack.is_plain() => {
+                            link::open_somewhere(&node, stream, peer, stack, place)
+                        }
                         Ok(stack) => link::open(&node, stream, peer, stack, place),
                         Err(e) if broken.may_tell() => tracing::error!("Connection from {from} closed: {e}."),
                         Err(_) => {}
@@ -144,7 +150,7 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Lis
                     tracing::warn!(
                         "Connection from {from} closed: {at} has its maximum of {} connections. \
                          This is told once a minute.",
-                        open.get()
+                        open.load(Ordering::Relaxed)
                     );
                 }
                 if accepted >= ACCEPTS_PER_TURN {

@@ -37,5 +37,5 @@ pub use mqtt_session::broker::{
 };
 pub use mqtt_store::{StorageStats, Store, StoreError};
 pub use run::Life;
-pub use sockets::{Address, Inherited, ListeningSocket};
+pub use sockets::{Address, Inherited, ListeningSocket, MovingSocket};
 pub use transport::{Network, NetworkError, SharedTransport, Transport};

@@ -4,12 +4,12 @@
 //! borrow lives across an await. A panic inside a turn ends the shard.
 
 use super::auth::Office;
-use super::link::{self, Socket};
+use super::link::{self, Carried, Socket};
 use super::log;
 use crate::runtime::{LocalRuntime, Timer};
 use crate::{Clock, Command, Effect, Shard, Taken};
-use mqtt_session::Timestamp;
 use mqtt_session::broker::Event;
+use mqtt_session::{ShardId, Timestamp};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 /// Wakes the one task that waits for it.
 #[derive(Default)]
@@ -69,6 +69,18 @@ pub(super) struct Node<L: LocalRuntime> {
     lingering: Cell<usize>,
     office: Option<Office>,
     events: broadcast::Sender<Arc<Event>>,
+    post: Post,
+    /// The shard that the next connection with layers goes to.
+    turn: Cell<usize>,
+}
+
+/// The ways to the threads of all shards.
+#[derive(Clone)]
+pub(super) struct Post {
+    pub(super) own: ShardId,
+    /// By number; what goes to the own one is not used. They need no bound: what shards have under way to
+    /// one another is bounded by the machine.
+    pub(super) boxes: Arc<[mpsc::UnboundedSender<Carried>]>,
 }
 
 enum State {
@@ -87,8 +99,11 @@ impl<L: LocalRuntime> Node<L> {
         buffer: usize,
         office: Option<Office>,
         events: broadcast::Sender<Arc<Event>>,
+        post: Post,
     ) -> Self {
         Self {
+            post,
+            turn: Cell::new(0),
             runtime,
             shard: RefCell::new(shard),
             clock,
@@ -182,7 +197,26 @@ impl<L: LocalRuntime> Node<L> {
                 }
             },
             Effect::Call(call) => call(),
+            Effect::Letters(to, letters) => self.carry(to, Carried::Letters(self.post.own, letters)),
+            Effect::Move { to, link, wire } => link::depart(self, to, link, wire),
         }
+    }
+
+    /// Gives something to another shard's thread.
+    pub(super) fn carry(&self, to: ShardId, carried: Carried) {
+        if let Some(there) = self.post.boxes.get(usize::from(to.0)) {
+            // A shard that has ended needs nothing any more.
+            let _ = there.send(carried);
+        }
+    }
+
+    /// The shard whose turn it is to take a connection in, if that is another one.
+    pub(super) fn next_shard(&self) -> Option<ShardId> {
+        let shards = self.post.boxes.len();
+        let turn = self.turn.get() % shards.max(1);
+        self.turn.set(turn + 1);
+        let next = ShardId(u16::try_from(turn).unwrap_or_default());
+        (next != self.post.own).then_some(next)
     }
 
     fn publish_event(&self, event: Event) {

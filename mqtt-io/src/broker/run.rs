@@ -4,13 +4,14 @@ use super::auth::Office;
 use super::bind::{BindError, Listener, OpenStore};
 use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
+use super::link::{self, Carried};
 use super::listen::{Door, accept};
-use super::node::{Node, flusher, timer};
+use super::node::{Node, Post, flusher, timer};
 use super::sockets::Open;
 use super::store::{self, Made};
-use crate::Command;
 use crate::runtime::{LocalRuntime, LocalTask};
 use crate::trace::TraceOptions;
+use crate::{Clock, Command};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
 use mqtt_store::StorageHandle;
@@ -37,6 +38,10 @@ pub(super) struct Start {
     pub(super) answered: mpsc::UnboundedReceiver<Command>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
     pub(super) ready: oneshot::Sender<Result<Option<StorageHandle>, BindError>>,
+    /// One for all shards.
+    pub(super) clock: Clock,
+    pub(super) post: Post,
+    pub(super) carried: mpsc::UnboundedReceiver<Carried>,
 }
 
 /// What comes from handles.
@@ -88,8 +93,11 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
         answered,
         events,
         ready,
+        clock,
+        post,
+        carried,
     } = start;
-    let made = store::make(broker, store, trace, reports).and_then(|made| {
+    let made = store::make(broker, store, trace, clock, reports).and_then(|made| {
         let listeners = listeners.into_iter().map(|(Open { socket, file }, settings)| {
             L::listener(socket).map(|listener| Door { listener, file, settings })
         });
@@ -102,7 +110,7 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
             return Ok(());
         }
     };
-    let node = Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events));
+    let node = Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events, post));
     node.spawn(flusher(Rc::clone(&node))).detach();
     node.spawn(timer(Rc::clone(&node))).detach();
     // Before anybody is let in, and before a will of old is published.
@@ -110,6 +118,7 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     let accepting = listeners.into_iter().map(|door| node.spawn(accept(Rc::clone(&node), door)));
     node.spawn(receive(Rc::clone(&node), mail, accepting.collect())).detach();
     node.spawn(answer(Rc::clone(&node), answered)).detach();
+    node.spawn(arrivals(Rc::clone(&node), carried)).detach();
     // What a restored machine has to do at once.
     node.turn(|shard, now| shard.tick(now));
     let _ = ready.send(Ok(storage.clone()));
@@ -149,6 +158,13 @@ async fn receive<L: LocalRuntime>(
     }
     accepting.clear();
     node.turn(|shard, now| shard.command(now, Command::Shutdown));
+}
+
+/// Takes in what comes from other shards.
+async fn arrivals<L: LocalRuntime>(node: Rc<Node<L>>, mut carried: mpsc::UnboundedReceiver<Carried>) {
+    while let Some(one) = carried.recv().await {
+        link::arrive(&node, one);
+    }
 }
 
 /// Passes on what the authorizer decided.

@@ -4,9 +4,9 @@ use super::bind::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 #[cfg(unix)]
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,6 +67,17 @@ pub enum ListeningSocket {
     /// A Unix socket.
     #[cfg(unix)]
     Unix(UnixListener),
+}
+
+/// The socket of a connection on its way from one thread to another. It does not block.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MovingSocket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    #[cfg(unix)]
+    Unix(UnixStream),
 }
 
 impl ListeningSocket {

@@ -21,10 +21,10 @@ pub(super) fn make<W: Wire>(
     config: BrokerConfig,
     store: Option<OpenStore>,
     trace: Option<TraceOptions>,
+    clock: Clock,
     reports: mpsc::UnboundedSender<Command>,
 ) -> Result<Made<W>, BindError> {
     let Some(open) = store else {
-        let clock = Clock::start();
         let trace = record(trace, &config, clock.now(), false)?;
         let broker = Broker::new(config, clock.now())?;
         return Ok(Made { shard: Shard::recorded(broker, clock.now(), None, trace), clock, storage: None });

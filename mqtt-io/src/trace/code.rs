@@ -15,7 +15,7 @@ use mqtt_session::store::{
     EntryId, MessageId, SessionId, StoreOp, StoredAuthor, StoredClock, StoredDelivery, StoredLimits,
     StoredMessage, StoredSession, StoredStage, StoredWill,
 };
-use mqtt_session::{Durability, Message, Seed, ShardId, StoreSeq, Timestamp};
+use mqtt_session::{Durability, Message, Seed, ShardCredit, ShardId, StoreSeq, Timestamp};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -266,7 +266,7 @@ macro_rules! fields {
 fields! {
     AskFor { connect, publish, subscribe, will }
     BrokerConfig {
-        seed, shard, durability, ask, answer_timeout, connect_timeout, close_timeout, write_timeout,
+        seed, shard, shards, shard_credit, durability, ask, answer_timeout, connect_timeout, close_timeout, write_timeout,
         max_connections, max_sessions, max_packet_size, max_connect_size, max_unauthenticated_bytes,
         max_keep_alive, receive_maximum, max_inflight, topic_alias_maximum, max_outbound_aliases, max_qos,
         retain_available, wildcards_available, shared_available, max_session_expiry, max_queued_messages,
@@ -278,6 +278,7 @@ fields! {
     Grant { user_name, session_expiry, keep_alive, authentication_data, acl, valid_for }
     Peer { address, tls_identity, listener, rates }
     Rates { messages, bytes }
+    ShardCredit { messages, bytes }
     Message { topic, payload, qos, retain, properties }
     SubscriptionOptions { qos, no_local, retain_as_published, retain_handling }
     StoredLimits { sessions, messages, entries }
@@ -415,6 +416,8 @@ mod tests {
         let mut config = BrokerConfig::default();
         config.seed = Seed([7; 16]);
         config.shard = ShardId(1);
+        config.shards = 2;
+        config.shard_credit = ShardCredit { messages: 1, bytes: 2 };
         config.durability = Durability::Synced;
         config.ask = AskFor { connect: true, publish: false, subscribe: true, will: false };
         for time in [
@@ -478,7 +481,7 @@ mod tests {
             let lines = text.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     "));
             lines.filter(|line| line.contains(": ")).map(str::to_owned).collect()
         };
-        assert_eq!(settings(&config).len(), 42, "{config:#?}");
+        assert_eq!(settings(&config).len(), 44, "{config:#?}");
         for (mine, theirs) in settings(&config).iter().zip(settings(&default)) {
             // Structs go on in further lines.
             assert!(*mine != theirs || mine.ends_with('(') || mine.ends_with('{'), "{mine}");

@@ -5,9 +5,9 @@ use super::{Input, Recorder};
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{
-    Answer, Closed, ConnectionId, LocalId, Outbox, Output, Peer, QuestionId, ReadStatus, Stats,
+    Answer, Closed, ConnectionId, LocalId, Moved, Outbox, Output, Peer, QuestionId, ReadStatus, Stats,
 };
-use mqtt_session::{Broker, Message, PublishError, StoreSeq, Timestamp};
+use mqtt_session::{Broker, Message, PublishError, ShardId, ShardMessage, StoreSeq, Timestamp};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -81,6 +81,28 @@ impl Machine {
     pub(crate) fn handle_close(&mut self, now: Timestamp, conn: ConnectionId, why: Closed) {
         self.record(now, || Input::Close(conn, why));
         self.broker.handle_close(now, conn, why);
+    }
+
+    // What goes on between shards is not recorded: a trace is of a broker with one shard.
+
+    pub(crate) fn handle_shard(&mut self, now: Timestamp, from: ShardId, message: ShardMessage) {
+        self.broker.handle_shard(now, from, message);
+    }
+
+    pub(crate) fn handle_shard_lost(&mut self, now: Timestamp, lost: ShardId) {
+        self.broker.handle_shard_lost(now, lost);
+    }
+
+    pub(crate) const fn has_left(&self) -> bool {
+        self.broker.has_left()
+    }
+
+    pub(crate) fn take_moving(&mut self, now: Timestamp, conn: ConnectionId) -> Option<Moved> {
+        self.broker.take_moving(now, conn)
+    }
+
+    pub(crate) fn handle_moved(&mut self, now: Timestamp, moved: Moved) -> ConnectionId {
+        self.broker.handle_moved(now, moved)
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Timestamp) {

@@ -152,6 +152,8 @@ pub struct Broker {
     /// Bytes kept for connections without an accepted CONNECT.
     unauthenticated: usize,
     shutting_down: bool,
+    /// It took leave of everybody.
+    has_left: bool,
     acls: Acls,
     /// The number of the last retained message that was set.
     retained_writes: u64,
@@ -211,6 +213,7 @@ impl Broker {
             budget: 0,
             unauthenticated: 0,
             shutting_down: false,
+            has_left: false,
             acls: Acls::default(),
             retained_writes: 0,
             wall_clock: None,
@@ -411,7 +414,8 @@ impl Broker {
         Ok(routed.matched)
     }
 
-    /// Subscribes for the program that the broker is part of. Messages come as [`Event::Message`].
+    /// Subscribes for the program that the broker is part of. Messages come as [`Event::Message`]. With several
+    /// shards, [`Event::InForce`] tells that from now on it hears of all messages.
     ///
     /// # Errors
     /// Names the rule if `filter` is no topic filter.
@@ -431,6 +435,7 @@ impl Broker {
         self.locals.insert(id.0, key);
         let added = self.router.subscribe(key, filter, options, None);
         self.open_join(filter.as_str());
+        self.open_local(id);
         self.replay_retained(key, filter, options, None, added);
         self.finish();
         Ok(id)
@@ -465,11 +470,18 @@ impl Broker {
         self.finish();
     }
 
+    /// Whether [`Broker::shutdown`] was called and there is nothing to wait for but that connections close.
+    #[must_use]
+    pub const fn has_left(&self) -> bool {
+        self.has_left
+    }
+
     /// Hangs up on everybody if the broker is shutting down and waits for nothing.
     fn take_leave(&mut self) {
-        if !self.shutting_down || !self.journal.is_settled() {
+        if !self.shutting_down || !self.journal.is_settled() || !self.all_shards_leave() {
             return;
         }
+        self.has_left = true;
         for index in self.connections.indices() {
             self.hang_up(index, ReasonCode::ServerShuttingDown, true);
         }

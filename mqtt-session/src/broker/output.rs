@@ -380,6 +380,11 @@ pub enum Event {
     StoreFailed,
     /// Everything is stored again.
     StoreRecovered,
+    /// All shards know of this local subscription. Not told where there is one shard, which knows at once.
+    InForce {
+        /// Which one.
+        subscriber: LocalId,
+    },
     /// A message for a local subscriber.
     Message {
         /// Whose.

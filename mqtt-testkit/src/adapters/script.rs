@@ -19,7 +19,9 @@ pub(super) const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version:
 pub(super) const EVERY_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
 async fn broker<H: Harness>() -> BrokerHandle<H::Runtime> {
-    H::bind(Config::listening_on(["127.0.0.1:0".parse().unwrap()])).await.unwrap()
+    let mut config = Config::listening_on(["127.0.0.1:0".parse().unwrap()]);
+    config.broker.shards = crate::shards();
+    H::bind(config).await.unwrap()
 }
 
 /// Settings of a client that does not hesitate to connect again.

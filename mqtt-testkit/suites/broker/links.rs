@@ -144,7 +144,12 @@ async fn who_stays_silent_too_long_is_told() {
 
 #[rt::test]
 async fn one_too_many_is_turned_away() {
-    let broker = broker_with(|config| config.broker.max_connections = 1).await;
+    // Each shard has a limit of its own.
+    let broker = broker_with(|config| {
+        config.broker.max_connections = 1;
+        config.broker.shards = 1;
+    })
+    .await;
     let _one = Peer::connect(&broker, Version::V311, "one").await;
     let mut two = Peer::open(&broker, Version::V311).await;
     assert_eq!(two.recv().await, "EOF");

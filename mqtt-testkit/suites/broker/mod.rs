@@ -17,6 +17,7 @@ pub(crate) async fn broker() -> BrokerHandle {
 
 pub(crate) async fn broker_with(set: impl FnOnce(&mut Config)) -> BrokerHandle {
     let mut config = Config::listening_on(["127.0.0.1:0".parse().unwrap()]);
+    config.broker.shards = mqtt_testkit::shards();
     set(&mut config);
     Broker::bind(config).await.unwrap()
 }

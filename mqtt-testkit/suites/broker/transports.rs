@@ -29,6 +29,7 @@ async fn broker_with(tls: Option<&TlsSettings>, websocket: bool) -> BrokerHandle
     listener.transport = transport.into();
     let mut config = Config::default();
     config.listeners.push(listener);
+    config.broker.shards = mqtt_testkit::shards();
     Broker::bind(config).await.unwrap()
 }
 

@@ -22,6 +22,7 @@ pub(super) use sync::Then;
 
 use super::message::MessageKey;
 use super::output::{ConnectionId, Output};
+use super::router::bit;
 use super::{Broker, BrokerConfig, Stats};
 use crate::random::IdMap;
 use crate::{ShardCredit, ShardId, ShardMessage, Timestamp};
@@ -65,6 +66,10 @@ pub(super) struct Shards {
     writes: Vec<u64>,
     /// From where the retained messages here came, and as which write.
     origins: IdMap<MessageKey, (ShardId, u64)>,
+    /// Those that hand over nothing more.
+    left: u64,
+    /// The others were told that this one is leaving.
+    leaving: bool,
 }
 
 impl Shards {
@@ -92,13 +97,15 @@ impl Shards {
             answering: BTreeMap::new(),
             writes: (0..config.shards).map(|_| 0).collect(),
             origins: IdMap::default(),
+            left: 0,
+            leaving: false,
         }))
     }
 
     /// The bits of all others.
     fn others(&self) -> u64 {
         let all = u64::MAX >> (64 - self.neighbours.len().clamp(1, 64));
-        all & !super::router::bit(self.own)
+        all & !bit(self.own)
     }
 
     /// From where a retained message came, and as which write.
@@ -164,12 +171,39 @@ impl Broker {
             ShardMessage::GroupReturn { filter, messages, forbidden } => {
                 self.group_gets_back(from, &filter, &messages, forbidden);
             }
+            ShardMessage::Leaving => self.shard_leaves(from),
             ShardMessage::Figures(stats) => {
                 if let Some(neighbour) = self.neighbour(from) {
                     neighbour.figures = *stats;
                 }
             }
         }
+    }
+
+    /// Shard `lost` is gone, with all that it had. Nothing more comes from there.
+    pub fn handle_shard_lost(&mut self, now: Timestamp, lost: ShardId) {
+        self.begin(now);
+        self.shard_leaves(lost);
+        self.finish();
+    }
+
+    fn shard_leaves(&mut self, shard: ShardId) {
+        if let Some(shards) = &mut self.shards {
+            shards.left |= bit(shard);
+        }
+        self.take_leave();
+    }
+
+    /// Tells the others that this shard is shutting down. Whether all that they had for it has come.
+    pub(super) fn all_shards_leave(&mut self) -> bool {
+        let Some(shards) = &mut self.shards else { return true };
+        let (others, left) = (shards.others(), shards.left);
+        if !core::mem::replace(&mut shards.leaving, true) {
+            for shard in each(others) {
+                self.tell_shard(shard, ShardMessage::Leaving);
+            }
+        }
+        left & others == others
     }
 
     fn neighbour(&mut self, shard: ShardId) -> Option<&mut Neighbour> {

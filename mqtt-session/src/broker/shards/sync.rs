@@ -1,6 +1,6 @@
 //! What all shards have to know before something is answered.
 
-use super::super::output::ConnectionId;
+use super::super::output::{ConnectionId, Event, LocalId};
 use super::super::router::bit;
 use super::{Broker, each};
 use crate::defects::defect;
@@ -23,6 +23,8 @@ pub(in crate::broker) enum Then {
         to: ShardId,
         sync: u64,
     },
+    /// The program hears that its subscription is in force.
+    Local(LocalId),
     Nothing,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Sync {
 pub(super) struct Opened {
     replays: Vec<u64>,
     joins: Vec<(ShardId, String)>,
+    local: Option<LocalId>,
 }
 
 impl Broker {
@@ -77,10 +80,19 @@ impl Broker {
         }
     }
 
-    /// What was subscribed without anybody who waits for it.
+    /// The present input made a subscription of the program itself.
+    pub(in crate::broker) fn open_local(&mut self, id: LocalId) {
+        if let Some(shards) = &mut self.shards {
+            shards.opened.local = Some(id);
+        }
+    }
+
+    /// What was subscribed by others than clients.
     pub(super) fn sync_what_is_open(&mut self) {
-        let open = self.shards.as_ref().map(|shards| &shards.opened);
-        if open.is_some_and(|opened| !(opened.replays.is_empty() && opened.joins.is_empty())) {
+        let Some(opened) = self.shards.as_ref().map(|shards| &shards.opened) else { return };
+        if let Some(id) = opened.local {
+            self.sync(Then::Local(id));
+        } else if !(opened.replays.is_empty() && opened.joins.is_empty()) {
             self.sync(Then::Nothing);
         }
     }
@@ -90,7 +102,7 @@ impl Broker {
         self.tell_interest();
         let Some(shards) = &mut self.shards else { return };
         let number = shards.next();
-        let Opened { replays, joins } = core::mem::take(&mut shards.opened);
+        let Opened { replays, joins, local: _ } = core::mem::take(&mut shards.opened);
         let mut writes: Vec<Vec<u64>> = shards.neighbours.iter().map(|_| Vec::new()).collect();
         if let Some(own) = writes.get_mut(usize::from(shards.own.0)) {
             // What is published here from now on comes live.
@@ -148,6 +160,7 @@ impl Broker {
                 }
             }
             Then::Joined { to, sync } => self.tell_shard(to, ShardMessage::GroupJoined { sync }),
+            Then::Local(subscriber) => self.event(Event::InForce { subscriber }),
             Then::Nothing => {}
         }
         for query in replays {
