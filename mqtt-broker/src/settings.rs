@@ -37,6 +37,8 @@ pub struct Source {
     pub default_data: Option<Data>,
     /// In the place of the file's.
     pub durability: Option<DurabilityLevel>,
+    /// In the place of the file's.
+    pub shards: Option<u16>,
     /// Where a trace of everything that happens is written. Not set: nowhere.
     pub trace: Option<TraceOptions>,
     /// Sockets that a service manager opened. Each is used by the listener that has its address; if
@@ -127,6 +129,13 @@ impl Source {
         let decisions = Decisions::read(&config, &origin, &local)?;
         let data = config.storage.data.clone().or_else(|| self.default_data.clone()).unwrap_or(Data::None);
         let kept = Kept::new(data, config.storage.durability);
+        if kept.is_some() && broker.shards > 1 {
+            return Err(origin.error(
+                "shards.count",
+                &format!("{} shards cannot keep sessions and messages on the disk", broker.shards),
+                "use one, or keep them in memory only: `--data none`, storage.data = \"none\"",
+            ));
+        }
         let trace = self.trace.clone();
         Ok(Settings { config, broker, listeners, local_only, kept, trace, decisions, notes })
     }
@@ -137,6 +146,9 @@ impl Source {
         }
         if let Some(durability) = self.durability {
             config.storage.durability = durability;
+        }
+        if let Some(count) = self.shards {
+            config.shards.count = count;
         }
         if !self.bind.is_empty() {
             let port = self.port.unwrap_or(DEFAULT_PORT);

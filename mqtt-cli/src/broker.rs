@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// program, `off` is in memory [default: synced]
     #[arg(long, value_name = "LEVEL", env = "MQTT_DURABILITY", value_parser = durability)]
     durability: Option<DurabilityLevel>,
+    /// Work on so many threads, 1 to 64. More than one needs `--data none` [default: 1]
+    #[arg(long, value_name = "N", env = "MQTT_SHARDS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: Option<u16>,
     /// Read everything that a start would, say what is wrong, and open no socket
     #[arg(long)]
     check: bool,
@@ -109,6 +112,7 @@ impl Options {
         source.data.clone_from(&self.data);
         source.default_data = Some(Data::of_platform());
         source.durability = self.durability;
+        source.shards = self.shards;
         source.sockets = sockets()?;
         source.trace = self.trace.as_ref().map(|path| {
             let mut trace = TraceOptions::new(path);

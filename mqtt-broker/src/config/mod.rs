@@ -9,7 +9,7 @@ mod value;
 
 pub use load::Overrides;
 pub(crate) use load::{changes, line_of};
-pub use sys::Sys;
+pub use sys::{Shards, Sys};
 pub use transport::{Protocol, Tls, TlsVersion, WebSocket};
 pub use value::{Size, Span};
 
@@ -35,6 +35,8 @@ pub struct FileConfig {
     pub storage: Storage,
     /// What the broker tells of itself by MQTT.
     pub sys: Sys,
+    /// On how many threads it works.
+    pub shards: Shards,
     /// How guessing is slowed.
     pub throttle: Throttle,
     /// How much there may be of what.
@@ -567,6 +569,11 @@ impl FileConfig {
         c.write_timeout = t.write.0;
         c.resend_after = t.resend.end();
         c.sys_interval = self.sys.interval.end();
+        c.shards = self.shards.count;
+        // What is one for the whole broker; each shard has its part.
+        let parts = usize::from(c.shards.max(1));
+        c.max_message_bytes /= parts;
+        c.max_unauthenticated_bytes /= parts;
         c.server_version = Some(concat!("mqtt version ", env!("CARGO_PKG_VERSION")).to_owned());
         c.max_qos = max_qos;
         c.retain_available = f.retain_available;
@@ -577,6 +584,7 @@ impl FileConfig {
         c.check().map_err(|e| {
             let path = match e.setting() {
                 "sys_interval" => "sys.interval".to_owned(),
+                "shards" => "shards.count".to_owned(),
                 "max_qos" => "features.max_qos".to_owned(),
                 setting => format!("limits.{setting}"),
             };

@@ -1,4 +1,4 @@
-//! `[sys]`: what the broker tells of itself by MQTT.
+//! `[sys]`: what the broker tells of itself by MQTT; `[shards]`: on how many threads it works.
 
 use super::Span;
 use serde::{Deserialize, Serialize};
@@ -14,5 +14,19 @@ pub struct Sys {
 impl Default for Sys {
     fn default() -> Self {
         Self { interval: Span::secs(10) }
+    }
+}
+
+/// `[shards]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shards {
+    /// Threads, each with its own part of the connections. More than one only without a store.
+    pub count: u16,
+}
+
+impl Default for Shards {
+    fn default() -> Self {
+        Self { count: 1 }
     }
 }
