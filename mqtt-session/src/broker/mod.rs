@@ -161,6 +161,8 @@ pub struct Broker {
     wall_clock: Option<StoredClock>,
     matches: Matches,
     spare_buffers: Vec<Vec<u8>>,
+    /// A list that is kept for its memory.
+    spare_deliveries: Vec<session::Delivery>,
     counters: Counters,
     /// Connections whose CONNECT was accepted.
     connected: usize,
@@ -219,6 +221,7 @@ impl Broker {
             wall_clock: None,
             matches: Matches::default(),
             spare_buffers: Vec::new(),
+            spare_deliveries: Vec::new(),
             counters: Counters::default(),
             connected: 0,
             unsent: (0, 0),

@@ -137,7 +137,8 @@ impl Broker {
     }
 
     fn drain_session(&mut self, index: u32, key: SessionKey, max: usize) {
-        let mut drained = Drained::default();
+        let mut drained =
+            Drained { finished: core::mem::take(&mut self.spare_deliveries), ..Drained::default() };
         let Some(c) = self.connections.get_mut(index) else { return };
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         let mut drain = Drain {
@@ -158,9 +159,10 @@ impl Broker {
         if drained.began {
             self.arm_resend(index);
         }
-        for delivery in drained.finished {
+        for delivery in drained.finished.drain(..) {
             self.discard(key, delivery, true);
         }
+        self.spare_deliveries = drained.finished;
         for message in drained.expired {
             self.forget_retained(message);
         }

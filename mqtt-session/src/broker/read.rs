@@ -265,6 +265,11 @@ impl Broker {
         if c.gone || c.phase == Phase::Closing {
             return;
         }
+        if c.out.capacity() == 0
+            && let Some(spare) = self.spare_buffers.pop()
+        {
+            c.out = spare;
+        }
         if !outbox::put(c, packet) {
             self.hang_up(index, ReasonCode::PacketTooLarge, true);
             return;

@@ -1,0 +1,473 @@
+//! Several shards of one broker, rule by rule. What goes on between them is held back until a test lets it
+//! pass, pair by pair.
+
+use mqtt_proto::{ConnectRef, PacketRef, QoS, SubscribeFiltersBuf, Version};
+use mqtt_session::broker::{
+    BrokerConfig, Closed, ConnectionId, Event, Moved, Output, Peer, ReadStatus, Stats,
+};
+use mqtt_session::{Broker, Durability, Message, ShardCredit, ShardId, ShardMessage, Timestamp};
+use mqtt_testkit::brief_all;
+use mqtt_testkit::packets::{filter, publish, retained, subscribe};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+enum Letter {
+    Said(ShardMessage),
+    Moved(Moved, usize),
+}
+
+struct Link {
+    shard: usize,
+    conn: ConnectionId,
+    version: Version,
+    inbox: Vec<u8>,
+    paused: bool,
+    closed: bool,
+}
+
+/// All shards, their mail, and raw peers.
+struct Cluster {
+    now: Timestamp,
+    shards: Vec<Broker>,
+    mail: BTreeMap<(usize, usize), VecDeque<Letter>>,
+    links: Vec<Link>,
+    events: Vec<(usize, Event)>,
+}
+
+impl Cluster {
+    fn new(count: u16, set: impl Fn(&mut BrokerConfig)) -> Self {
+        let now = Timestamp::from_micros(1_000_000);
+        let shards = (0..count).map(|shard| {
+            let mut config = BrokerConfig::default();
+            (config.shard, config.shards) = (ShardId(shard), count);
+            set(&mut config);
+            Broker::new(config, now).unwrap()
+        });
+        let shards = shards.collect();
+        Self { now, shards, mail: BTreeMap::new(), links: Vec::new(), events: Vec::new() }
+    }
+
+    /// A client identifier that lives on a shard.
+    fn name_on(&self, shard: u16, like: &str) -> String {
+        let names = (0..).map(|n| format!("{like}{n}"));
+        names.into_iter().find(|name| self.shards[0].home_of(name) == ShardId(shard)).unwrap()
+    }
+
+    /// Opens a connection at a shard and sends CONNECT.
+    fn connect_at(&mut self, shard: usize, version: Version, client_id: &str, clean_start: bool) -> usize {
+        let conn = self.shards[shard].handle_accept(self.now);
+        self.shards[shard].handle_identified(self.now, conn, Peer::default());
+        self.links.push(Link { shard, conn, version, inbox: Vec::new(), paused: false, closed: false });
+        let link = self.links.len() - 1;
+        self.send(
+            link,
+            &PacketRef::Connect(ConnectRef { version, client_id, clean_start, ..Default::default() }),
+        );
+        link
+    }
+
+    /// A client that lives on a shard, connected there.
+    fn client(&mut self, shard: u16, like: &str) -> usize {
+        let name = self.name_on(shard, like);
+        let link = self.connect_at(usize::from(shard), Version::V5, &name, true);
+        self.pass_all();
+        assert!(self.got(link)[0].starts_with("CONNACK 00"));
+        link
+    }
+
+    fn send(&mut self, link: usize, packet: &PacketRef<'_>) {
+        let mut bytes = Vec::new();
+        packet.encode(self.links[link].version, &mut bytes).unwrap();
+        self.read(link, &bytes);
+        self.obey();
+    }
+
+    fn read(&mut self, link: usize, bytes: &[u8]) {
+        let Link { shard, conn, .. } = self.links[link];
+        let status = self.shards[shard].handle_read(self.now, conn, bytes);
+        self.links[link].paused = status == ReadStatus::Paused;
+    }
+
+    fn got(&mut self, link: usize) -> Vec<String> {
+        let bytes = std::mem::take(&mut self.links[link].inbox);
+        brief_all(&bytes, self.links[link].version)
+    }
+
+    fn link_of(&self, shard: usize, conn: ConnectionId) -> Option<usize> {
+        self.links.iter().position(|link| link.shard == shard && link.conn == conn)
+    }
+
+    fn obey(&mut self) {
+        loop {
+            let mut shards = self.shards.iter_mut().enumerate();
+            let Some((shard, output)) = shards.find_map(|(n, shard)| Some((n, shard.poll_output()?))) else {
+                return;
+            };
+            match output {
+                Output::Flush(conn) => self.flush(shard, conn),
+                Output::Resume(conn) => {
+                    let link = self.link_of(shard, conn).unwrap();
+                    self.read(link, &[]);
+                }
+                Output::Hangup { conn, .. } => {
+                    self.flush(shard, conn);
+                    let link = self.link_of(shard, conn).unwrap();
+                    self.links[link].closed = true;
+                    self.shards[shard].handle_close(self.now, conn, Closed::Hangup);
+                }
+                Output::Shard { to, message } => self.post(shard, to, Letter::Said(*message)),
+                Output::Rehome { conn, to } => {
+                    let link = self.link_of(shard, conn).unwrap();
+                    let moved = self.shards[shard].take_moving(self.now, conn).unwrap();
+                    self.post(shard, to, Letter::Moved(moved, link));
+                }
+                Output::Event(event) => self.events.push((shard, *event)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn flush(&mut self, shard: usize, conn: ConnectionId) {
+        let outbox = self.shards[shard].outbox(self.now, conn, 1 << 20);
+        let mut slices = [&[][..]; 16];
+        let used = outbox.fill_slices(&mut slices);
+        let bytes = slices[..used].concat();
+        outbox.consume(bytes.len());
+        if let Some(link) = self.link_of(shard, conn) {
+            self.links[link].inbox.extend_from_slice(&bytes);
+        }
+    }
+
+    fn post(&mut self, from: usize, to: ShardId, letter: Letter) {
+        self.mail.entry((from, usize::from(to.0))).or_default().push_back(letter);
+    }
+
+    /// Lets everything pass that waits from one shard to another.
+    fn pass(&mut self, from: usize, to: usize) -> bool {
+        let Some(letters) = self.mail.remove(&(from, to)) else { return false };
+        for letter in letters {
+            match letter {
+                Letter::Said(message) => {
+                    self.shards[to].handle_shard(self.now, ShardId(u16::try_from(from).unwrap()), message);
+                }
+                Letter::Moved(moved, link) => {
+                    let conn = self.shards[to].handle_moved(self.now, moved);
+                    (self.links[link].shard, self.links[link].conn) = (to, conn);
+                }
+            }
+            self.obey();
+        }
+        true
+    }
+
+    fn pass_all(&mut self) {
+        while let Some(&(from, to)) = self.mail.keys().next() {
+            self.pass(from, to);
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        self.shards.iter().for_each(|shard| sum += shard.stats());
+        sum
+    }
+}
+
+fn wants(text: &str) -> SubscribeFiltersBuf {
+    filter(text, QoS::ExactlyOnce)
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let refused = |set: fn(&mut BrokerConfig)| {
+        let mut config = BrokerConfig::default();
+        set(&mut config);
+        config.check().unwrap_err().setting()
+    };
+    assert_eq!(refused(|c| c.shards = 0), "shards");
+    assert_eq!(refused(|c| c.shards = 65), "shards");
+    assert_eq!(refused(|c| c.shard = ShardId(1)), "shard");
+    assert_eq!(refused(|c| (c.shards, c.durability) = (2, Durability::Synced)), "shards");
+    assert_eq!(refused(|c| c.shard_credit.messages = 0), "shard_credit");
+}
+
+/// A session lives where its identifier says, whichever shard the connection reached; nothing behind CONNECT is
+/// lost on the way, and nothing is answered before.
+#[test]
+fn a_connection_moves_to_its_home_with_everything_that_it_sent() {
+    let mut c = Cluster::new(3, |_| {});
+    let name = c.name_on(2, "c");
+    let link = c.connect_at(0, Version::V311, &name, false);
+    assert!(c.got(link).is_empty());
+    assert_eq!(c.shards[0].stats().connections, 0, "it is on its way");
+    c.pass_all();
+    assert_eq!(c.got(link), ["CONNACK 00"]);
+    assert_eq!(c.shards[2].stats().sessions, 1);
+    // Again from elsewhere, with a packet behind CONNECT in the same piece: it is the same session.
+    let conn = c.shards[1].handle_accept(c.now);
+    c.shards[1].handle_identified(c.now, conn, Peer::default());
+    c.links.push(Link {
+        shard: 1,
+        conn,
+        version: Version::V311,
+        inbox: Vec::new(),
+        paused: false,
+        closed: false,
+    });
+    let mut bytes = Vec::new();
+    let connect = ConnectRef { version: Version::V311, client_id: &name, ..Default::default() };
+    PacketRef::Connect(connect).encode(Version::V311, &mut bytes).unwrap();
+    PacketRef::Pingreq.encode(Version::V311, &mut bytes).unwrap();
+    c.read(1, &bytes);
+    assert!(c.links[1].paused);
+    c.obey();
+    c.pass_all();
+    assert_eq!(c.got(1), ["CONNACK sp 00", "PINGRESP"]);
+    assert!(c.links[0].closed, "taken over");
+    assert_eq!(c.stats().sessions, 1);
+}
+
+/// An identifier that the broker assigns belongs to the shard that the connection reached [MQTT-3.1.3-6].
+#[test]
+fn an_assigned_identifier_stays() {
+    let mut c = Cluster::new(4, |_| {});
+    for shard in 0..4 {
+        let link = c.connect_at(shard, Version::V5, "", true);
+        assert!(c.got(link)[0].starts_with("CONNACK 00"), "at once");
+    }
+    assert!(c.mail.is_empty());
+}
+
+/// SUBACK waits until every shard knows of the subscription, so nothing that is published after it is missed.
+#[test]
+fn suback_waits_for_all_shards() {
+    let mut c = Cluster::new(3, |_| {});
+    let (sub, publisher) = (c.client(0, "s"), c.client(1, "p"));
+    c.send(sub, &subscribe(1, &wants("a/+")));
+    assert!(c.got(sub).is_empty());
+    c.send(publisher, &publish("a/b", 1, 1, "early"));
+    assert_eq!(c.got(publisher), ["PUBACK #1 10"], "no matching subscribers, as far as is known there");
+    c.pass(0, 1);
+    c.pass(1, 0);
+    assert!(c.got(sub).is_empty(), "shard 2 does not know yet");
+    c.pass_all();
+    assert_eq!(c.got(sub), ["SUBACK #1 02"]);
+    c.send(publisher, &publish("a/b", 1, 2, "late"));
+    assert_eq!(c.got(publisher), ["PUBACK #2"]);
+    c.pass_all();
+    assert_eq!(c.got(sub).len(), 1);
+    c.send(publisher, &publish("b", 1, 3, "nobody"));
+    assert_eq!(c.got(publisher), ["PUBACK #3 10"]);
+    assert!(c.mail.is_empty(), "a message goes only where it is wanted");
+}
+
+/// A message crosses once for a shard, however many want it there.
+#[test]
+fn one_message_for_a_shard() {
+    let mut c = Cluster::new(2, |_| {});
+    let subs: Vec<usize> = (0..5).map(|n| c.client(1, &format!("s{n}-"))).collect();
+    for (n, &sub) in subs.iter().enumerate() {
+        c.send(sub, &subscribe(1, &wants(if n % 2 == 0 { "a" } else { "+" })));
+        c.pass_all();
+        c.got(sub);
+    }
+    let publisher = c.client(0, "p");
+    c.send(publisher, &publish("a", 0, 0, "x"));
+    assert_eq!(c.mail.values().map(VecDeque::len).sum::<usize>(), 1);
+    c.pass_all();
+    for sub in subs {
+        assert_eq!(c.got(sub).len(), 1);
+    }
+}
+
+/// Whoever publishes to a shard without room is not read until there is room; others go on.
+#[test]
+fn credit_stops_who_uses_it_up() {
+    let mut c = Cluster::new(3, |config| config.shard_credit = ShardCredit { messages: 2, bytes: 1 << 20 });
+    let (slow, fast) = (c.client(1, "slow"), c.client(2, "fast"));
+    for (link, topic) in [(slow, "slow"), (fast, "fast")] {
+        c.send(link, &subscribe(1, &wants(topic)));
+        c.pass_all();
+        c.got(link);
+    }
+    let (one, two) = (c.client(0, "one"), c.client(0, "two"));
+    for n in 0..5 {
+        c.send(one, &publish("slow", 0, 0, &n.to_string()));
+    }
+    assert!(c.links[one].paused);
+    assert_eq!(c.mail[&(0, 1)].len(), 2, "as many as there was room for");
+    c.send(two, &publish("fast", 1, 1, "x"));
+    assert!(!c.links[two].paused);
+    assert_eq!(c.got(two), ["PUBACK #1"]);
+    c.pass_all();
+    assert!(!c.links[one].paused);
+    assert_eq!(c.got(slow).len(), 5, "none is lost, in order: they only waited");
+}
+
+/// A new subscription gets what is retained on all shards, each message once, also one whose write is still on its
+/// way to the shard that keeps it.
+#[test]
+fn retained_messages_of_all_shards_come_once() {
+    let mut c = Cluster::new(3, |_| {});
+    let (publisher, sub) = (c.client(1, "p"), c.client(0, "s"));
+    let topics: Vec<String> = (0..30).map(|n| format!("t/{n}")).collect();
+    for topic in &topics {
+        c.send(publisher, &retained(topic, 0, 0, "r"));
+    }
+    // To shard 2 nothing has come yet, when it is asked.
+    c.send(sub, &subscribe(1, &wants("t/#")));
+    c.pass(0, 1);
+    c.pass(0, 2);
+    c.pass(1, 0);
+    c.pass(2, 0);
+    c.pass(0, 2);
+    let mut got = c.got(sub);
+    let count = |got: &[String], topic: &str| {
+        got.iter().filter(|line| line.starts_with(&format!("PUBLISH {topic} "))).count()
+    };
+    assert!(topics.iter().any(|topic| count(&got, topic) == 0), "shard 2 waits for what is on its way");
+    // What is published now comes live, and not with the answer.
+    c.send(publisher, &retained("t/0", 0, 0, "live"));
+    c.pass_all();
+    got.extend(c.got(sub));
+    for topic in &topics[1..] {
+        assert_eq!(count(&got, topic), 1, "{topic}");
+    }
+    assert!((1..=2).contains(&count(&got, "t/0")), "the live one, and perhaps the old one: {got:?}");
+    assert_eq!(got.iter().filter(|line| line.contains("\"live\"")).count(), 1);
+    assert_eq!(c.stats().retained, topics.len());
+    // Gone is gone everywhere.
+    for topic in &topics {
+        c.send(publisher, &retained(topic, 0, 0, ""));
+    }
+    c.pass_all();
+    assert_eq!(c.stats().retained, 0);
+}
+
+/// Pages follow one another as the client takes them, and a subscription that is given back ends them.
+#[test]
+fn many_retained_messages_come_in_pages() {
+    let mut c = Cluster::new(2, |_| {});
+    let (publisher, sub) = (c.client(1, "p"), c.client(0, "s"));
+    for n in 0..500 {
+        c.send(publisher, &retained(&format!("t/{n}"), 0, 0, "r"));
+    }
+    c.pass_all();
+    c.send(sub, &subscribe(1, &wants("#")));
+    c.pass_all();
+    assert_eq!(c.got(sub).iter().filter(|line| line.starts_with("PUBLISH")).count(), 500);
+    assert_eq!(c.stats().messages, 500, "nothing is left of the pages");
+}
+
+/// A group's message goes to one member, wherever it is; what a member that leaves did not acknowledge goes to another.
+#[test]
+fn a_group_spans_shards() {
+    let mut c = Cluster::new(3, |_| {});
+    let members: Vec<usize> = (0..3).map(|shard| c.client(shard, "m")).collect();
+    for &member in &members {
+        c.send(member, &subscribe(1, &wants("$share/g/a")));
+        c.pass_all();
+        assert_eq!(c.got(member), ["SUBACK #1 02"]);
+    }
+    let publisher = c.client(0, "p");
+    for n in 1..=30 {
+        c.send(publisher, &publish("a", 1, n, "x"));
+        c.pass_all();
+    }
+    let counts: Vec<usize> = members.iter().map(|&member| c.got(member).len()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), 30, "{counts:?}");
+    assert!(counts.iter().all(|&count| count > 0), "all have a share: {counts:?}");
+    // The first one leaves without an acknowledgement.
+    let Link { shard, conn, .. } = c.links[members[0]];
+    c.shards[shard].handle_close(c.now, conn, Closed::Error);
+    c.obey();
+    c.pass_all();
+    let again: usize = members[1..].iter().map(|&member| c.got(member).len()).sum();
+    assert_eq!(again, counts[0]);
+}
+
+/// The program's own subscription hears of everything once it is in force.
+#[test]
+fn a_subscription_of_the_program_is_in_force_everywhere() {
+    let mut c = Cluster::new(2, |_| {});
+    let publisher = c.client(1, "p");
+    c.send(publisher, &retained("a", 0, 0, "old"));
+    let id = c.shards[0].subscribe(c.now, "#", QoS::AtMostOnce.into()).unwrap();
+    c.obey();
+    assert!(c.events.iter().all(|(_, event)| *event != Event::InForce { subscriber: id }));
+    c.pass_all();
+    assert!(c.events.iter().any(|(_, event)| *event == Event::InForce { subscriber: id }));
+    c.send(publisher, &publish("b", 0, 0, "new"));
+    c.pass_all();
+    let told = |topic: &str| {
+        let is_it = |event: &&(usize, Event)| matches!(&event.1, Event::Message { message, .. } if message.topic == topic);
+        c.events.iter().filter(is_it).count()
+    };
+    assert_eq!((told("a"), told("b")), (1, 1));
+    assert_eq!(c.shards[1].publish(c.now, Message::new("c", "x")), Ok(1));
+}
+
+/// `$SYS` is told by the first shard, about all.
+#[test]
+fn the_figures_are_those_of_all_shards() {
+    let mut c = Cluster::new(3, |config| config.sys_interval = Some(Duration::from_secs(10)));
+    let watcher = c.client(1, "w");
+    c.client(2, "x");
+    c.send(watcher, &subscribe(1, &wants("$SYS/broker/clients/connected")));
+    for _ in 0..2 {
+        c.now = c.now + Duration::from_secs(10);
+        for shard in 0..3 {
+            c.shards[shard].handle_timeout(c.now);
+        }
+        c.obey();
+        c.pass_all();
+    }
+    let got = c.got(watcher);
+    assert!(got.last().unwrap().ends_with("\"2\""), "{got:?}");
+}
+
+/// A shard that shuts down waits for what the others had for it, and not for one that is gone.
+#[test]
+fn shutting_down_waits_for_the_others() {
+    let mut c = Cluster::new(3, |_| {});
+    let (sub, publisher) = (c.client(0, "s"), c.client(1, "p"));
+    c.send(sub, &subscribe(1, &wants("a")));
+    c.pass_all();
+    c.got(sub);
+    c.send(publisher, &publish("a", 1, 1, "last"));
+    c.shards[0].shutdown(c.now);
+    c.obey();
+    assert!(c.got(sub).is_empty() && !c.shards[0].has_left());
+    c.shards[1].shutdown(c.now);
+    c.obey();
+    c.pass_all();
+    assert!(!c.shards[0].has_left(), "shard 2 may have something");
+    c.shards[0].handle_shard_lost(c.now, ShardId(2));
+    c.obey();
+    assert!(c.shards[0].has_left());
+    let got = c.got(sub);
+    assert!(got[0].contains("\"last\"") && got[1] == "DISCONNECT 8B", "{got:?}");
+}
+
+/// What comes from nowhere changes nothing.
+#[test]
+fn nonsense_from_a_shard_is_harmless() {
+    let mut c = Cluster::new(2, |_| {});
+    for from in [0, 1, 7] {
+        for message in [
+            ShardMessage::Synced { sync: 9, writes: vec![] },
+            ShardMessage::RetainedMore { query: 9 },
+            ShardMessage::RetainedCancel { query: 9 },
+            ShardMessage::RetainedPage { query: 9, messages: vec![], more: true },
+            ShardMessage::GroupJoined { sync: 9 },
+            ShardMessage::GroupLeave { filter: "no group".into() },
+            ShardMessage::GroupSlots { filter: "$share/g/a".into(), more: u32::MAX },
+            ShardMessage::GroupReturn { filter: "$share/g/a".into(), messages: vec![], forbidden: true },
+            ShardMessage::Credit(ShardCredit { messages: u32::MAX, bytes: u64::MAX }),
+        ] {
+            c.shards[0].handle_shard(c.now, ShardId(from), message);
+        }
+    }
+    c.obey();
+    assert!(c.mail.is_empty());
+}
