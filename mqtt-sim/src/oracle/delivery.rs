@@ -149,7 +149,12 @@ impl Oracle {
         }
         // Refused or dropped the first time and taken the second, it comes behind later ones.
         let dropped = message.routed > 1 && session.dropped + session.dropped_before > 0;
-        if first && !message.may_repeat && !session.foggy && !self.refusals && !dropped {
+        // So does one that it was not subscribed to when it came first.
+        let missed = message.routed > 1
+            && !session.granted.iter().any(|(filter, subscription)| {
+                matches(filter, topic) && message.arrived.is_some_and(|arrived| subscription.since < arrived)
+            });
+        if first && !message.may_repeat && !session.foggy && !self.refusals && !dropped && !missed {
             let key = (id.node, message.topic.clone(), message.qos, qos);
             let newest = session.newest.entry(key).or_default();
             if *newest > id.number {
