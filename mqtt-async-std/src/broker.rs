@@ -30,13 +30,14 @@ use crate::{AsyncIo, IoTimer};
 use async_executor::LocalExecutor;
 use async_io::Async;
 use futures_io::{AsyncRead, AsyncWrite};
+pub use mqtt_io::TransportStats;
 #[cfg(feature = "access")]
 pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
-    Address, Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, Config, Decision, Denied, Ended,
-    Event, Events, Grant, Inherited, Lagged, Listener, ListeningSocket, Messages, Network, Overflow, Peer,
-    PublishFailed, Question, Rates, RefusedFilter31, ServeError, SharedTransport, Stats, SubscribeFailed,
-    TraceOptions, Transport,
+    Address, Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, ClientInfo, Config, Decision, Denied,
+    Ended, Event, Events, Grant, Inherited, Lagged, Listed, Listener, ListeningSocket, Messages, Network,
+    Overflow, Peer, Place, PublishFailed, Question, Rates, RefusedFilter31, RetainedInfo, ServeError,
+    SharedTransport, Stats, SubscribeFailed, SubscriptionInfo, TraceOptions, Transport,
 };
 use mqtt_io::broker::{Life, MovingSocket, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};

@@ -1,7 +1,8 @@
+use crate::TransportStats;
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{Answer, LocalId, QuestionId, Stats};
-use mqtt_session::{Message, PublishError, ShardId, StoreSeq};
+use mqtt_session::{Broker, Message, PublishError, ShardId, StoreSeq, Timestamp};
 use std::sync::Arc;
 
 /// Where the result of a command goes. Called once, on the shard's thread, with the shard released.
@@ -10,6 +11,9 @@ pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 /// Where the messages of a local subscription go. Called on the shard's thread, with the shard
 /// released; must not block.
 pub type Sink = Arc<dyn Fn(Message) -> Taken + Send + Sync>;
+
+/// A look at the machine, which changes nothing. On the shard's thread: must be short, and must not block.
+pub type Look = Box<dyn FnOnce(&Broker, Timestamp) + Send>;
 
 /// What became of a message that was given to a [`Sink`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,14 @@ pub enum Command {
     Unsubscribe(LocalId),
     /// Close the connection of a client; the reply tells whether there was one.
     Disconnect(String, ReasonCode, Reply<bool>),
+    /// End a session and its connection; the reply tells whether there was one.
+    RemoveSession(String, Reply<bool>),
+    /// Remove the retained message of a topic; the reply tells whether there was one.
+    RemoveRetained(String, Reply<bool>),
+    /// Look at the machine.
+    Look(Look),
+    /// How many bytes of memory the program uses.
+    Memory(u64),
     /// Put these tables of rights in place of those that there are.
     SetAcls(Vec<Arc<Acl>>, Reply<()>),
     /// Close the connections of all clients with one of these user names (`None`: without one); the
@@ -55,6 +67,8 @@ pub enum Command {
     StoreFailed(StoreSeq),
     /// The figures.
     Stats(Reply<Stats>),
+    /// The figures of what lies below MQTT.
+    Transports(Reply<TransportStats>),
     /// Take no new connections, take leave of all clients, and hang up.
     Shutdown,
     /// Another shard is gone.
@@ -71,12 +85,17 @@ impl std::fmt::Debug for Command {
             Self::Subscribe { .. } => "Subscribe",
             Self::Unsubscribe(_) => "Unsubscribe",
             Self::Disconnect(..) => "Disconnect",
+            Self::RemoveSession(..) => "RemoveSession",
+            Self::RemoveRetained(..) => "RemoveRetained",
+            Self::Look(_) => "Look",
+            Self::Memory(_) => "Memory",
             Self::SetAcls(..) => "SetAcls",
             Self::DisconnectUsers(..) => "DisconnectUsers",
             Self::Answer(..) => "Answer",
             Self::Stored(_) => "Stored",
             Self::StoreFailed(_) => "StoreFailed",
             Self::Stats(_) => "Stats",
+            Self::Transports(_) => "Transports",
             Self::Shutdown => "Shutdown",
             Self::ShardLost(_) => "ShardLost",
             Self::Panic => "Panic",

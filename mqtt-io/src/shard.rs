@@ -94,6 +94,41 @@ pub enum TransportEvent {
     Failed(StackError),
 }
 
+/// Links with layers below MQTT, as they opened and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransportStats {
+    /// All layers opened.
+    pub opened: u64,
+    /// No PROXY header came, or a wrong one.
+    pub proxy_failed: u64,
+    /// TLS did not come about, or was broken.
+    pub tls_failed: u64,
+    /// WebSocket did not come about, or was broken.
+    pub websocket_failed: u64,
+}
+
+impl TransportStats {
+    const fn failed(&mut self, error: &StackError) {
+        *match error {
+            StackError::Proxy(_) => &mut self.proxy_failed,
+            #[cfg(feature = "tls")]
+            StackError::Tls(_) => &mut self.tls_failed,
+            StackError::WebSocket(_) => &mut self.websocket_failed,
+        } += 1;
+    }
+}
+
+impl std::ops::AddAssign for TransportStats {
+    fn add_assign(&mut self, other: Self) {
+        let Self { opened, proxy_failed, tls_failed, websocket_failed } = other;
+        self.opened += opened;
+        self.proxy_failed += proxy_failed;
+        self.tls_failed += tls_failed;
+        self.websocket_failed += websocket_failed;
+    }
+}
+
 /// How reading a link goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a paused link must not be read"]
@@ -130,6 +165,7 @@ pub struct Shard<W> {
     collected: usize,
     /// The connection that is being closed and its address, for events that still name it.
     leaving: Option<(ConnectionId, Option<SocketAddr>)>,
+    transports: TransportStats,
     wall_clock_at: Timestamp,
     shut_down: bool,
     storage: Option<StorageHandle>,
@@ -193,6 +229,7 @@ impl<W: Wire> Shard<W> {
             sinks: HashMap::new(),
             collected: 0,
             leaving: None,
+            transports: TransportStats::default(),
             wall_clock_at: now,
             shut_down: false,
             storage,
@@ -246,6 +283,7 @@ impl<W: Wire> Shard<W> {
                         peer.tls_identity = opened.tls.as_ref().and_then(|tls| tls.subject.clone());
                         link.address = peer.address;
                         self.broker.handle_identified(now, conn, peer);
+                        self.transports.opened += 1;
                         self.effects.push(Effect::Transport(TransportEvent::Opened(opened), link.address));
                     }
                 }
@@ -255,6 +293,7 @@ impl<W: Wire> Shard<W> {
             }
             if let Some(layers) = link.stack.layers_mut() {
                 if let Some(error) = layers.take_failure() {
+                    self.transports.failed(&error);
                     self.effects.push(Effect::Transport(TransportEvent::Failed(error), link.address));
                     self.close(now, conn, Closed::Error, false);
                 } else if layers.has_ended() {
@@ -320,6 +359,26 @@ impl<W: Wire> Shard<W> {
             Command::Disconnect(client_id, reason, reply) => {
                 let found = self.broker.disconnect(now, &client_id, reason);
                 Box::new(move || reply(found))
+            }
+            Command::RemoveSession(client_id, reply) => {
+                let found = self.broker.remove_session(now, &client_id);
+                Box::new(move || reply(found))
+            }
+            Command::RemoveRetained(topic, reply) => {
+                let found = self.broker.remove_retained(now, &topic);
+                Box::new(move || reply(found))
+            }
+            Command::Look(look) => {
+                self.broker.look(now, look);
+                return;
+            }
+            Command::Memory(bytes) => {
+                self.broker.handle_memory(now, bytes);
+                return self.obey(now);
+            }
+            Command::Transports(reply) => {
+                let stats = self.transports;
+                Box::new(move || reply(stats))
             }
             Command::SetAcls(acls, reply) => {
                 self.broker.set_acls(now, acls);

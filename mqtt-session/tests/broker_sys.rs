@@ -144,6 +144,8 @@ fn what_is_counted_is_what_happened() {
     w.send_raw(p, &[0xF0, 0x00, 0xFF]);
     let counted = w.broker.stats().counters;
     assert_eq!((counted.connections, counted.connects, counted.accepted, counted.refused), (3, 3, 2, 1));
+    assert_eq!((counted.refusals.client_id, counted.refusals.credentials), (1, 0));
+    assert_eq!((counted.endings.protocol, counted.endings.lost), (1, 0));
     assert_eq!((counted.publish_received, counted.publish_sent), ([2, 1, 1], [4, 0, 0]));
     assert_eq!((counted.payload_received, counted.payload_sent), (16, 16));
     let sent: usize = [s, p, refused].into_iter().map(|peer| w.got_raw(peer).len()).sum();
@@ -195,6 +197,39 @@ fn pages_show_everything_once_and_change_nothing() {
     assert_eq!(own.items.len(), 2);
     assert_eq!(w.broker.subscriptions(Some("nobody"), 0, 10), None);
     assert_eq!(w.broker.stats(), before);
+}
+
+#[test]
+fn pages_of_a_filter_with_many_subscribers_neither_miss_nor_repeat() {
+    let mut w = World::new(BrokerConfig::default());
+    for n in 0..20 {
+        let peer = w.client(Version::V5, &format!("c{n}"));
+        w.send(peer, &subscribe(1, &filter("wide", QoS::AtLeastOnce)));
+        for group in ["a", "b", "c"] {
+            w.send(peer, &subscribe(2, &filter(&format!("$share/{group}/wide"), QoS::AtLeastOnce)));
+        }
+    }
+    for limit in [1, 7, 20, 64, 1000] {
+        let mut seen = BTreeSet::new();
+        let mut next = Some(0);
+        while let Some(at) = next {
+            let page = w.broker.subscriptions(None, at, limit).expect("all");
+            assert!(page.items.len() <= limit);
+            for subscription in page.items {
+                assert!(seen.insert((subscription.client_id, subscription.filter)), "twice at {limit}");
+            }
+            next = page.next;
+        }
+        assert_eq!(seen.len(), 80, "pages of {limit}");
+    }
+    let mut own = Vec::new();
+    let mut next = Some(0);
+    while let Some(at) = next {
+        let page = w.broker.subscriptions(Some("c3"), at, 3).expect("it is there");
+        own.extend(page.items.into_iter().map(|subscription| subscription.filter));
+        next = page.next;
+    }
+    assert_eq!(own, ["wide", "$share/a/wide", "$share/b/wide", "$share/c/wide"]);
 }
 
 #[test]

@@ -85,8 +85,8 @@ impl Pipe {
 }
 
 /// Takes a stream into the shard.
-pub(super) fn open<L: LocalRuntime>(node: &Rc<Node<L>>, stream: BoxedStream, peer: Peer) {
-    node.turn(|shard, now| shard.accept(now, peer, Stack::plain(), |conn| start(node, stream, conn)));
+pub(super) fn open<L: LocalRuntime>(node: &Rc<Node<L>>, stream: BoxedStream, stack: Stack, peer: Peer) {
+    node.turn(|shard, now| shard.accept(now, peer, stack, |conn| start(node, stream, conn)));
 }
 
 /// Takes one in that another shard accepted.

@@ -2,7 +2,7 @@
 
 use super::run::Mail;
 use crate::runtime::{Runtime, Wrap};
-use crate::{Command, Reply, Taken};
+use crate::{Command, Reply, Stack, Taken, TransportStats};
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{Event, LocalId, Peer, Stats};
@@ -180,6 +180,16 @@ impl<R: Runtime> BrokerHandle<R> {
         Ok(sum)
     }
 
+    /// What lies below MQTT: how TLS, WebSocket and PROXY headers went, of all shards together.
+    ///
+    /// # Errors
+    /// If the broker has ended.
+    pub async fn transport_stats(&self) -> Result<TransportStats, Ended> {
+        let mut sum = TransportStats::default();
+        self.ask_all(Command::Transports).await?.into_iter().for_each(|stats| sum += stats);
+        Ok(sum)
+    }
+
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
@@ -195,7 +205,18 @@ impl<R: Runtime> BrokerHandle<R> {
     where
         R: Wrap<S>,
     {
-        self.first().send(Mail::Stream(Box::pin(R::wrap(stream)), peer)).await.map_err(|_| Ended)
+        self.serve_layered(stream, Stack::plain(), peer).await
+    }
+
+    /// As [`BrokerHandle::serve_stream`], of a stream that carries MQTT in the layers of `stack`: TLS, WebSocket.
+    ///
+    /// # Errors
+    /// If the broker has ended.
+    pub async fn serve_layered<S>(&self, stream: S, stack: Stack, peer: Peer) -> Result<(), Ended>
+    where
+        R: Wrap<S>,
+    {
+        self.first().send(Mail::Stream(Box::pin(R::wrap(stream)), stack, peer)).await.map_err(|_| Ended)
     }
 
     /// What happens from now on.
@@ -239,9 +260,17 @@ impl<R: Runtime> BrokerHandle<R> {
         let _ = self.first().send(Mail::Command(Command::Panic)).await;
     }
 
-    async fn ask<T: Send + 'static>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Ended> {
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Ended> {
         let reply = put_question(self.first(), command).await?;
         reply.await.map_err(|_| Ended)
+    }
+
+    /// The mailboxes of all shards.
+    pub(super) fn mailboxes(&self) -> &[mpsc::Sender<Mail>] {
+        &self.mailboxes
     }
 
     /// The mailbox of the first shard.
@@ -251,7 +280,7 @@ impl<R: Runtime> BrokerHandle<R> {
     }
 
     /// Asks every shard, all at once, and gives their answers in the order of their numbers.
-    async fn ask_all<T: Send + 'static>(
+    pub(super) async fn ask_all<T: Send + 'static>(
         &self,
         command: impl Fn(Reply<T>) -> Command,
     ) -> Result<Vec<T>, Ended> {
@@ -267,7 +296,7 @@ impl<R: Runtime> BrokerHandle<R> {
     }
 }
 
-async fn put_question<T: Send + 'static>(
+pub(super) async fn put_question<T: Send + 'static>(
     mailbox: &mpsc::Sender<Mail>,
     command: impl FnOnce(Reply<T>) -> Command,
 ) -> Result<oneshot::Receiver<T>, Ended> {

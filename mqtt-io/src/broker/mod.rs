@@ -20,6 +20,7 @@ mod link;
 mod listen;
 mod log;
 mod node;
+mod observe;
 mod run;
 mod sockets;
 mod store;
@@ -32,10 +33,11 @@ pub use auth::{Authorizer, Decision};
 pub use bind::{BindError, Config, Listener, OpenStore, bind};
 pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};
 pub use mqtt_session::broker::{
-    Answer, Ask, AskFor, BrokerConfig, Denied, Event, Grant, Overflow, Peer, Question, Rates,
-    RefusedFilter31, Stats,
+    Answer, Ask, AskFor, BrokerConfig, ClientInfo, Denied, Event, Grant, Overflow, Peer, Question, Rates,
+    RefusedFilter31, RetainedInfo, Stats, SubscriptionInfo,
 };
 pub use mqtt_store::{StorageStats, Store, StoreError};
+pub use observe::{Listed, Place, PlaceError};
 pub use run::Life;
 pub use sockets::{Address, Inherited, ListeningSocket, MovingSocket};
 pub use transport::{Network, NetworkError, SharedTransport, Transport};

@@ -11,7 +11,7 @@ use super::sockets::Open;
 use super::store::{self, Made};
 use crate::runtime::{LocalRuntime, LocalTask};
 use crate::trace::TraceOptions;
-use crate::{Clock, Command};
+use crate::{Clock, Command, Stack};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{BrokerConfig, Event, Peer};
 use mqtt_store::StorageHandle;
@@ -47,7 +47,7 @@ pub(super) struct Start {
 /// What comes from handles.
 pub(super) enum Mail {
     Command(Command),
-    Stream(BoxedStream, Peer),
+    Stream(BoxedStream, Stack, Peer),
 }
 
 /// The life of a broker's thread, to be lived there.
@@ -140,7 +140,7 @@ async fn receive<L: LocalRuntime>(
         let mut left = COMMANDS_PER_TURN;
         while let Some(taken) = next.take() {
             match taken {
-                Mail::Stream(stream, peer) => foreign::open(&node, stream, peer),
+                Mail::Stream(stream, stack, peer) => foreign::open(&node, stream, stack, peer),
                 Mail::Command(command) => {
                     if matches!(command, Command::Shutdown) {
                         // Closes the listeners.

@@ -95,6 +95,15 @@ impl Stack {
         self
     }
 
+    /// The server's side of a WebSocket whose handshake somebody else has answered, with
+    /// [`WebSocketServer::answer`]. Messages of more than `max_message` bytes are not taken.
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn websocket_accepted(mut self, max_message: u64) -> Self {
+        self.layers().ws = Some(WebSocket::accepted(max_message));
+        self
+    }
+
     /// The client's side of WebSocket, above TLS if there is that.
     #[cfg(feature = "websocket")]
     #[must_use]

@@ -41,6 +41,9 @@ variants! {
         14 SetAcls(acls),
         15 Shutdown,
         16 Outbox { conn, max, taken },
+        17 RemoveSession(client_id),
+        18 RemoveRetained(topic),
+        19 Memory(bytes),
     }
 }
 
@@ -110,6 +113,12 @@ pub enum Input {
     Disconnect(String, ReasonCode),
     /// All clients of a user were disconnected.
     DisconnectUser(Option<String>, ReasonCode),
+    /// A session was removed.
+    RemoveSession(String),
+    /// A retained message was removed.
+    RemoveRetained(String),
+    /// How many bytes of memory the program uses.
+    Memory(u64),
     /// Tables of rights were put in place.
     SetAcls(Vec<Arc<Acl>>),
     /// The broker was shut down.

@@ -2,6 +2,7 @@
 //! is one.
 
 use super::{Input, Recorder};
+use crate::Look;
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{
@@ -175,6 +176,30 @@ impl Machine {
         let count = self.broker.disconnect_user(now, user_name, reason);
         self.note(&count);
         count
+    }
+
+    pub(crate) fn remove_session(&mut self, now: Timestamp, client_id: &str) -> bool {
+        self.record(now, || Input::RemoveSession(client_id.to_owned()));
+        let found = self.broker.remove_session(now, client_id);
+        self.note(&found);
+        found
+    }
+
+    pub(crate) fn remove_retained(&mut self, now: Timestamp, topic: &str) -> bool {
+        self.record(now, || Input::RemoveRetained(topic.to_owned()));
+        let found = self.broker.remove_retained(now, topic);
+        self.note(&found);
+        found
+    }
+
+    pub(crate) fn handle_memory(&mut self, now: Timestamp, bytes: u64) {
+        self.record(now, || Input::Memory(bytes));
+        self.broker.handle_memory(now, bytes);
+    }
+
+    /// It is not recorded, since it changes nothing.
+    pub(crate) fn look(&self, now: Timestamp, look: Look) {
+        look(&self.broker, now);
     }
 
     pub(crate) fn set_acls(&mut self, now: Timestamp, acls: Vec<Arc<Acl>>) {

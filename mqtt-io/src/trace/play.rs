@@ -262,6 +262,13 @@ impl<R: Read> Player<R> {
             Input::DisconnectUser(user_name, reason) => {
                 machine.disconnect_user(now, user_name.as_deref(), reason);
             }
+            Input::RemoveSession(client_id) => {
+                machine.remove_session(now, &client_id);
+            }
+            Input::RemoveRetained(topic) => {
+                machine.remove_retained(now, &topic);
+            }
+            Input::Memory(bytes) => machine.handle_memory(now, bytes),
             Input::SetAcls(acls) => machine.set_acls(now, acls),
             Input::Shutdown => machine.shutdown(now),
             Input::Outbox { conn, max, taken } => {

@@ -87,6 +87,7 @@ impl Broker {
             session.and_then(|key| self.sessions.get(key as usize)).map(|s| s.client_id.as_ref().into());
         if client_id.is_some() {
             let conn = self.id_of(index);
+            self.counters.endings.add(reason);
             self.event(Event::Disconnected { conn, client_id, reason, closed });
         }
         if let Some(key) = session {

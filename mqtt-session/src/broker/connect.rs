@@ -107,6 +107,7 @@ impl Broker {
             super::outbox::put(c, &PacketRef::Connack(connack));
         }
         self.counters.refused += 1;
+        self.counters.refusals.add(reason);
         self.event(Event::Refused { conn, client_id: client_id.map(Into::into), reason });
         self.hang_up(index, reason, false);
     }

@@ -2,7 +2,7 @@
 
 use super::output::DropReason;
 use super::{Broker, Stats};
-use mqtt_proto::QoS;
+use mqtt_proto::{QoS, ReasonCode};
 
 /// What happened since the broker was made. Numbers only grow; who wants rates takes differences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,8 +16,12 @@ pub struct Counters {
     pub accepted: u64,
     /// CONNECTs that were refused.
     pub refused: u64,
+    /// Why they were.
+    pub refusals: Refusals,
     /// Packets that broke a rule.
     pub malformed: u64,
+    /// How connections ended whose CONNECT had been accepted.
+    pub endings: Endings,
     /// Packets received, of all kinds.
     pub packets_received: u64,
     /// Packets whose bytes sockets took, of all kinds.
@@ -84,6 +88,94 @@ impl Drops {
     }
 }
 
+/// CONNECTs that were refused, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// User name or password are wrong (0x86), or the method of authentication is (0x8C).
+    pub credentials: u64,
+    /// This client may not connect (0x87, 0x8A).
+    pub not_authorized: u64,
+    /// The client identifier is not taken (0x85).
+    pub client_id: u64,
+    /// The version of the protocol is not spoken (0x84).
+    pub version: u64,
+    /// There are too many, or they come too fast (0x88, 0x89, 0x97, 0x9F).
+    pub busy: u64,
+    /// Anything else.
+    pub other: u64,
+}
+
+impl Refusals {
+    pub(super) const fn add(&mut self, reason: ReasonCode) {
+        *match reason {
+            ReasonCode::BadUserNameOrPassword | ReasonCode::BadAuthenticationMethod => &mut self.credentials,
+            ReasonCode::NotAuthorized | ReasonCode::Banned => &mut self.not_authorized,
+            ReasonCode::ClientIdentifierNotValid => &mut self.client_id,
+            ReasonCode::UnsupportedProtocolVersion => &mut self.version,
+            ReasonCode::ServerUnavailable
+            | ReasonCode::ServerBusy
+            | ReasonCode::QuotaExceeded
+            | ReasonCode::ConnectionRateExceeded => &mut self.busy,
+            _ => &mut self.other,
+        } += 1;
+    }
+}
+
+/// Connections that ended, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endings {
+    /// The client took leave, with its will (0x04) or without (0x00).
+    pub disconnected: u64,
+    /// The socket ended without a word.
+    pub lost: u64,
+    /// Nothing came for longer than the keep alive allows (0x8D).
+    pub keep_alive: u64,
+    /// Another connection took the session over (0x8E).
+    pub taken_over: u64,
+    /// The client broke a rule, or used what is not offered (0x81, 0x82, 0x8F to 0x95 and their like).
+    pub protocol: u64,
+    /// An administrator, a change of rights or the end of what it had shown (0x87, 0x98, 0xA0).
+    pub administrative: u64,
+    /// It did not take what was for it, or sent too fast (0x96, 0x97).
+    pub slow: u64,
+    /// The broker shut down (0x8B).
+    pub shutdown: u64,
+    /// Anything else.
+    pub other: u64,
+}
+
+impl Endings {
+    pub(super) const fn add(&mut self, reason: ReasonCode) {
+        *match reason {
+            ReasonCode::Success | ReasonCode::DisconnectWithWill => &mut self.disconnected,
+            ReasonCode::UnspecifiedError => &mut self.lost,
+            ReasonCode::KeepAliveTimeout => &mut self.keep_alive,
+            ReasonCode::SessionTakenOver => &mut self.taken_over,
+            ReasonCode::NotAuthorized | ReasonCode::AdministrativeAction | ReasonCode::MaximumConnectTime => {
+                &mut self.administrative
+            }
+            ReasonCode::MessageRateTooHigh | ReasonCode::QuotaExceeded => &mut self.slow,
+            ReasonCode::ServerShuttingDown => &mut self.shutdown,
+            ReasonCode::MalformedPacket
+            | ReasonCode::ProtocolError
+            | ReasonCode::TopicFilterInvalid
+            | ReasonCode::TopicNameInvalid
+            | ReasonCode::ReceiveMaximumExceeded
+            | ReasonCode::TopicAliasInvalid
+            | ReasonCode::PacketTooLarge
+            | ReasonCode::PayloadFormatInvalid
+            | ReasonCode::RetainNotSupported
+            | ReasonCode::QosNotSupported
+            | ReasonCode::SharedSubscriptionsNotSupported
+            | ReasonCode::SubscriptionIdentifiersNotSupported
+            | ReasonCode::WildcardSubscriptionsNotSupported => &mut self.protocol,
+            _ => &mut self.other,
+        } += 1;
+    }
+}
+
 /// What clients were denied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -141,7 +233,9 @@ impl core::ops::AddAssign for Counters {
             connects,
             accepted,
             refused,
+            refusals,
             malformed,
+            endings,
             packets_received,
             packets_sent,
             bytes_received,
@@ -159,7 +253,9 @@ impl core::ops::AddAssign for Counters {
         self.connects += connects;
         self.accepted += accepted;
         self.refused += refused;
+        self.refusals += refusals;
         self.malformed += malformed;
+        self.endings += endings;
         self.packets_received += packets_received;
         self.packets_sent += packets_sent;
         self.bytes_received += bytes_received;
@@ -191,6 +287,43 @@ impl core::ops::AddAssign for Drops {
         self.not_authorized += not_authorized;
         self.no_member += no_member;
         self.not_retained += not_retained;
+    }
+}
+
+impl core::ops::AddAssign for Refusals {
+    fn add_assign(&mut self, other: Self) {
+        let Self { credentials, not_authorized, client_id, version, busy, other } = other;
+        self.credentials += credentials;
+        self.not_authorized += not_authorized;
+        self.client_id += client_id;
+        self.version += version;
+        self.busy += busy;
+        self.other += other;
+    }
+}
+
+impl core::ops::AddAssign for Endings {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            disconnected,
+            lost,
+            keep_alive,
+            taken_over,
+            protocol,
+            administrative,
+            slow,
+            shutdown,
+            other,
+        } = other;
+        self.disconnected += disconnected;
+        self.lost += lost;
+        self.keep_alive += keep_alive;
+        self.taken_over += taken_over;
+        self.protocol += protocol;
+        self.administrative += administrative;
+        self.slow += slow;
+        self.shutdown += shutdown;
+        self.other += other;
     }
 }
 

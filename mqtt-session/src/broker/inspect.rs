@@ -1,7 +1,7 @@
 //! Looking into a broker: clients, subscriptions and retained messages, a page at a time.
 //!
-//! Nothing here changes anything. A page costs no more than its limit and [`VISITS`], however much
-//! there is; what comes or goes between two pages may be missed or seen.
+//! Looking changes nothing. A page costs no more than its limit and [`VISITS`], and a look at each group of
+//! a filter with many, however much there is; what comes or goes between two pages may be missed or seen.
 
 use super::router::SessionKey;
 use super::session::Session;
@@ -174,18 +174,17 @@ impl Broker {
         let Some(client_id) = of else {
             // All of a node come together: what one filter's subscribers are is not torn apart unless they
             // are many.
-            let end = self.router.filter_places() << PLACE_BITS;
+            let end = self.router.subscription_places() << PLACE_BITS;
             return Some(nested(after, end, limit, |node, from, items| {
-                let subscribers = self.router.subscribers_at(node);
-                for place in subscribers.skip(from).take(VISITS) {
+                for place in self.router.subscribers_at(node, from).take(VISITS) {
                     items.push(self.subscription_info(place));
                 }
             }));
         };
         let &key = self.clients.get(client_id)?;
-        let own = self.router.subscribed_by(key);
-        Some(page(after, own.len() as u64, limit, |at, items| {
-            let place = usize::try_from(at).ok().and_then(|at| own.get(at)).copied();
+        let end = self.router.subscriptions_of(key) as u64;
+        Some(page(after, end, limit, |at, items| {
+            let place = usize::try_from(at).ok().and_then(|at| self.router.subscribed_by(key, at));
             items.extend(
                 place.and_then(|place| self.router.subscriber(place)).map(|s| self.subscription_info(s)),
             );

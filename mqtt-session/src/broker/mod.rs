@@ -30,7 +30,7 @@ mod sys;
 mod timers;
 
 pub use config::{AskFor, BrokerConfig, ConfigError, Overflow, RefusedFilter31};
-pub use count::{Counters, Denials, Drops};
+pub use count::{Counters, Denials, Drops, Endings, Refusals};
 pub use inspect::{ClientInfo, LinkInfo, Page, RetainedInfo, SubscriptionInfo, VISITS};
 pub use outbox::Outbox;
 pub use output::{

@@ -6,6 +6,7 @@ mod access;
 pub(crate) mod auth;
 mod handle;
 pub(crate) mod links;
+mod observe;
 pub(crate) mod peer;
 mod transports;
 

@@ -4,11 +4,11 @@ use super::{StackError, WebSocketError};
 use std::fmt::Write;
 use std::sync::Arc;
 use tungstenite::error::{Error, ProtocolError};
-use tungstenite::handshake::client::{Response, generate_key};
+use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{self, create_response};
-use tungstenite::http::HeaderMap;
+use tungstenite::http::{HeaderMap, HeaderValue, Request, Response};
 
 /// The longest request or answer.
 const MAX_HTTP: usize = 8 << 10;
@@ -112,7 +112,7 @@ fn collect(head: &mut Vec<u8>, input: &mut &[u8]) -> Result<Option<()>, WebSocke
 
 /// The request, as far as it has come.
 #[derive(Default)]
-pub(super) struct Request {
+pub(super) struct Asking {
     head: Vec<u8>,
 }
 
@@ -124,7 +124,7 @@ pub(super) struct Taken {
     pub(super) is_ours: Result<(), WebSocketError>,
 }
 
-impl Request {
+impl Asking {
     /// Takes of `input` what belongs to the request. `None`: there is more to come.
     pub(super) fn take(
         &mut self,
@@ -187,12 +187,39 @@ fn refused(error: &Error) -> WebSocketError {
 
 /// The answer to a request that is right.
 fn accept(head: &[u8], settings: &WebSocketServer) -> Result<String, WebSocketError> {
-    let refused = |status, why: &str| WebSocketError::Refused { status, why: why.to_owned() };
     let request = match server::Request::try_parse(head) {
         Ok(Some((_, request))) => request,
-        Ok(None) => return Err(refused(400, "the request is not whole")),
-        Err(error) => return Err(self::refused(&error)),
+        Ok(None) => {
+            return Err(WebSocketError::Refused { status: 400, why: "the request is not whole".to_owned() });
+        }
+        Err(error) => return Err(refused(&error)),
     };
+    let response = settings.answer(&request)?;
+    let mut answer = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
+    // Written as they are in the standard: not every client knows that it does not matter.
+    for name in ["Connection", "Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"] {
+        if let Some(value) = response.headers().get(name).and_then(|value| value.to_str().ok()) {
+            // Writing to a string does not fail.
+            let _ = write!(answer, "{name}: {value}\r\n");
+        }
+    }
+    answer.push_str("\r\n");
+    Ok(answer)
+}
+
+impl WebSocketServer {
+    /// The answer to a request for a WebSocket, for who has an HTTP server of its own: after it the
+    /// connection is one of [`Stack::websocket_accepted`](crate::Stack::websocket_accepted).
+    ///
+    /// # Errors
+    /// [`WebSocketError::Refused`] with the status that is to be answered.
+    pub fn answer(&self, request: &Request<()>) -> Result<Response<()>, WebSocketError> {
+        answer(request, self)
+    }
+}
+
+fn answer(request: &Request<()>, settings: &WebSocketServer) -> Result<Response<()>, WebSocketError> {
+    let refused = |status, why: &str| WebSocketError::Refused { status, why: why.to_owned() };
     let headers = request.headers();
     // A body, or a header that could be read in two ways, is how requests are smuggled past proxies.
     for name in ["content-length", "transfer-encoding"] {
@@ -213,7 +240,7 @@ fn accept(head: &[u8], settings: &WebSocketServer) -> Result<String, WebSocketEr
     {
         return Err(refused(404, &format!("there is nothing but {path}")));
     }
-    let response = create_response(&request).map_err(|error| self::refused(&error))?;
+    let mut response = create_response(request).map_err(|error| self::refused(&error))?;
     if let (Some(origin), Some(allowed)) = (headers.get("origin"), &settings.origins)
         && !allowed.iter().any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
     {
@@ -225,20 +252,11 @@ fn accept(head: &[u8], settings: &WebSocketServer) -> Result<String, WebSocketEr
         None if settings.lenient && !headers.contains_key("sec-websocket-protocol") => None,
         None => return Err(refused(400, "the subprotocol mqtt has to be offered")),
     };
-    let mut answer = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
-    let mut header = |name: &str, value: &str| {
-        // Writing to a string does not fail.
-        let _ = write!(answer, "{name}: {value}\r\n");
-    };
-    header("Connection", "Upgrade");
-    header("Upgrade", "websocket");
-    let accept = response.headers().get("sec-websocket-accept").and_then(|value| value.to_str().ok());
-    header("Sec-WebSocket-Accept", accept.unwrap_or_default());
     if let Some(subprotocol) = subprotocol {
-        header("Sec-WebSocket-Protocol", subprotocol);
+        let value = HeaderValue::from_static(subprotocol);
+        response.headers_mut().insert("sec-websocket-protocol", value);
     }
-    answer.push_str("\r\n");
-    Ok(answer)
+    Ok(response)
 }
 
 /// The subprotocol that is taken of those that are offered.
@@ -267,7 +285,7 @@ impl Answer {
             Ok(Some(())) => {}
             Err(_) => return wrong("its answer has no end"),
         }
-        let response = match Response::try_parse(&self.head) {
+        let response = match tungstenite::handshake::client::Response::try_parse(&self.head) {
             Ok(Some((_, response))) => response,
             Ok(None) => return wrong("its answer is not whole"),
             Err(error) => return wrong(&error.to_string()),

@@ -12,7 +12,7 @@ pub use handshake::{WebSocketClient, WebSocketServer};
 
 use super::{StackError, WebSocketError};
 use frames::{Frames, Item};
-use handshake::{Answer, Asked, Request, Taken};
+use handshake::{Answer, Asked, Asking, Taken};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(crate) struct WebSocket {
 
 enum State {
     /// A server waits for the request.
-    Request(Request, Arc<WebSocketServer>),
+    Request(Asking, Arc<WebSocketServer>),
     /// A client waits for the answer.
     Answer(Box<Answer>),
     Open,
@@ -45,7 +45,12 @@ enum State {
 impl WebSocket {
     pub(super) fn server(settings: Arc<WebSocketServer>) -> Self {
         let frames = Frames::server(settings.max_message);
-        Self::new(State::Request(Request::default(), settings), frames, Vec::new())
+        Self::new(State::Request(Asking::default(), settings), frames, Vec::new())
+    }
+
+    /// The handshake is done.
+    pub(super) fn accepted(max_message: u64) -> Self {
+        Self::new(State::Open, Frames::server(max_message), Vec::new())
     }
 
     pub(super) fn client(request: &WebSocketClient) -> Self {

@@ -28,35 +28,56 @@ pub(in crate::broker) enum Place {
 }
 
 impl Router {
-    /// One above the last place of a filter.
-    pub(in crate::broker) fn filter_places(&self) -> u64 {
-        self.filters.places()
+    /// One above the last place of a subscription.
+    pub(in crate::broker) fn subscription_places(&self) -> u64 {
+        self.filters.places().max(self.groups_of_session.len() as u64)
     }
 
-    /// The subscriptions in a place, shared ones last.
-    pub(in crate::broker) fn subscribers_at(&self, place: u64) -> impl Iterator<Item = Subscriber> {
-        let node = NodeId::try_from(place).unwrap_or(NodeId::MAX);
-        let value = self.filters.get(node);
-        let own = value.into_iter().flat_map(|value| &value.subscriptions);
-        let own = own.map(move |s| (s.session, s.options, s.id, None));
-        let groups = value.into_iter().flat_map(|value| &value.groups).filter_map(|&key| self.group(key));
-        let shared = groups
-            .flat_map(|group| group.members.iter().map(move |m| (m.session, m.options, m.id, Some(group))));
-        own.chain(shared).map(move |(session, options, id, group)| {
-            let path = self.filters.path(node, &self.levels);
-            let (filter, waiting) = match group {
-                Some(group) => (format!("$share/{}/{path}", group.name()), group.queue.len()),
-                None => (path, 0),
-            };
-            Subscriber { filter, session, options, id, waiting }
-        })
+    /// The subscriptions in a place from the `from`th on. That is: those of the filter with this number, the
+    /// shared ones of groups of it, and those by which the session with this number is in groups of other
+    /// shards. What is skipped costs nothing but a look at each group.
+    pub(in crate::broker) fn subscribers_at(
+        &self,
+        place: u64,
+        from: usize,
+    ) -> impl Iterator<Item = Subscriber> {
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        let value = self.filters.get(place);
+        let own = value.map_or(&[][..], |value| &value.subscriptions);
+        let groups = value.map_or(&[][..], |value| &value.groups);
+        let mut before = own.len();
+        let own = own.get(from..).unwrap_or_default().iter().map(move |s| {
+            let filter = self.filters.path(place, &self.levels);
+            Subscriber { filter, session: s.session, options: s.options, id: s.id, waiting: 0 }
+        });
+        let mut shared = Vec::new();
+        for group in groups.iter().filter_map(|&key| self.group(key)) {
+            shared.push((group, from.saturating_sub(before)));
+            before += group.members.len();
+        }
+        let shared = shared.into_iter().flat_map(move |(group, skip)| {
+            group.members.get(skip..).unwrap_or_default().iter().map(move |m| {
+                let filter = format!("$share/{}/{}", group.name(), self.filters.path(place, &self.levels));
+                let waiting = group.queue.len();
+                Subscriber { filter, session: m.session, options: m.options, id: m.id, waiting }
+            })
+        });
+        let away = self
+            .groups_of(place)
+            .iter()
+            .filter(move |&&key| self.group(key).is_some_and(|group| group.leaf.is_some()));
+        let away = away.skip(from.saturating_sub(before));
+        own.chain(shared).chain(away.filter_map(move |&key| self.subscriber(Place::Shared(place, key))))
     }
 
-    /// Where the subscriptions of a session stand.
-    pub(in crate::broker) fn subscribed_by(&self, session: SessionKey) -> Vec<Place> {
-        let own = self.of_session.get(session as usize).into_iter().flatten();
-        let own = own.map(|&node| Place::Own(session, node));
-        own.chain(self.groups_of(session).iter().map(|&key| Place::Shared(session, key))).collect()
+    /// Where a session's subscription of this number stands, counted from 0.
+    pub(in crate::broker) fn subscribed_by(&self, session: SessionKey, number: usize) -> Option<Place> {
+        let own = self.of_session.get(session as usize).map_or(&[][..], Vec::as_slice);
+        if let Some(&node) = own.get(number) {
+            return Some(Place::Own(session, node));
+        }
+        let shared = self.groups_of(session).get(number - own.len())?;
+        Some(Place::Shared(session, *shared))
     }
 
     /// The subscription in such a place.
