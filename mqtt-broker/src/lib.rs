@@ -24,6 +24,7 @@
 mod bind;
 pub mod config;
 mod descriptors;
+mod http;
 mod mosquitto;
 mod run;
 mod security;

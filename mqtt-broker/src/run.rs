@@ -2,6 +2,8 @@
 
 use crate::config::changes;
 use crate::descriptors;
+#[cfg(feature = "http")]
+use crate::http::{Bound, Served};
 use crate::service;
 use crate::settings::{Settings, Source};
 use crate::signal::{Signals, Stopped, Wanted};
@@ -9,7 +11,9 @@ use crate::storage::{Kept, open};
 use mqtt_access::{Access, FileError, PasswordFile, Policy};
 use mqtt_proto::ReasonCode;
 use mqtt_tokio::Tokio;
-use mqtt_tokio::broker::{Address, AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError};
+use mqtt_tokio::broker::{
+    Address, AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError, Transport,
+};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
@@ -39,6 +43,9 @@ pub enum Error {
     /// It ended by itself.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The system gives no random numbers, of which a token is made.
+    #[error("the system gives no random numbers: {0}")]
+    Random(io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),
@@ -59,10 +66,22 @@ impl From<BindError> for Error {
 }
 
 /// A broker with its settings.
-struct Running {
+pub(crate) struct Running {
     broker: BrokerHandle,
     access: Arc<Access>,
     settings: Settings,
+    #[cfg(feature = "http")]
+    http: Option<Served>,
+}
+
+/// What a listener speaks, as in a URL.
+pub(crate) fn protocol(transport: &Transport) -> &'static str {
+    match (&transport.tls, &transport.websocket) {
+        (None, None) => "mqtt",
+        (Some(_), None) => "mqtts",
+        (None, Some(_)) => "ws",
+        (Some(_), Some(_)) => "wss",
+    }
 }
 
 /// Runs a broker until a signal ends it: the first takes leave of all clients, a second does not wait
@@ -83,6 +102,8 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
     let serving = running.broker.clone();
     let mut serving = std::pin::pin!(serving.serve());
     let mut watched = std::pin::pin!(watched(running.broker.clone()));
+    let mut memory =
+        std::pin::pin!(memory_told(running.broker.clone(), running.settings.broker.sys_interval));
     let summary = running.settings.listening();
     service::ready(&summary);
     let first = loop {
@@ -100,9 +121,12 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
                 Wanted::Stop(signal) => break signal,
             },
             never = &mut watched => match never {},
+            never = &mut memory => match never {},
         }
     };
     service::stopping();
+    #[cfg(feature = "http")]
+    running.http.iter().for_each(Served::stopping);
     tracing::info!("{first}: taking leave of all clients. Once more to stop at once.");
     tokio::select! {
         ended = running.broker.shutdown() => {
@@ -112,6 +136,21 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
         }
         second = signals.stop() => Ok(Stopped::AtOnce(second)),
     }
+}
+
+/// Tells the broker how much memory the program uses, for its topics below `$SYS`.
+async fn memory_told(broker: BrokerHandle, every: Option<Duration>) -> Infallible {
+    if let Some(every) = every {
+        let mut ticks = tokio::time::interval(every);
+        loop {
+            ticks.tick().await;
+            let Some(used) = memory_stats::memory_stats() else { break };
+            if broker.tell_memory(used.physical_mem as u64).await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Tells whoever watches over the service that the broker's thread turns, for as long as it does.
@@ -130,7 +169,7 @@ async fn watched(broker: BrokerHandle) -> Infallible {
     std::future::pending().await
 }
 
-async fn start(settings: Settings) -> Result<Running, Error> {
+pub(crate) async fn start(settings: Settings) -> Result<Running, Error> {
     settings.remarks().for_each(|remark| tracing::warn!("{remark}"));
     let decisions = &settings.decisions;
     let throttle = settings.config.throttle();
@@ -149,7 +188,13 @@ async fn start(settings: Settings) -> Result<Running, Error> {
     if let Some(Kept { directory, durability }) = settings.kept.clone() {
         config = config.stored_in(durability, move || open(&directory));
     }
+    #[cfg(feature = "http")]
+    let bound = match settings.http.clone() {
+        Some(http) => Some(Bound::new(http).await?),
+        None => None,
+    };
     let broker = Broker::bind(config).await?;
+    let mut listening = Vec::new();
     let mut tcp = broker.local_addrs().iter();
     for listener in &settings.listeners {
         // What the system chose, where it was to choose.
@@ -157,15 +202,20 @@ async fn start(settings: Settings) -> Result<Running, Error> {
             Address::Tcp(address) => Address::Tcp(*tcp.next().unwrap_or(address)),
             unix @ Address::Unix(_) => unix.clone(),
         };
-        let transport = listener.transport.get();
-        let what = match (&transport.tls, &transport.websocket) {
-            (None, None) => "",
-            (Some(_), None) => " (TLS)",
-            (None, Some(_)) => " (WebSocket)",
-            (Some(_), Some(_)) => " (WebSocket, TLS)",
+        let what = match protocol(&listener.transport.get()) {
+            "mqtts" => " (TLS)",
+            "ws" => " (WebSocket)",
+            "wss" => " (WebSocket, TLS)",
+            _ => "",
         };
         tracing::info!("Listening on {address}{what}.");
+        listening.push((address.to_string(), listener.transport.clone()));
     }
+    if settings.broker.shards > 1 {
+        tracing::info!("Working on {} threads.", settings.broker.shards);
+    }
+    #[cfg(feature = "http")]
+    let http = bound.map(|bound| bound.serve(broker.clone(), listening)).transpose()?;
     tell_of_certificates(&settings);
     if settings.local_only {
         tracing::info!(
@@ -181,7 +231,13 @@ async fn start(settings: Settings) -> Result<Running, Error> {
     if open && decisions.acls.is_empty() {
         tracing::warn!("Clients need no password: whoever reaches these addresses can read and write.");
     }
-    Ok(Running { broker, access, settings })
+    Ok(Running {
+        broker,
+        access,
+        settings,
+        #[cfg(feature = "http")]
+        http,
+    })
 }
 
 /// Warns of certificates that end soon.
@@ -206,6 +262,17 @@ fn asks_about_topics(policies: &[Policy]) -> bool {
 }
 
 impl Running {
+    #[cfg(all(test, feature = "http"))]
+    pub(crate) const fn broker(&self) -> &BrokerHandle {
+        &self.broker
+    }
+
+    /// Where HTTP is to be had.
+    #[cfg(all(test, feature = "http"))]
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        self.http.as_ref()?.address()
+    }
+
     /// Reads the settings again. If anything is wrong, all stays as it was.
     async fn reload(&mut self, source: &Source) {
         tracing::info!("Reloading config.");
@@ -267,6 +334,10 @@ impl Running {
             }
             now.transport = old.transport.clone();
         }
+        #[cfg(feature = "http")]
+        if let (Some(served), Some(http)) = (&self.http, &new.http) {
+            served.replace(http);
+        }
         tell_of_certificates(&new);
         self.settings = new;
         tracing::info!("Config reloaded.");
@@ -278,6 +349,7 @@ fn takes_effect(path: &str) -> bool {
     let listener = path.strip_prefix("listener.").and_then(|rest| rest.split_once('.'));
     path.starts_with("security")
         || path.starts_with("throttle")
+        || ["http.token_file", "http.tls", "http.security"].iter().any(|name| path.starts_with(name))
         || listener.is_some_and(|(_, rest)| {
             ["security", "tls", "websocket", "proxy_protocol"].iter().any(|name| rest.starts_with(name))
         })
@@ -337,13 +409,15 @@ mod tests {
             "security.acl_file",
             "security.jwt",
             "throttle.addresses",
+            "http.token_file",
+            "http.security.acl_file",
             "listener.3.security.anonymous",
             "listener.0.tls.cert_file",
             "listener.0.proxy_protocol",
         ] {
             assert!(takes_effect(path), "{path}");
         }
-        for path in ["limits.max_sessions", "listener", "listener.0.address", "log.level"] {
+        for path in ["limits.max_sessions", "listener", "listener.0.address", "log.level", "http.address"] {
             assert!(!takes_effect(path), "{path}");
         }
     }

@@ -30,8 +30,13 @@ struct Files {
 
 impl Decisions {
     /// Reads all that `config` names. `local` tells for each listener whether only this machine
-    /// reaches it.
-    pub(crate) fn read(config: &FileConfig, origin: &Origin, local: &[bool]) -> Result<Self, FileError> {
+    /// reaches it, `console` the same of HTTP, if MQTT clients are let in there: it has the last policy.
+    pub(crate) fn read(
+        config: &FileConfig,
+        origin: &Origin,
+        local: &[bool],
+        console: Option<bool>,
+    ) -> Result<Self, FileError> {
         let mut this = Self::default();
         let mut files = Files::default();
         // Without a listener in the settings there is one all the same.
@@ -62,6 +67,22 @@ impl Decisions {
             }
             let policy = this.policy(security, &path, origin, (local, certified), &mut files)?;
             this.policies.push(policy);
+        }
+        if let Some(local) = console {
+            let (security, path) = match &config.http.security {
+                Some(own) => (own, "http.security"),
+                None => (&config.security, "security"),
+            };
+            let policy = this.policy(security, path, origin, (local, false), &mut files);
+            // Others may well be let in by what this listener does not have: certificates.
+            this.policies.push(policy.map_err(|e| match config.http.security {
+                Some(_) => e,
+                None => origin.error(
+                    "http.console",
+                    "the console would let nobody in",
+                    "set what tells its clients apart in [http.security], or console = false",
+                ),
+            })?);
         }
         Ok(this)
     }
@@ -219,7 +240,7 @@ fn read_jwt(_: &mut Policy, security: &Security, path: &str, origin: &Origin) ->
     }
 }
 
-#[cfg(feature = "http")]
+#[cfg(feature = "webhook")]
 fn read_webhook(
     policy: &mut Policy,
     security: &Security,
@@ -251,14 +272,14 @@ fn read_webhook(
     Ok(())
 }
 
-#[cfg(not(feature = "http"))]
+#[cfg(not(feature = "webhook"))]
 fn read_webhook(_: &mut Policy, security: &Security, path: &str, origin: &Origin) -> Result<(), FileError> {
     match security.webhook {
         None => Ok(()),
         Some(_) => Err(origin.error(
             &format!("{path}.webhook"),
             "this program was built without it",
-            "build with the feature http",
+            "build with the feature webhook",
         )),
     }
 }

@@ -3,6 +3,7 @@
 use crate::DEFAULT_PORT;
 use crate::bind::{self, Bind};
 use crate::config::{DurabilityLevel, FileConfig, Listener, LogLevel, Overrides, Protocol, line_of};
+use crate::http::HttpSettings;
 use crate::mosquitto::{self, Note};
 use crate::security::Decisions;
 use crate::storage::{Data, Kept};
@@ -39,6 +40,8 @@ pub struct Source {
     pub durability: Option<DurabilityLevel>,
     /// In the place of the file's.
     pub shards: Option<u16>,
+    /// Where figures, health and administration are to be had by HTTP, in the place of the file's.
+    pub http: Option<Bind>,
     /// Where a trace of everything that happens is written. Not set: nowhere.
     pub trace: Option<TraceOptions>,
     /// Sockets that a service manager opened. Each is used by the listener that has its address; if
@@ -94,6 +97,8 @@ pub struct Settings {
     pub(crate) kept: Option<Kept>,
     pub(crate) trace: Option<TraceOptions>,
     pub(crate) decisions: Decisions,
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "there is nothing to serve it"))]
+    pub(crate) http: Option<HttpSettings>,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -126,7 +131,9 @@ impl Source {
         let broker =
             config.broker().map_err(|(path, problem, remedy)| origin.error(&path, &problem, remedy))?;
         let (listeners, local) = addresses(&config, &origin, &self.sockets)?;
-        let decisions = Decisions::read(&config, &origin, &local)?;
+        let http = HttpSettings::read(&config, &origin)?;
+        let console = http.as_ref().filter(|http| http.console.is_some()).map(|http| http.local);
+        let decisions = Decisions::read(&config, &origin, &local, console)?;
         let data = config.storage.data.clone().or_else(|| self.default_data.clone()).unwrap_or(Data::None);
         let kept = Kept::new(data, config.storage.durability);
         if kept.is_some() && broker.shards > 1 {
@@ -137,7 +144,7 @@ impl Source {
             ));
         }
         let trace = self.trace.clone();
-        Ok(Settings { config, broker, listeners, local_only, kept, trace, decisions, notes })
+        Ok(Settings { config, broker, listeners, local_only, kept, trace, decisions, http, notes })
     }
 
     fn apply_flags(&self, config: &mut FileConfig, origin: &mut Origin) {
@@ -149,6 +156,9 @@ impl Source {
         }
         if let Some(count) = self.shards {
             config.shards.count = count;
+        }
+        if let Some(http) = &self.http {
+            config.http.address = Some(http.to_string());
         }
         if !self.bind.is_empty() {
             let port = self.port.unwrap_or(DEFAULT_PORT);
@@ -306,7 +316,7 @@ impl Settings {
             if policy.is_some_and(|policy| policy.jwt.is_some()) {
                 who.push("users by token".to_owned());
             }
-            #[cfg(feature = "http")]
+            #[cfg(feature = "webhook")]
             if policy.is_some_and(|policy| policy.webhook.is_some()) {
                 who.push("whom the web service lets in".to_owned());
             }

@@ -1,6 +1,6 @@
 //! From the settings of a listener to what it speaks below MQTT: reads certificates and keys.
 
-use crate::config::{Listener, Protocol, TlsVersion};
+use crate::config::{Listener, Protocol, Tls, TlsVersion};
 use crate::settings::Origin;
 use mqtt_access::FileError;
 use mqtt_io::stack::WebSocketServer;
@@ -43,7 +43,7 @@ pub(crate) fn read(
         transport.proxies = Some(networks);
     }
     if protocol.has_tls() {
-        transport.tls = Some(tls_of(listener, path, origin)?);
+        transport.tls = Some(tls_of(&tls.clone().unwrap_or_default(), path, origin)?);
     }
     if protocol.has_websocket() {
         let settings = websocket.clone().unwrap_or_default();
@@ -64,8 +64,8 @@ pub(crate) fn read(
     Ok(transport)
 }
 
-fn tls_of(listener: &Listener, path: &str, origin: &Origin) -> Result<TlsServer, FileError> {
-    let tls = listener.tls.clone().unwrap_or_default();
+/// Reads the certificate and the key of what stands at `path` (`listener.0`, `http`).
+pub(crate) fn tls_of(tls: &Tls, path: &str, origin: &Origin) -> Result<TlsServer, FileError> {
     let (Some(cert_file), Some(key_file)) = (&tls.cert_file, &tls.key_file) else {
         return Err(origin.error(
             &format!("{path}.tls"),
@@ -89,7 +89,7 @@ fn tls_of(listener: &Listener, path: &str, origin: &Origin) -> Result<TlsServer,
         TlsVersion::V12 => MinVersion::Tls12,
         TlsVersion::V13 => MinVersion::Tls13,
     };
-    settings.ciphers = tls.ciphers;
+    settings.ciphers.clone_from(&tls.ciphers);
     settings.read().map_err(|e| {
         if e.path == Path::new("ciphers") {
             return origin.error(&format!("{path}.tls.ciphers"), &e.problem, e.remedy);

@@ -297,7 +297,7 @@ fn tokens_need_one_source_of_keys() {
     }
 }
 
-#[cfg(feature = "http")]
+#[cfg(feature = "webhook")]
 #[test]
 fn a_web_service_has_an_address() {
     let files = Files::new();

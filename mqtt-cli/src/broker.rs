@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Work on so many threads, 1 to 64. More than one needs `--data none` [default: 1]
     #[arg(long, value_name = "N", env = "MQTT_SHARDS", value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
+    /// Figures, health and a page for administration by HTTP on this address; the port is 18083 if none is named
+    #[arg(long, value_name = "ADDR[:PORT]", env = "MQTT_HTTP")]
+    http: Option<Bind>,
     /// Read everything that a start would, say what is wrong, and open no socket
     #[arg(long)]
     check: bool,
@@ -113,6 +116,7 @@ impl Options {
         source.default_data = Some(Data::of_platform());
         source.durability = self.durability;
         source.shards = self.shards;
+        source.http.clone_from(&self.http);
         source.sockets = sockets()?;
         source.trace = self.trace.as_ref().map(|path| {
             let mut trace = TraceOptions::new(path);

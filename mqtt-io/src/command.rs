@@ -1,8 +1,9 @@
 use crate::TransportStats;
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::acl::Acl;
-use mqtt_session::broker::{Answer, LocalId, QuestionId, Stats};
+use mqtt_session::broker::{Answer, ConnectionId, LocalId, QuestionId, Stats};
 use mqtt_session::{Broker, Message, PublishError, ShardId, StoreSeq, Timestamp};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Where the result of a command goes. Called once, on the shard's thread, with the shard released.
@@ -13,7 +14,25 @@ pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 pub type Sink = Arc<dyn Fn(Message) -> Taken + Send + Sync>;
 
 /// A look at the machine, which changes nothing. On the shard's thread: must be short, and must not block.
-pub type Look = Box<dyn FnOnce(&Broker, Timestamp) + Send>;
+pub type Look = Box<dyn FnOnce(&View<'_>) + Send>;
+
+/// A machine and its links, to be looked at.
+#[allow(missing_debug_implementations, reason = "it is for a moment")]
+pub struct View<'a> {
+    /// The machine.
+    pub broker: &'a Broker,
+    /// Now.
+    pub now: Timestamp,
+    pub(crate) addresses: &'a dyn Fn(ConnectionId) -> Option<SocketAddr>,
+}
+
+impl View<'_> {
+    /// Where the peer of a connection is.
+    #[must_use]
+    pub fn address(&self, conn: ConnectionId) -> Option<SocketAddr> {
+        (self.addresses)(conn)
+    }
+}
 
 /// What became of a message that was given to a [`Sink`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,7 +84,7 @@ pub mod tls;
 pub mod trace;
 
 pub use clock::Clock;
-pub use command::{Command, Look, Reply, Sink, Taken};
+pub use command::{Command, Look, Reply, Sink, Taken, View};
 pub use link::Wire;
 pub use shard::{Effect, Reading, Shard, ShardError, TransportEvent, TransportStats, Travelling};
 pub use stack::Stack;

@@ -77,6 +77,11 @@ impl<W> Links<W> {
         self.chunks.get_mut(conn.index() / CHUNK)?.get_mut(conn.index() % CHUNK)
     }
 
+    pub(crate) fn get(&self, conn: ConnectionId) -> Option<&Link<W>> {
+        let link = self.chunks.get(conn.index() / CHUNK)?.get(conn.index() % CHUNK)?.as_ref()?;
+        (link.conn == conn).then_some(link)
+    }
+
     #[inline]
     pub(crate) fn get_mut(&mut self, conn: ConnectionId) -> Option<&mut Link<W>> {
         self.slot(conn)?.as_mut().filter(|link| link.conn == conn)

@@ -5,7 +5,7 @@
 use crate::link::{Link, Links, State};
 use crate::stack::{Layers, Opened, Received, StackError};
 use crate::trace::{Machine, Recorder};
-use crate::{Clock, Command, Reply, Sink, Stack, Wire};
+use crate::{Clock, Command, Reply, Sink, Stack, View, Wire};
 use mqtt_proto::EncodeError;
 use mqtt_session::broker::{
     Ask, BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Moved, Output, Peer, ReadStatus,
@@ -369,7 +369,9 @@ impl<W: Wire> Shard<W> {
                 Box::new(move || reply(found))
             }
             Command::Look(look) => {
-                self.broker.look(now, look);
+                let links = &self.links;
+                let addresses = |conn| links.get(conn).and_then(|link| link.address);
+                look(&View { broker: self.broker.look(), now, addresses: &addresses });
                 return;
             }
             Command::Memory(bytes) => {

@@ -2,11 +2,13 @@
 //!
 //! [`EXAMPLE`] is the same in words, and a test keeps the two together.
 
+mod http;
 mod load;
 mod sys;
 mod transport;
 mod value;
 
+pub use http::Http;
 pub use load::Overrides;
 pub(crate) use load::{changes, line_of};
 pub use sys::{Shards, Sys};
@@ -35,6 +37,8 @@ pub struct FileConfig {
     pub storage: Storage,
     /// What the broker tells of itself by MQTT.
     pub sys: Sys,
+    /// Figures, health and administration by HTTP.
+    pub http: Http,
     /// On how many threads it works.
     pub shards: Shards,
     /// How guessing is slowed.

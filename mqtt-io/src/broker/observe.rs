@@ -2,10 +2,10 @@
 
 use super::handle::{BrokerHandle, Ended, put_question};
 use super::run::Mail;
-use crate::Command;
 use crate::runtime::Runtime;
+use crate::{Command, View};
+use mqtt_session::Message;
 use mqtt_session::broker::{ClientInfo, Page, RetainedInfo, SubscriptionInfo};
-use mqtt_session::{Broker, Message, Timestamp};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -66,8 +66,12 @@ impl<R: Runtime> BrokerHandle<R> {
         limit: usize,
         connected: bool,
     ) -> Result<Listed<ClientInfo>, Ended> {
-        self.listed(from, limit, move |broker, now, at, limit| broker.clients(now, at, limit, connected))
-            .await
+        self.listed(from, limit, move |view, at, limit| {
+            let mut page = view.broker.clients(view.now, at, limit, connected);
+            page.items.iter_mut().for_each(|client| locate(view, client));
+            page
+        })
+        .await
     }
 
     /// The session of a client.
@@ -76,7 +80,12 @@ impl<R: Runtime> BrokerHandle<R> {
     /// If the broker has ended.
     pub async fn client(&self, client_id: &str) -> Result<Option<ClientInfo>, Ended> {
         let client_id: Arc<str> = client_id.into();
-        let found = self.look_at_all(move |broker, now| broker.client(now, &client_id)).await?;
+        let found = self.look_at_all(move |view| {
+            let mut client = view.broker.client(view.now, &client_id)?;
+            locate(view, &mut client);
+            Some(client)
+        });
+        let found = found.await?;
         Ok(found.into_iter().flatten().next())
     }
 
@@ -85,8 +94,8 @@ impl<R: Runtime> BrokerHandle<R> {
     /// # Errors
     /// If the broker has ended.
     pub async fn subscriptions(&self, from: Place, limit: usize) -> Result<Listed<SubscriptionInfo>, Ended> {
-        self.listed(from, limit, |broker, _, at, limit| {
-            broker.subscriptions(None, at, limit).unwrap_or(Page { items: Vec::new(), next: None })
+        self.listed(from, limit, |view, at, limit| {
+            view.broker.subscriptions(None, at, limit).unwrap_or(Page { items: Vec::new(), next: None })
         })
         .await
     }
@@ -102,8 +111,8 @@ impl<R: Runtime> BrokerHandle<R> {
         limit: usize,
     ) -> Result<Listed<SubscriptionInfo>, Ended> {
         let client_id: Arc<str> = client_id.into();
-        self.listed(from, limit, move |broker, _, at, limit| {
-            let page = broker.subscriptions(Some(&client_id), at, limit);
+        self.listed(from, limit, move |view, at, limit| {
+            let page = view.broker.subscriptions(Some(&client_id), at, limit);
             page.unwrap_or(Page { items: Vec::new(), next: None })
         })
         .await
@@ -114,7 +123,7 @@ impl<R: Runtime> BrokerHandle<R> {
     /// # Errors
     /// If the broker has ended.
     pub async fn retained(&self, from: Place, limit: usize) -> Result<Listed<RetainedInfo>, Ended> {
-        self.listed(from, limit, |broker, now, at, limit| broker.retained(now, at, limit)).await
+        self.listed(from, limit, |view, at, limit| view.broker.retained(view.now, at, limit)).await
     }
 
     /// The retained message of a topic.
@@ -123,7 +132,7 @@ impl<R: Runtime> BrokerHandle<R> {
     /// If the broker has ended.
     pub async fn retained_message(&self, topic: &str) -> Result<Option<Message>, Ended> {
         let topic: Arc<str> = topic.into();
-        let found = self.look_at_all(move |broker, now| broker.retained_message(now, &topic)).await?;
+        let found = self.look_at_all(move |view| view.broker.retained_message(view.now, &topic)).await?;
         Ok(found.into_iter().flatten().next())
     }
 
@@ -160,11 +169,11 @@ impl<R: Runtime> BrokerHandle<R> {
 
     async fn look_at_all<T: Send + 'static>(
         &self,
-        look: impl Fn(&Broker, Timestamp) -> T + Clone + Send + 'static,
+        look: impl Fn(&View<'_>) -> T + Clone + Send + 'static,
     ) -> Result<Vec<T>, Ended> {
         self.ask_all(|reply| {
             let look = look.clone();
-            Command::Look(Box::new(move |broker, now| reply(look(broker, now))))
+            Command::Look(Box::new(move |view| reply(look(view))))
         })
         .await
     }
@@ -173,7 +182,7 @@ impl<R: Runtime> BrokerHandle<R> {
         &self,
         from: Place,
         limit: usize,
-        look: impl Fn(&Broker, Timestamp, u64, usize) -> Page<T> + Clone + Send + 'static,
+        look: impl Fn(&View<'_>, u64, usize) -> Page<T> + Clone + Send + 'static,
     ) -> Result<Listed<T>, Ended> {
         let limit = limit.max(1);
         let mut items = Vec::new();
@@ -185,7 +194,7 @@ impl<R: Runtime> BrokerHandle<R> {
             let left = limit - items.len();
             let look = look.clone();
             let ask = move |reply: crate::Reply<Page<T>>| {
-                Command::Look(Box::new(move |broker, now| reply(look(broker, now, at.place, left))))
+                Command::Look(Box::new(move |view| reply(look(view, at.place, left))))
             };
             let page = put_question(mailbox, ask).await?.await.map_err(|_| Ended)?;
             items.extend(page.items);
@@ -199,6 +208,12 @@ impl<R: Runtime> BrokerHandle<R> {
         }
         let next = (usize::from(at.shard) < self.shards()).then_some(at);
         Ok(Listed { items, next })
+    }
+}
+
+fn locate(view: &View<'_>, client: &mut ClientInfo) {
+    if let Some(link) = &mut client.link {
+        link.address = view.address(link.conn);
     }
 }
 

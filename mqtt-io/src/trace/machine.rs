@@ -2,7 +2,6 @@
 //! is one.
 
 use super::{Input, Recorder};
-use crate::Look;
 use mqtt_proto::{EncodeError, ReasonCode, SubscriptionOptions};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{
@@ -198,8 +197,8 @@ impl Machine {
     }
 
     /// It is not recorded, since it changes nothing.
-    pub(crate) fn look(&self, now: Timestamp, look: Look) {
-        look(&self.broker, now);
+    pub(crate) const fn look(&self) -> &Broker {
+        &self.broker
     }
 
     pub(crate) fn set_acls(&mut self, now: Timestamp, acls: Vec<Arc<Acl>>) {

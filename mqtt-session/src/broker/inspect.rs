@@ -9,6 +9,7 @@ use super::{Broker, ConnectionId};
 use crate::{Message, Timestamp};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 use mqtt_proto::{QoS, SubscriptionOptions, Version};
 
@@ -62,6 +63,8 @@ pub struct LinkInfo {
     pub conn: ConnectionId,
     /// The version that is spoken.
     pub version: Version,
+    /// Where the client is. The machine does not keep it: whoever has its socket fills it in.
+    pub address: Option<SocketAddr>,
     /// The listener that it came by.
     pub listener: u16,
     /// Keep alive in force, in seconds.
@@ -137,6 +140,7 @@ impl Broker {
             Some(LinkInfo {
                 conn: ConnectionId { index, generation: c.generation },
                 version: c.version,
+                address: None,
                 listener: c.listener,
                 keep_alive: c.keep_alive.secs(),
                 connected_for: now.since(c.since),
