@@ -57,12 +57,19 @@ function list(where, pairs) {
 // ---- the interface ----
 
 let token = sessionStorage.getItem("token") ?? "";
-if (location.hash.startsWith("#token=")) {
-  token = decodeURIComponent(location.hash.slice(7));
-  sessionStorage.setItem("token", token);
+function takeToken() {
+  if (!location.hash.startsWith("#token=")) return;
+  setToken(decodeURIComponent(location.hash.slice(7)));
   // It should not stay where it is seen and copied.
   history.replaceState(null, "", location.pathname);
 }
+
+function setToken(text) {
+  token = text;
+  sessionStorage.setItem("token", token);
+}
+
+takeToken();
 
 class Failed extends Error {}
 
@@ -82,12 +89,19 @@ function askToken(problem) {
 $("token-dialog").addEventListener("cancel", (event) => event.preventDefault());
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = $("token").value.trim();
-  sessionStorage.setItem("token", token);
+  setToken($("token").value.trim());
+  again();
+});
+addEventListener("hashchange", () => {
+  takeToken();
+  again();
+});
+
+function again() {
   $("token-dialog").close();
   tick();
-  views[current]?.();
-});
+  views[current]();
+}
 
 function sure(question) {
   const dialog = $("ask");
