@@ -15,6 +15,8 @@ mod request;
 mod scram;
 mod stop;
 mod subscribe;
+#[cfg(feature = "tui")]
+mod top;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -46,6 +48,9 @@ enum Command {
     Rr(request::Options),
     /// Measure a broker with many clients
     Bench(bench::Options),
+    /// Show a broker's figures and clients in a terminal
+    #[cfg(feature = "tui")]
+    Top(top::Options),
     /// Write the manual pages
     Man(generate::Man),
     /// Print the completions for a shell
@@ -74,6 +79,8 @@ fn main() -> ExitCode {
         Command::Pub(options) => publish::run(options, &own),
         Command::Sub(options) => subscribe::run(options, &own),
         Command::Rr(options) => request::run(&options, &own),
+        #[cfg(feature = "tui")]
+        Command::Top(options) => top::run(&options),
         Command::Man(options) => generate::man(&options, Cli::command()),
         Command::Completions(options) => generate::completions(&options, Cli::command()),
         Command::Bench(options) => bench::run(&options, &own),
