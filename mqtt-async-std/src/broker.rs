@@ -35,9 +35,9 @@ pub use mqtt_io::TransportStats;
 pub use mqtt_io::broker::GateConfig;
 pub use mqtt_io::broker::{
     Address, Answer, Ask, AskFor, Authorizer, BindError, BrokerConfig, ClientInfo, Config, Decision, Denied,
-    Ended, Event, Events, Grant, Inherited, Lagged, Listed, Listener, ListeningSocket, Messages, Network,
-    Overflow, Peer, Place, PublishFailed, Question, Rates, RefusedFilter31, RetainedInfo, ServeError,
-    SharedTransport, Stats, SubscribeFailed, SubscriptionInfo, TraceOptions, Transport,
+    Ended, Event, Events, Grant, Inherited, Lagged, Listed, Listener, ListeningSocket, LogStyle, Messages,
+    Network, Overflow, Peer, Place, PublishFailed, Question, Rates, RefusedFilter31, RetainedInfo,
+    ServeError, SharedTransport, Stats, SubscribeFailed, SubscriptionInfo, TraceOptions, Transport,
 };
 use mqtt_io::broker::{Life, MovingSocket, bind};
 use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};

@@ -25,6 +25,7 @@ mod bind;
 pub mod config;
 mod descriptors;
 mod http;
+mod log;
 mod mosquitto;
 mod run;
 mod security;
@@ -35,6 +36,7 @@ mod storage;
 mod transport;
 
 pub use bind::{AddressError, Bind};
+pub use log::{LogFile, LogTarget, LogTopics};
 pub use mosquitto::Note;
 pub use mqtt_access::FileError;
 pub use mqtt_tokio::broker::{Address, BrokerConfig, Inherited, ListeningSocket, TraceOptions};

@@ -1,18 +1,19 @@
 //! The life of the broker: start, reloads, end.
 
-use crate::config::changes;
+use crate::config::{LogFormat, changes};
 use crate::descriptors;
 #[cfg(feature = "http")]
 use crate::http::{Bound, Served};
+use crate::log::LogTarget;
 use crate::service;
-use crate::settings::{Settings, Source};
+use crate::settings::{Settings, Source, SourceFile};
 use crate::signal::{Signals, Stopped, Wanted};
 use crate::storage::{Kept, open};
 use mqtt_access::{Access, FileError, PasswordFile, Policy};
 use mqtt_proto::ReasonCode;
 use mqtt_tokio::Tokio;
 use mqtt_tokio::broker::{
-    Address, AskFor, BindError, Broker, BrokerHandle, Config, Gate, ServeError, Transport,
+    Address, AskFor, BindError, Broker, BrokerHandle, Config, Gate, LogStyle, ServeError, Transport,
 };
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -97,13 +98,14 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
     descriptors::raise(settings.broker.max_connections);
     // From here on a signal finds somebody to hear it.
     let mut signals = Signals::new().map_err(Error::Signals)?;
-    let mut running = start(settings).await?;
+    let mut running = start(source, settings).await?;
     tracing::info!("mqtt version {} running.", env!("CARGO_PKG_VERSION"));
     let serving = running.broker.clone();
     let mut serving = std::pin::pin!(serving.serve());
     let mut watched = std::pin::pin!(watched(running.broker.clone()));
     let mut memory =
         std::pin::pin!(memory_told(running.broker.clone(), running.settings.broker.sys_interval));
+    let mut topics = std::pin::pin!(log_published(running.broker.clone(), &running.settings.log_targets));
     let summary = running.settings.listening();
     service::ready(&summary);
     let first = loop {
@@ -122,6 +124,7 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
             },
             never = &mut watched => match never {},
             never = &mut memory => match never {},
+            never = &mut topics => match never {},
         }
     };
     service::stopping();
@@ -135,6 +138,20 @@ pub async fn run(source: &Source, settings: Settings) -> Result<Stopped, Error> 
             Ok(Stopped::InOrder)
         }
         second = signals.stop() => Ok(Stopped::AtOnce(second)),
+    }
+}
+
+/// Publishes the log, if that is wanted.
+fn log_published(broker: BrokerHandle, targets: &[LogTarget]) -> impl Future<Output = Infallible> + use<> {
+    let topics = targets.iter().find_map(|target| match target {
+        LogTarget::Topics(topics) => Some(topics.clone()),
+        _ => None,
+    });
+    async move {
+        match topics {
+            Some(topics) => topics.publish(broker).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -169,7 +186,10 @@ async fn watched(broker: BrokerHandle) -> Infallible {
     std::future::pending().await
 }
 
-pub(crate) async fn start(settings: Settings) -> Result<Running, Error> {
+pub(crate) async fn start(source: &Source, settings: Settings) -> Result<Running, Error> {
+    if let Some(SourceFile::Config(path) | SourceFile::Mosquitto(path)) = &source.file {
+        tracing::info!("Config loaded from {}.", path.display());
+    }
     settings.remarks().for_each(|remark| tracing::warn!("{remark}"));
     let decisions = &settings.decisions;
     let throttle = settings.config.throttle();
@@ -184,6 +204,9 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Error> {
     let topics = asks_about_topics(&decisions.policies);
     config.broker.ask = AskFor { connect: true, publish: topics, subscribe: topics, will: topics };
     config.trace.clone_from(&settings.trace);
+    if settings.config.log.format == LogFormat::Mosquitto {
+        config.log_style = LogStyle::Mosquitto;
+    }
     tracing::info!("{}", Kept::summary(settings.kept.as_ref()));
     if let Some(Kept { directory, durability }) = settings.kept.clone() {
         config = config.stored_in(durability, move || open(&directory));
@@ -202,13 +225,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Error> {
             Address::Tcp(address) => Address::Tcp(*tcp.next().unwrap_or(address)),
             unix @ Address::Unix(_) => unix.clone(),
         };
-        let what = match protocol(&listener.transport.get()) {
-            "mqtts" => " (TLS)",
-            "ws" => " (WebSocket)",
-            "wss" => " (WebSocket, TLS)",
-            _ => "",
-        };
-        tracing::info!("Listening on {address}{what}.");
+        tell_of_listener(&address, protocol(&listener.transport.get()), settings.config.log.format);
         listening.push((address.to_string(), listener.transport.clone()));
     }
     if settings.broker.shards > 1 {
@@ -238,6 +255,31 @@ pub(crate) async fn start(settings: Settings) -> Result<Running, Error> {
         #[cfg(feature = "http")]
         http,
     })
+}
+
+fn tell_of_listener(address: &Address, protocol: &str, format: LogFormat) {
+    if format == LogFormat::Mosquitto {
+        let websockets = protocol.starts_with("ws");
+        return match address {
+            Address::Tcp(at) if websockets => {
+                tracing::info!("Opening websockets listen socket on port {}.", at.port());
+            }
+            Address::Tcp(at) => {
+                let family = if at.is_ipv4() { "ipv4" } else { "ipv6" };
+                tracing::info!("Opening {family} listen socket on port {}.", at.port());
+            }
+            Address::Unix(path) => {
+                tracing::info!("Opening unix listen socket on path {}.", path.display());
+            }
+        };
+    }
+    let what = match protocol {
+        "mqtts" => " (TLS)",
+        "ws" => " (WebSocket)",
+        "wss" => " (WebSocket, TLS)",
+        _ => "",
+    };
+    tracing::info!("Listening on {address}{what}.");
 }
 
 /// Warns of certificates that end soon.
@@ -276,6 +318,13 @@ impl Running {
     /// Reads the settings again. If anything is wrong, all stays as it was.
     async fn reload(&mut self, source: &Source) {
         tracing::info!("Reloading config.");
+        for target in &self.settings.log_targets {
+            if let LogTarget::File(file) = target
+                && let Err(e) = file.reopen()
+            {
+                tracing::error!("The log cannot be opened again: {e}. It goes on where it was.");
+            }
+        }
         let source = source.clone();
         // Reading files may block.
         let read = tokio::task::spawn_blocking(move || source.read()).await;
@@ -339,6 +388,7 @@ impl Running {
             served.replace(http);
         }
         tell_of_certificates(&new);
+        new.log_targets = std::mem::take(&mut self.settings.log_targets);
         self.settings = new;
         tracing::info!("Config reloaded.");
     }

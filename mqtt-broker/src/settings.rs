@@ -2,8 +2,9 @@
 
 use crate::DEFAULT_PORT;
 use crate::bind::{self, Bind};
-use crate::config::{DurabilityLevel, FileConfig, Listener, LogLevel, Overrides, Protocol, line_of};
+use crate::config::{DurabilityLevel, FileConfig, Listener, Log, LogFormat, Overrides, Protocol, line_of};
 use crate::http::HttpSettings;
+use crate::log::{LogFile, LogTarget, LogTopics};
 use crate::mosquitto::{self, Note};
 use crate::security::Decisions;
 use crate::storage::{Data, Kept};
@@ -40,6 +41,8 @@ pub struct Source {
     pub durability: Option<DurabilityLevel>,
     /// In the place of the file's.
     pub shards: Option<u16>,
+    /// In the place of the file's.
+    pub log_format: Option<LogFormat>,
     /// Where figures, health and administration are to be had by HTTP, in the place of the file's.
     pub http: Option<Bind>,
     /// Where a trace of everything that happens is written. Not set: nowhere.
@@ -100,6 +103,7 @@ pub struct Settings {
     #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "there is nothing to serve it"))]
     pub(crate) http: Option<HttpSettings>,
     pub(crate) notes: Vec<Note>,
+    pub(crate) log_targets: Vec<LogTarget>,
 }
 
 impl Source {
@@ -144,7 +148,18 @@ impl Source {
             ));
         }
         let trace = self.trace.clone();
-        Ok(Settings { config, broker, listeners, local_only, kept, trace, decisions, http, notes })
+        Ok(Settings {
+            config,
+            broker,
+            listeners,
+            local_only,
+            kept,
+            trace,
+            decisions,
+            http,
+            notes,
+            log_targets: Vec::new(),
+        })
     }
 
     fn apply_flags(&self, config: &mut FileConfig, origin: &mut Origin) {
@@ -156,6 +171,9 @@ impl Source {
         }
         if let Some(count) = self.shards {
             config.shards.count = count;
+        }
+        if let Some(format) = self.log_format {
+            config.log.format = format;
         }
         if let Some(http) = &self.http {
             config.http.address = Some(http.to_string());
@@ -290,10 +308,34 @@ fn addresses_of(listener: &Listener, path: &str, origin: &Origin) -> Result<Vec<
 }
 
 impl Settings {
-    /// How much is to be told.
+    /// What is to be told, and how.
     #[must_use]
-    pub const fn log_level(&self) -> LogLevel {
-        self.config.log.level
+    pub const fn log(&self) -> &Log {
+        &self.config.log
+    }
+
+    /// Opens what the log goes to. Files are opened again when settings are read again.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn log_targets(&mut self) -> Result<Vec<LogTarget>, FileError> {
+        self.log_targets.clear();
+        for to in &self.config.log.to {
+            self.log_targets.push(match to.as_str() {
+                "stderr" => LogTarget::Stderr,
+                "stdout" => LogTarget::Stdout,
+                "topic" => LogTarget::Topics(LogTopics::default()),
+                path => {
+                    let path = Path::new(path);
+                    let opened = LogFile::open(path).map_err(|e| {
+                        let remedy = "correct log.to, or the rights of the directory";
+                        FileError::new(path, None, format!("the log cannot be written: {e}"), remedy)
+                    });
+                    LogTarget::File(opened?)
+                }
+            });
+        }
+        Ok(self.log_targets.clone())
     }
 
     /// What is odd in the files, and what becomes of a `mosquitto.conf`, as lines for people.

@@ -1,14 +1,14 @@
 //! `mqtt broker`.
 
+use crate::log;
 use clap::Args;
 #[cfg(unix)]
 use mqtt_broker::ListeningSocket;
-use mqtt_broker::config::{DurabilityLevel, EXAMPLE, LogLevel};
+use mqtt_broker::config::{DurabilityLevel, EXAMPLE, LogFormat, LogLevel};
 use mqtt_broker::{Bind, Data, FileError, Inherited, Settings, Source, SourceFile, TraceOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Options of `mqtt broker`.
 #[derive(Args, Debug)]
@@ -61,6 +61,10 @@ pub(crate) struct Options {
     /// Blank the payloads of messages in the trace
     #[arg(long, requires = "trace")]
     trace_without_payloads: bool,
+    /// What a line of the log looks like: `text`, `json`, or `mosquitto` with the lines that Mosquitto 2.0
+    /// writes about clients [default: text; mosquitto with --mosquitto-conf]
+    #[arg(long, value_name = "FORMAT", env = "MQTT_LOG_FORMAT", value_parser = log_format)]
+    log_format: Option<LogFormat>,
     /// Tell of every subscription and connection attempt, too
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -116,6 +120,7 @@ impl Options {
         source.default_data = Some(Data::of_platform());
         source.durability = self.durability;
         source.shards = self.shards;
+        source.log_format = self.log_format;
         source.http.clone_from(&self.http);
         source.sockets = sockets()?;
         source.trace = self.trace.as_ref().map(|path| {
@@ -127,15 +132,11 @@ impl Options {
         Ok(source)
     }
 
-    const fn level(&self, settings: &Settings) -> LevelFilter {
-        match (self.verbose, self.quiet, settings.log_level()) {
-            (true, ..) => LevelFilter::DEBUG,
-            (_, true, _) => LevelFilter::WARN,
-            (.., LogLevel::Off) => LevelFilter::OFF,
-            (.., LogLevel::Error) => LevelFilter::ERROR,
-            (.., LogLevel::Warn) => LevelFilter::WARN,
-            (.., LogLevel::Info) => LevelFilter::INFO,
-            (.., LogLevel::Debug) => LevelFilter::DEBUG,
+    const fn level(&self, settings: &Settings) -> LogLevel {
+        match (self.verbose, self.quiet) {
+            (true, _) => LogLevel::Debug,
+            (_, true) => LogLevel::Warn,
+            _ => settings.log().level,
         }
     }
 }
@@ -180,6 +181,15 @@ fn durability(text: &str) -> Result<DurabilityLevel, &'static str> {
     }
 }
 
+fn log_format(text: &str) -> Result<LogFormat, &'static str> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        "mosquitto" => Ok(LogFormat::Mosquitto),
+        _ => Err("it is text, json or mosquitto"),
+    }
+}
+
 pub(crate) fn run(options: &Options) -> ExitCode {
     if options.print_config {
         return match io::stdout().write_all(EXAMPLE.as_bytes()) {
@@ -188,19 +198,20 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         };
     }
     let read = options.source().and_then(|source| source.read().map(|settings| (source, settings)));
-    let (source, settings) = match read {
+    let (source, mut settings) = match read {
         Ok(read) => read,
         Err(e) => return failed(&e),
     };
+    if let Err(e) = log::check(settings.log()) {
+        return failed(&e);
+    }
     if options.check {
         return check(&settings);
     }
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_max_level(options.level(&settings))
-        .init();
+    let level = options.level(&settings);
+    if let Err(e) = log::start(&mut settings, level) {
+        return failed(&e);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(&e),

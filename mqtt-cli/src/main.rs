@@ -6,6 +6,7 @@ mod broker;
 mod connect;
 mod format;
 mod generate;
+mod log;
 mod passwd;
 mod printing;
 mod properties;

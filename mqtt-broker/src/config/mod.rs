@@ -4,6 +4,7 @@
 
 mod http;
 mod load;
+mod log;
 mod sys;
 mod transport;
 mod value;
@@ -11,6 +12,7 @@ mod value;
 pub use http::Http;
 pub use load::Overrides;
 pub(crate) use load::{changes, line_of};
+pub use log::{Log, LogFormat, LogLevel};
 pub use sys::{Shards, Sys};
 pub use transport::{Protocol, Tls, TlsVersion, WebSocket};
 pub use value::{Size, Span};
@@ -52,31 +54,6 @@ pub struct FileConfig {
     /// Where to listen. None: on port 1883 of this machine only.
     #[serde(rename = "listener")]
     pub listeners: Vec<Listener>,
-}
-
-/// `[log]`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// How much is told.
-    pub level: LogLevel,
-}
-
-/// How much is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogLevel {
-    /// Nothing.
-    Off,
-    /// What failed.
-    Error,
-    /// What needs attention.
-    Warn,
-    /// Who connects and who leaves, too.
-    #[default]
-    Info,
-    /// Subscriptions and denials, too.
-    Debug,
 }
 
 /// `[[listener]]`

@@ -46,7 +46,7 @@ fn source(lines: &[&str]) -> (Source, tempfile::TempDir) {
 
 async fn site(lines: &[&str]) -> Site {
     let (source, files) = source(lines);
-    let running = start(source.read().unwrap()).await.unwrap();
+    let running = start(&source, source.read().unwrap()).await.unwrap();
     let http = running.http().unwrap();
     Site { running, http, _files: files }
 }
@@ -289,7 +289,7 @@ async fn what_is_open_to_others_needs_a_token() {
     // A token that is made is not asked for twice, and is not one that can be guessed.
     let mut source = Source { bind: vec!["127.0.0.1:0".parse().unwrap()], ..Source::default() };
     source.overrides.set("http.address=127.0.0.1:0").unwrap();
-    let running = start(source.read().unwrap()).await.unwrap();
+    let running = start(&source, source.read().unwrap()).await.unwrap();
     assert!(running.http().is_some());
 }
 

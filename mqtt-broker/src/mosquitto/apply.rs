@@ -2,9 +2,11 @@
 
 use super::transport::Transport;
 use super::{Note, Place, Read};
-use crate::config::{AclMode, CertificateName, FileConfig, Listener, LogLevel, Security, Size, Span};
+use crate::config::{
+    AclMode, CertificateName, FileConfig, Listener, LogFormat, LogLevel, Security, Size, Span,
+};
 use mqtt_access::FileError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Settings as they grow, option by option.
 #[derive(Default)]
@@ -18,6 +20,10 @@ pub(super) struct Apply {
     security_seen: bool,
     clientid_prefixes: Vec<String>,
     log_types: Option<LogLevel>,
+    /// Where the log goes; once `none` was said, nowhere.
+    log_to: Vec<String>,
+    log_nowhere: bool,
+    log_times: Option<bool>,
     lines: Vec<Line>,
     notes: Vec<Note>,
 }
@@ -185,10 +191,10 @@ impl Apply {
                 self.config.limits.max_session_expiry = expiration(place, value)?
             }
             "log_type" => self.log_type(place, value)?,
-            "log_dest" => match value.split_whitespace().next() {
-                Some("none") => self.config.log.level = LogLevel::Off,
-                _ => self.note(place, format!("log_dest {value} is ignored: the log goes to stderr")),
-            },
+            "log_dest" => self.log_dest(place, value)?,
+            "log_timestamp" => self.log_times = Some(flag()?),
+            "log_timestamp_format" => self.config.log.timestamp = Some(value.to_owned()),
+            "connection_messages" => self.config.log.connections = flag()?,
             _ => return Err(place.error(format!("{name} is not carried out"), "please report this")),
         }
         Ok(())
@@ -244,13 +250,44 @@ impl Apply {
         }
     }
 
+    fn log_dest(&mut self, place: Place<'_>, value: &str) -> Result<(), FileError> {
+        let (to, rest) = value.split_once(char::is_whitespace).unwrap_or((value, ""));
+        match (to, rest.trim()) {
+            ("none", _) => self.log_nowhere = true,
+            ("stderr" | "stdout" | "topic", _) => self.log_to.push(to.to_owned()),
+            ("file", "") => {
+                return Err(place.error("log_dest file: there is no path behind it", "write one"));
+            }
+            // A name of its own, so that none of the words above is meant.
+            ("file", path) => self.log_to.push(Path::new(".").join(path).display().to_string()),
+            ("syslog" | "dlt" | "android", _) => {
+                let text = format!("log_dest {to} is stderr here, which service managers keep");
+                self.note(place, text);
+                self.log_to.push("stderr".to_owned());
+            }
+            _ => {
+                let remedy = "write stderr, stdout, topic, file PATH or none";
+                return Err(place.error(format!("log_dest: {value:?} is none"), remedy));
+            }
+        }
+        Ok(())
+    }
+
     fn log_type(&mut self, place: Place<'_>, value: &str) -> Result<(), FileError> {
         let level = match value {
             "none" => LogLevel::Off,
             "error" => LogLevel::Error,
             "warning" => LogLevel::Warn,
             "notice" | "information" => LogLevel::Info,
-            "debug" | "subscribe" | "unsubscribe" | "internal" | "websockets" | "all" => LogLevel::Debug,
+            "subscribe" | "unsubscribe" => {
+                self.config.log.subscriptions = true;
+                LogLevel::Off
+            }
+            "debug" | "internal" | "websockets" => LogLevel::Debug,
+            "all" => {
+                self.config.log.subscriptions = true;
+                LogLevel::Debug
+            }
             _ => {
                 let remedy =
                     "write error, warning, notice, information, debug, subscribe, unsubscribe, all or none";
@@ -266,8 +303,15 @@ impl Apply {
     pub(super) fn finish(self) -> Result<Read, FileError> {
         let Self { mut config, listeners, default_port, default_host, per_listener, .. } = self;
         let mut lines = Vec::new();
-        if let (Some(level), true) = (self.log_types, config.log.level != LogLevel::Off) {
-            config.log.level = level;
+        config.log.format = LogFormat::Mosquitto;
+        config.log.level = self.log_types.unwrap_or(config.log.level);
+        if self.log_nowhere {
+            config.log.to.clear();
+        } else if !self.log_to.is_empty() {
+            config.log.to = self.log_to;
+        }
+        if self.log_times == Some(false) {
+            config.log.timestamp = Some("none".to_owned());
         }
         let complete = |security: &mut Security, local_only: bool| {
             security.acl_mode = AclMode::Mosquitto;

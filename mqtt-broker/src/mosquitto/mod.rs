@@ -113,7 +113,7 @@ mod tests {
     use super::options::OPTIONS;
     use super::*;
     use crate::config::{
-        AclMode, CertificateName, LogLevel, OverflowPolicy, Protocol, Size, Span, TlsVersion,
+        AclMode, CertificateName, LogFormat, LogLevel, OverflowPolicy, Protocol, Size, Span, TlsVersion,
     };
 
     fn parse(text: &str) -> Result<Read, FileError> {
@@ -236,8 +236,26 @@ mod tests {
     }
 
     #[test]
+    fn the_log_goes_where_it_is_sent() {
+        let log = |text: &str| config(text).log;
+        let plain = log("");
+        assert_eq!((plain.format, &*plain.to), (LogFormat::Mosquitto, &["stderr".to_owned()][..]));
+        assert!(plain.connections && !plain.subscriptions && plain.timestamp.is_none());
+        let several = log("log_dest file /var/log/m.log\nlog_dest topic\nlog_dest file stderr");
+        assert_eq!(several.to, ["/var/log/m.log", "topic", "./stderr"]);
+        assert!(log("log_dest stderr\nlog_dest none").to.is_empty());
+        assert_eq!(log("log_timestamp false").timestamp.as_deref(), Some("none"));
+        assert_eq!(log("log_timestamp_format %H:%M").timestamp.as_deref(), Some("%H:%M"));
+        assert!(!log("connection_messages false").connections);
+        let types = log("log_type error\nlog_type subscribe");
+        assert_eq!((types.level, types.subscriptions), (LogLevel::Error, true));
+        let all = log("log_type all");
+        assert_eq!((all.level, all.subscriptions), (LogLevel::Debug, true));
+    }
+
+    #[test]
     fn what_is_not_done_is_told() {
-        let read = parse("persistence true\nlog_dest file /var/log/m.log\n").unwrap();
+        let read = parse("persistence true\nlog_dest syslog\n").unwrap();
         let notes: Vec<String> = read.notes.iter().map(ToString::to_string).collect();
         assert!(
             notes[0].contains(":1: persistence is ignored:") && notes[1].contains(":2: log_dest"),
@@ -266,6 +284,8 @@ mod tests {
                 ":2: per_listener_settings behind other security settings",
             ),
             ("max_connections 1", ":1: max_connections before the first listener"),
+            ("log_dest paper", ":1: log_dest: \"paper\" is none"),
+            ("log_dest file", ":1: log_dest file: there is no path"),
         ] {
             let error = parse(text).err().unwrap_or_else(|| panic!("{text}")).to_string();
             assert!(error.contains(problem), "{error}");

@@ -2,6 +2,7 @@
 
 use super::auth::{Authorizer, Office};
 use super::handle::{BrokerHandle, ServeError};
+use super::log::LogStyle;
 use super::node::Post;
 use super::node::panic_text;
 use super::run::{Life, Mail, Start};
@@ -91,6 +92,8 @@ pub struct Config {
     /// Messages that wait at most in each [`Messages`](super::Messages) and each
     /// [`Events`](super::Events); further ones are dropped and counted. Default 1,024.
     pub backlog: usize,
+    /// In whose words the log tells of clients. Default: ours.
+    pub log_style: LogStyle,
     /// Bytes of the buffer into which all connections of a thread are read. Default 64 KiB.
     pub read_buffer: usize,
 }
@@ -106,6 +109,7 @@ impl Default for Config {
             trace: None,
             mailbox: 1024,
             backlog: 1024,
+            log_style: LogStyle::default(),
             read_buffer: 64 << 10,
         }
     }
@@ -290,6 +294,7 @@ pub async fn bind<R: Runtime>(
             acls: config.acls.clone(),
             listeners: if shard == 0 { std::mem::take(&mut listeners) } else { Vec::new() },
             read_buffer: config.read_buffer,
+            log_style: config.log_style,
             office,
             store: config.store.clone(),
             trace: config.trace.clone(),

@@ -2,7 +2,7 @@
 
 use super::bind::Listener;
 use super::link;
-use super::log::At;
+use super::log::{self, At};
 use super::node::Node;
 use super::sockets::{Address, SocketFile};
 use crate::runtime::{LocalRuntime, sleep};
@@ -124,7 +124,7 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Lis
         match L::accept(&listener).await {
             Ok((stream, address)) => {
                 let from = At(address);
-                tracing::debug!("New connection from {from} on {at}.");
+                log::accepted(node.log_style(), address, &at);
                 accepted += 1;
                 pace.took_one();
                 let transport = transport.get();

@@ -32,6 +32,7 @@ pub use access::{Gate, GateConfig};
 pub use auth::{Authorizer, Decision};
 pub use bind::{BindError, Config, Listener, OpenStore, bind};
 pub use handle::{BrokerHandle, Ended, Events, Lagged, Messages, PublishFailed, ServeError, SubscribeFailed};
+pub use log::LogStyle;
 pub use mqtt_session::broker::{
     Answer, Ask, AskFor, BrokerConfig, ClientInfo, Denied, Event, Grant, Overflow, Peer, Question, Rates,
     RefusedFilter31, RetainedInfo, Stats, SubscriptionInfo,

@@ -5,7 +5,7 @@
 
 use super::auth::Office;
 use super::link::{self, Carried, Socket};
-use super::log;
+use super::log::{self, LogStyle};
 use crate::runtime::{LocalRuntime, Timer};
 use crate::{Clock, Command, Effect, Shard, Taken};
 use mqtt_session::broker::Event;
@@ -70,6 +70,7 @@ pub(super) struct Node<L: LocalRuntime> {
     office: Option<Office>,
     events: broadcast::Sender<Arc<Event>>,
     post: Post,
+    log_style: LogStyle,
     /// The shard that the next connection with layers goes to.
     turn: Cell<usize>,
 }
@@ -103,6 +104,7 @@ impl<L: LocalRuntime> Node<L> {
     ) -> Self {
         Self {
             post,
+            log_style: LogStyle::default(),
             turn: Cell::new(0),
             runtime,
             shard: RefCell::new(shard),
@@ -118,6 +120,16 @@ impl<L: LocalRuntime> Node<L> {
             office,
             events,
         }
+    }
+
+    pub(super) const fn told_in(mut self, style: LogStyle) -> Self {
+        self.log_style = style;
+        self
+    }
+
+    /// In whose words the log tells of clients.
+    pub(super) const fn log_style(&self) -> LogStyle {
+        self.log_style
     }
 
     /// Starts a task on this thread.
@@ -180,7 +192,7 @@ impl<L: LocalRuntime> Node<L> {
             Effect::Close { wire, linger } => link::close(self, wire, linger),
             Effect::AwaitWritable(conn) => link::await_writable(self, conn),
             Effect::Event(event, address) => {
-                log::event(&event, address);
+                log::event(self.log_style, &event, address);
                 self.publish_event(*event);
             }
             Effect::Transport(event, address) => log::transport(&event, address),

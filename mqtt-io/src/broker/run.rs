@@ -6,6 +6,7 @@ use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
 use super::link::{self, Carried};
 use super::listen::{Door, accept};
+use super::log::LogStyle;
 use super::node::{Node, Post, flusher, timer};
 use super::sockets::Open;
 use super::store::{self, Made};
@@ -29,6 +30,7 @@ pub(super) struct Start {
     pub(super) acls: Vec<Arc<Acl>>,
     pub(super) listeners: Vec<(Open, Listener)>,
     pub(super) read_buffer: usize,
+    pub(super) log_style: LogStyle,
     pub(super) office: Option<Office>,
     pub(super) store: Option<OpenStore>,
     pub(super) trace: Option<TraceOptions>,
@@ -85,6 +87,7 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
         acls,
         listeners,
         read_buffer,
+        log_style,
         office,
         store,
         trace,
@@ -110,7 +113,8 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
             return Ok(());
         }
     };
-    let node = Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events, post));
+    let node =
+        Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events, post).told_in(log_style));
     node.spawn(flusher(Rc::clone(&node))).detach();
     node.spawn(timer(Rc::clone(&node))).detach();
     // Before anybody is let in, and before a will of old is published.
