@@ -16,10 +16,16 @@ use crate::password::keyed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Agent;
+#[cfg(feature = "https")]
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::typestate::AgentScope;
+
+type Settings = ureq::config::ConfigBuilder<AgentScope>;
 
 /// Where to ask, and how long to believe the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +66,17 @@ impl Default for WebhookConfig {
 #[error("{url:?} cannot be asked: {problem}")]
 pub struct UrlError {
     url: String,
-    problem: &'static str,
+    problem: Cow<'static, str>,
+}
+
+/// How the service proves who it is.
+#[cfg(feature = "https")]
+#[derive(Clone, Debug)]
+pub struct Https {
+    /// The cryptography.
+    pub provider: std::sync::Arc<rustls::crypto::CryptoProvider>,
+    /// Authorities in the place of the system's (PEM).
+    pub ca_file: Option<std::path::PathBuf>,
 }
 
 /// What the service says.
@@ -166,22 +182,68 @@ impl Webhook {
     /// # Errors
     /// If an address cannot be asked, or the system gives no randomness.
     pub fn new(config: WebhookConfig) -> Result<Self, UrlError> {
+        Self::asking(config, "http", |settings| settings)
+    }
+
+    /// As [`Webhook::new`], for services of which some are asked by TLS.
+    ///
+    /// # Errors
+    /// If an address is none, or nobody could be trusted.
+    #[cfg(feature = "https")]
+    pub fn secured(config: WebhookConfig, https: Https) -> Result<Self, UrlError> {
+        let Https { provider, ca_file } = https;
+        let url = config.connect_url.as_ref().or(config.acl_url.as_ref()).cloned().unwrap_or_default();
+        let fail = |problem: String| UrlError { url, problem: problem.into() };
+        let roots: Vec<Certificate<'static>> = match &ca_file {
+            Some(file) => {
+                let pem = match std::fs::read(file) {
+                    Ok(pem) => pem,
+                    Err(e) => return Err(fail(format!("the authorities in {}: {e}", file.display()))),
+                };
+                let certificates = parse_pem(&pem).filter_map(|item| match item {
+                    Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                    _ => None,
+                });
+                certificates.collect()
+            }
+            None => {
+                let found = rustls_native_certs::load_native_certs();
+                found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
+            }
+        };
+        if roots.is_empty() {
+            let whose = ca_file.map_or_else(|| "the system's".to_owned(), |file| file.display().to_string());
+            return Err(fail(format!("among {whose} authorities there is no certificate")));
+        }
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::Specific(std::sync::Arc::new(roots)))
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
+        Self::asking(config, "https", |settings| settings.tls_config(tls))
+    }
+
+    fn asking(
+        config: WebhookConfig,
+        best: &str,
+        tls: impl FnOnce(Settings) -> Settings,
+    ) -> Result<Self, UrlError> {
         for url in [&config.connect_url, &config.acl_url].into_iter().flatten() {
-            let fail = |problem| Err(UrlError { url: url.clone(), problem });
+            let fail = |problem: &'static str| Err(UrlError { url: url.clone(), problem: problem.into() });
             match url.parse::<ureq::http::Uri>() {
                 Ok(uri) if uri.host().is_none() => return fail("it names no host"),
                 Ok(uri) if uri.scheme_str() == Some("http") => {}
+                Ok(uri) if uri.scheme_str() == Some("https") && best == "https" => {}
                 Ok(uri) if uri.scheme_str() == Some("https") => {
                     return fail(
                         "https is not built in; use http to a service on this machine or a proxy before it",
                     );
                 }
-                _ => return fail("write http://HOST[:PORT]/PATH"),
+                _ => return fail("write http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH"),
             }
         }
         let mut key = [0; 32];
         if getrandom::fill(&mut key).is_err() {
-            return Err(UrlError { url: String::new(), problem: "the system gives no randomness" });
+            return Err(UrlError { url: String::new(), problem: "the system gives no randomness".into() });
         }
         let settings = Agent::config_builder()
             .timeout_global(Some(config.timeout))
@@ -189,9 +251,8 @@ impl Webhook {
             .max_redirects(0)
             // The environment of a service is not where its operator looks for a proxy.
             .proxy(None)
-            .user_agent(concat!("mqtt/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self { config, agent: settings.into(), cache: Mutex::default(), key })
+            .user_agent(concat!("mqtt/", env!("CARGO_PKG_VERSION")));
+        Ok(Self { config, agent: tls(settings).build().into(), cache: Mutex::default(), key })
     }
 
     /// The settings.

@@ -247,7 +247,7 @@ fn read_webhook(
     path: &str,
     origin: &Origin,
 ) -> Result<(), FileError> {
-    use mqtt_access::webhook::{Webhook, WebhookConfig};
+    use mqtt_access::webhook::{Https, Webhook, WebhookConfig};
     let Some(hook) = &security.webhook else { return Ok(()) };
     let token = match &hook.token_file {
         Some(file) => Some(mqtt_access::read_text(&origin.path(file))?.trim().to_owned()),
@@ -266,8 +266,17 @@ fn read_webhook(
         remember_deny: hook.remember_deny.0,
         remembered: usize::try_from(hook.remembered).unwrap_or(usize::MAX),
     };
-    let webhook = Webhook::new(config)
-        .map_err(|e| origin.error(&format!("{path}.webhook"), &e.to_string(), "correct the address"))?;
+    let urls = [&hook.connect_url, &hook.acl_url];
+    let by_tls = urls.into_iter().flatten().any(|url| url.starts_with("https:"));
+    let made = match mqtt_io::tls::provider().filter(|_| by_tls) {
+        Some(provider) => {
+            let ca_file = hook.ca_file.as_deref().map(|file| origin.path(file));
+            Webhook::secured(config, Https { provider, ca_file })
+        }
+        None => Webhook::new(config),
+    };
+    let webhook =
+        made.map_err(|e| origin.error(&format!("{path}.webhook"), &e.to_string(), "correct the address"))?;
     policy.webhook = Some(Arc::new(webhook));
     Ok(())
 }

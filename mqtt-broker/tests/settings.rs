@@ -308,8 +308,8 @@ fn a_web_service_has_an_address() {
     for (text, expected) in [
         ("", "DIR/c.toml:3: security.webhook: there is nothing to ask"),
         (
-            "connect_url = \"https://x/\"",
-            "DIR/c.toml:3: security.webhook: \"https://x/\" cannot be asked: https",
+            "connect_url = \"https://x/\"\nca_file = \"DIR/none\"",
+            "DIR/c.toml:3: security.webhook: \"https://x/\" cannot be asked: the authorities in DIR/none: No such",
         ),
         ("acl_url = \"http://127.0.0.1:1/\"", "DIR/c.toml:3: security: nobody could connect"),
         ("connect_url = \"http://127.0.0.1:1/\"\ntoken_file = \"DIR/none\"", "DIR/none: cannot open it"),

@@ -1,10 +1,14 @@
 """TLS with mosquitto's clients and openssl, certificates changed under a live connection, PROXY headers."""
 
+import http.server
+import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
+import threading
 
 from harness import HOST, MQTT, ConfiguredBroker, TestCase, free_port, main, until
 
@@ -76,6 +80,40 @@ class Transports(TestCase):
             self.assertEqual(self.publish().code, 0)
         result = subscriber.wait()
         self.assertEqual((result.code, result.out), (0, b"hello\n" * 3))
+
+    def test_a_web_service_is_asked_by_tls(self):
+        asked = []
+
+        class Service(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                asked.append(question["user_name"])
+                self.send_response(204 if question["user_name"] == "ann" else 403)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer((HOST, 0), Service)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path("server.pem"), self.path("server.key"))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        url = f"https://localhost:{server.server_address[1]}/ask"
+        hook = f'[listener.security.webhook]\nconnect_url = "{url}"'
+        plain = ["mosquitto_pub", "-h", HOST, "-t", "t", "-m", "x", "-P", "pw"]
+        self.broker(f'{hook}\nca_file = "{self.path("ca.pem")}"')
+        self.assertEqual(self.run_program(*plain, "-p", self.port, "-u", "ann").code, 0)
+        self.assertNotEqual(self.run_program(*plain, "-p", self.port, "-u", "bob").code, 0)
+        self.assertEqual(asked, ["ann", "bob"])
+        # To the system's authorities it is nobody.
+        broker = self.broker(hook)
+        self.assertNotEqual(self.run_program(*plain, "-p", self.port, "-u", "ann").code, 0)
+        self.assertEqual(asked, ["ann", "bob"])
+        self.assertIn(b"invalid peer certificate: UnknownIssuer", broker.err())
 
     def test_a_proxy_says_where_clients_are(self):
         broker = self.broker(f'proxy_protocol = ["{HOST}"]\n[listener.security]\nanonymous = true')

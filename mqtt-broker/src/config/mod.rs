@@ -207,6 +207,8 @@ pub struct Webhook {
     pub acl_url: Option<String>,
     /// Holds what is sent as bearer token.
     pub token_file: Option<PathBuf>,
+    /// For https: authorities in the place of the system's.
+    pub ca_file: Option<PathBuf>,
     /// How long an answer may take.
     pub timeout: Span,
     /// How long a yes is believed.
@@ -223,6 +225,7 @@ impl Default for Webhook {
             connect_url: None,
             acl_url: None,
             token_file: None,
+            ca_file: None,
             timeout: Span::secs(5),
             remember_allow: Span::secs(60),
             remember_deny: Span::secs(5),
