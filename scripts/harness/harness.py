@@ -63,7 +63,7 @@ class Result:
 class Program:
     """A running program. Its output goes to files, so it never blocks on a pipe."""
 
-    def __init__(self, args, input=None, preexec=None, env=None):
+    def __init__(self, args, input=None, preexec=None, env=None, close_fds=True):
         self.args = [str(a) for a in args]
         self.out_file, self.err_file = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         stdin = subprocess.DEVNULL
@@ -77,6 +77,7 @@ class Program:
             stdout=self.out_file,
             stderr=self.err_file,
             preexec_fn=preexec,
+            close_fds=close_fds,
             env={**os.environ, **(env or {})},
         )
         if input is not None:

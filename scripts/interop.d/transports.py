@@ -1,5 +1,6 @@
 """TLS with mosquitto's clients and openssl, certificates changed under a live connection, PROXY headers."""
 
+import fcntl
 import http.server
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 
-from harness import HOST, MQTT, ConfiguredBroker, TestCase, free_port, main, until
+from harness import HOST, MQTT, ConfiguredBroker, Program, TestCase, free_port, main, until
 
 PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c" + bytes([203, 0, 113, 7, 127, 0, 0, 1, 0x12, 0x67, 7, 0x5B])
 CONNECT = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a"
@@ -80,6 +81,86 @@ class Transports(TestCase):
             self.assertEqual(self.publish().code, 0)
         result = subscriber.wait()
         self.assertEqual((result.code, result.out), (0, b"hello\n" * 3))
+
+    def test_new_certificates_cost_nothing_under_load(self):
+        broker = self.broker(self.tls())
+        load = self.spawn(MQTT, "bench", "publish", *self.client("-n", "50", "-q", "1", "--duration", "4", "--json"))
+        until(lambda: broker.err().count(b"New client connected") >= 50, broker.state)
+        before = broker.err().count(b"New client connected")
+        changed = 0
+        while load.running():
+            self.issue("server", "/CN=localhost", f"subjectAltName=DNS:localhost,IP:{HOST}")
+            self.assertIn("Config reloaded.", broker.reload())
+            self.assertIn(b"Verification: OK", self.s_client())
+            changed += 1
+        result = load.wait()
+        self.assertEqual(result.code, 0, result)
+        self.assertGreater(changed, 3)
+        # Nobody but openssl has come since, and nobody was sent away.
+        self.assertEqual(broker.err().count(b"New client connected"), before + changed)
+        self.assertNotIn(b"refused", broker.err())
+        report = json.loads(result.out)
+        self.assertGreater(report["sent"], 1000, result)
+        self.assertEqual((report["connected"], report["refused"], report["lagged"]), (50, 0, 0), result)
+
+    def s_client(self, *more):
+        """What openssl says of a connection on which it sends CONNECT and waits for the CONNACK."""
+        command = ["openssl", "s_client", "-connect", f"localhost:{self.port}", "-CAfile", self.path("ca.pem"), "-servername", "localhost", *more]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            child.stdin.write(CONNECT)
+            child.stdin.flush()
+            said = b""
+            while b"\x20\x02\x00\x00" not in said:
+                more = os.read(child.stdout.fileno(), 65536)
+                if not more:
+                    return said
+                said += more
+            return said
+        finally:
+            child.kill()
+            child.communicate()
+
+    def test_openssl_speaks_tls_with_us(self):
+        self.broker(self.tls())
+        for version, name in (("-tls1_3", b"TLSv1.3"), ("-tls1_2", b"TLSv1.2")):
+            said = self.s_client(version)
+            self.assertIn(name, said)
+            self.assertIn(b"Verification: OK", said)
+            self.assertIn(b"\x20\x02\x00\x00", said)
+        self.assertNotIn(b"\x20\x02\x00\x00", self.s_client("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"))
+
+    def test_a_service_manager_passes_sockets(self):
+        listening = socket.socket()
+        listening.bind((HOST, 0))
+        listening.listen()
+        self.port = listening.getsockname()[1]
+        path = self.path("mqtt.sock")
+        local = socket.socket(socket.AF_UNIX)
+        local.bind(path)
+        local.listen()
+        self.addCleanup(listening.close)
+        self.addCleanup(local.close)
+        # Whoever connects before the broker is there waits in the socket.
+        early = self.peer(self.port, hello=False)
+        early.send(CONNECT)
+
+        def pass_sockets():
+            # Out of the way first: they may have these numbers already.
+            copies = [fcntl.fcntl(passed.fileno(), fcntl.F_DUPFD, 100) for passed in (listening, local)]
+            for number, copy in enumerate(copies, 3):
+                os.dup2(copy, number, inheritable=True)
+
+        # The shell has the number of the process that it becomes.
+        command = 'LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"'
+        broker = self.start(Program(["sh", "-c", command, "sh", MQTT, "broker", "--data", "none"], preexec=pass_sockets, close_fds=False))
+        self.assertEqual(early.read()[2], b"\0\0")
+        self.assertEqual(self.run_program("mosquitto_pub", "--unix", path, "-t", "t", "-m", "x").code, 0)
+        self.assertIn(f"Listening on {HOST}:{self.port}.".encode(), broker.err())
+        self.assertIn(f"Listening on unix:{path}.".encode(), broker.err())
+        broker.signal(15)
+        self.assertEqual(broker.wait().code, 0)
+        self.assertTrue(os.path.exists(path), "it is the service manager's")
 
     def test_a_web_service_is_asked_by_tls(self):
         asked = []
