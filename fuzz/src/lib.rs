@@ -2,5 +2,6 @@
 //! `cargo test -p mqtt-proto` replays the corpus on stable.
 
 pub mod bodies;
+pub mod layers;
 pub mod machines;
 pub mod stored;

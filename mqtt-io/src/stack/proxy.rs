@@ -1,12 +1,14 @@
 //! The PROXY protocol, versions 1 and 2: a proxy's word on where a client connected from.
 
 use super::StackError;
-use proxy_header::{Error, ParseConfig, Protocol, ProxyHeader};
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use std::net::SocketAddr;
 
-/// The longest header that is taken. Version 1 has 107 bytes at most; version 2 has 16, addresses, and
-/// as much else as the proxy likes to tell.
+/// The longest header of version 2 that is taken: it has 16 bytes, addresses, and as much else as the proxy
+/// likes to tell.
 const MAX_HEADER: usize = 4096;
+/// The longest header of version 1, with its line end.
+const MAX_V1: usize = 107;
 /// How every header of version 2 begins.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// How every header of version 1 begins.
@@ -34,26 +36,36 @@ impl Proxy {
                 "the connection does not begin with a PROXY header; a proxy has to send one on this listener",
             ));
         }
-        let mut is_whole = false;
-        if let (true, Some(&[high, low])) = (begins(V2), self.header.get(14..16)) {
-            let len = 16 + usize::from(u16::from_be_bytes([high, low]));
-            if len > MAX_HEADER {
+        // Only a whole header is parsed, so that it means the same however it comes.
+        let len = if begins(V2) {
+            let len = match self.header.get(14..16) {
+                Some(&[high, low]) => Some(16 + usize::from(u16::from_be_bytes([high, low]))),
+                _ => None,
+            };
+            if len.is_some_and(|len| len > MAX_HEADER) {
                 return Err(StackError::Proxy("the header is longer than 4,096 bytes"));
             }
-            is_whole = self.header.len() >= len;
-        }
+            len.filter(|&len| self.header.len() >= len)
+        } else {
+            let line = self.header.get(..MAX_V1).unwrap_or(&self.header);
+            let end = line.windows(2).position(|two| two == b"\r\n");
+            if end.is_none() && line.len() == MAX_V1 {
+                return Err(StackError::Proxy("the header is longer than 107 bytes"));
+            }
+            end.map(|at| at + 2)
+        };
+        let Some(header) = len.and_then(|len| self.header.get(..len)) else {
+            *wire = &[];
+            return Ok(None);
+        };
         let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
-        match ProxyHeader::parse(&self.header, config) {
+        match ProxyHeader::parse(header, config) {
             Ok((header, len)) => {
                 let source = header.proxied_address().filter(|address| address.protocol == Protocol::Stream);
                 let source = source.map(|address| address.source);
                 // Bytes from before this call all belong to the header.
                 *wire = wire.get(len.saturating_sub(before)..).unwrap_or_default();
                 Ok(Some(source))
-            }
-            Err(Error::BufferTooShort) if !is_whole && self.header.len() < MAX_HEADER => {
-                *wire = &[];
-                Ok(None)
             }
             Err(_) => Err(StackError::Proxy("the header is malformed")),
         }
@@ -128,7 +140,7 @@ mod tests {
         {
             assert!(refused(bytes).contains("malformed"), "{bytes:?}");
         }
-        assert!(refused(&[b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat()).contains("malformed"));
+        assert!(refused(&[b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat()).contains("longer than 107"));
         assert!(refused(&v2(0x21, 0x11, &[0; 5000])).contains("longer"));
         assert!(refused(&v2(0x21, 0x11, &[0; 3])).contains("malformed"));
         assert!(refused(&v2(0x41, 0x11, &[0; 12])).contains("malformed"));

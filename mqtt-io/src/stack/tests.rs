@@ -521,3 +521,17 @@ fn an_answer_that_is_no_websocket_is_told() {
         assert!(WebSocketClient::new(host, path).is_err());
     }
 }
+
+#[test]
+fn what_came_before_a_broken_frame_is_taken() {
+    let frame =
+        |op: u8, payload: &[u8]| [&[0x80 | op, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat();
+    // Data, and then a frame that MQTT does not have.
+    let bytes = [frame(2, b"data"), frame(1, b"text")].concat();
+    for size in [1, 3, usize::MAX] {
+        let mut server = Side::new(Stack::plain().websocket_accepted(1 << 20));
+        bytes.chunks(size.min(bytes.len())).for_each(|piece| server.read(piece));
+        assert_eq!(server.bytes, b"data", "pieces of {size}");
+        assert!(matches!(server.failure(), Some(StackError::WebSocket(WebSocketError::Text))));
+    }
+}

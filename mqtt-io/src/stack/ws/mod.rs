@@ -32,6 +32,8 @@ pub(crate) struct WebSocket {
     out: Vec<u8>,
     ended: bool,
     closed: bool,
+    /// A rule was broken behind data that has to be passed on first.
+    broken: Option<WebSocketError>,
 }
 
 enum State {
@@ -59,7 +61,7 @@ impl WebSocket {
     }
 
     const fn new(state: State, frames: Frames, out: Vec<u8>) -> Self {
-        Self { state, frames, data: Vec::new(), out, ended: false, closed: false }
+        Self { state, frames, data: Vec::new(), out, ended: false, closed: false, broken: None }
     }
 
     /// Takes some of `input`, which is everything unless there is data, or the handshake is done.
@@ -106,8 +108,19 @@ impl WebSocket {
     }
 
     fn feed_frames(&mut self, input: &mut &[u8]) -> Result<(), WebSocketError> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
         while !input.is_empty() && !self.ended && self.data.len() < PIECE {
-            match self.frames.take(input, &mut self.data)? {
+            let item = match self.frames.take(input, &mut self.data) {
+                Err(error) if !self.data.is_empty() => {
+                    self.broken = Some(error);
+                    *input = &[];
+                    return Ok(());
+                }
+                other => other?,
+            };
+            match item {
                 Some(Item::Ping(payload)) if self.out.len() < MAX_PONGS && !self.closed => {
                     self.frames.pong(&payload, &mut self.out);
                 }
