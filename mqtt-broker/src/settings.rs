@@ -377,7 +377,7 @@ impl Settings {
             };
             format!("{}: {}; {topics}", listener.address, who.join(", "))
         });
-        listeners.chain(kept)
+        listeners.chain(self.http.as_ref().map(HttpSettings::summary)).chain(kept)
     }
 
     /// Each address with TLS, and when the certificate there ends.

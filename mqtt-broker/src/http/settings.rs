@@ -86,6 +86,27 @@ impl HttpSettings {
     }
 }
 
+impl HttpSettings {
+    /// Where it is to be had and for whom, in words.
+    #[cfg_attr(not(feature = "http"), allow(clippy::unused_self, reason = "it is never made"))]
+    pub(crate) fn summary(&self) -> String {
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        let tokens = match self.tokens.len() {
+            0 => "a token that is made at the start".to_owned(),
+            1 => "1 token".to_owned(),
+            n => format!("{n} tokens"),
+        };
+        let metrics = if self.open_metrics { "figures for everybody" } else { "figures by token" };
+        let page = match (self.dashboard, self.console) {
+            (true, Some(_)) => "page and console",
+            (true, None) => "page without a console",
+            (false, Some(_)) => "no page",
+            (false, None) => "no page and no console",
+        };
+        format!("HTTP on {}: {tokens}; {metrics}; {page}", addresses.join(", "))
+    }
+}
+
 /// The tokens of a file, one on each line; what begins with # is a word about them.
 #[cfg(feature = "http")]
 fn tokens(file: &std::path::Path) -> Result<Vec<String>, FileError> {

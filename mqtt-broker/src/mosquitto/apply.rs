@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Apply {
     config: FileConfig,
     listeners: Vec<Open>,
+    /// The listener that options before the first are about, if there are any.
+    default: Option<Open>,
     /// The options `port` and `bind_address` of old.
     default_port: Option<u16>,
     default_host: Option<String>,
@@ -28,6 +30,9 @@ pub(super) struct Apply {
     notes: Vec<Note>,
 }
 
+/// The place of the default listener among listeners.
+const DEFAULT: usize = usize::MAX;
+
 /// Where a security setting stands: that of a listener, by its place in `listeners`, or of all.
 struct Line {
     listener: Option<usize>,
@@ -37,6 +42,7 @@ struct Line {
 }
 
 /// A listener that options may still be about.
+#[derive(Default)]
 struct Open {
     /// 0 for a Unix socket, whose path is in `host`.
     port: u16,
@@ -103,12 +109,12 @@ impl Apply {
                     "ipv6" => Domain::V6,
                     _ => return Err(place.error(format!("socket_domain: {value:?}"), "write ipv4 or ipv6")),
                 };
-                self.current(place, name)?.domain = Some(domain);
+                self.current().domain = Some(domain);
             }
             name if Transport::is_option(name) => {
                 let (file, number) = (place.file.to_owned(), place.line);
-                self.current(place, name)?.transport.option(place, name, value)?;
-                let listener = Some(self.listeners.len() - 1);
+                self.current().transport.option(place, name, value)?;
+                let listener = Some(self.place_of_current());
                 let setting = Transport::setting(name);
                 self.lines.push(Line { listener, setting, file, number });
             }
@@ -119,7 +125,7 @@ impl Apply {
                         "write a number, or -1 for no limit",
                     )
                 })?;
-                self.current(place, name)?.max_connections = u32::try_from(most).ok();
+                self.current().max_connections = u32::try_from(most).ok();
             }
             "per_listener_settings" => {
                 let on = flag()?;
@@ -131,14 +137,14 @@ impl Apply {
             }
             "allow_anonymous" => {
                 let anonymous = flag()?;
-                self.security(place, name)?.anonymous = Some(anonymous);
+                self.security(place, name).anonymous = Some(anonymous);
             }
             "listener_allow_anonymous" => {
                 let anonymous = flag()?;
-                self.current(place, name)?.anonymous = Some(anonymous);
+                self.current().anonymous = Some(anonymous);
             }
-            "password_file" => self.security(place, name)?.password_file = Some(value.into()),
-            "acl_file" => self.security(place, name)?.acl_file = Some(value.into()),
+            "password_file" => self.security(place, name).password_file = Some(value.into()),
+            "acl_file" => self.security(place, name).acl_file = Some(value.into()),
             "clientid_prefixes" => self.clientid_prefixes = vec![value.to_owned()],
             "allow_zero_length_clientid" => refuse_false("clients may leave their identifier to the broker")?,
             "check_retain_source" => refuse_false("a message does not outlive the right to publish it")?,
@@ -232,21 +238,30 @@ impl Apply {
         });
     }
 
-    /// The listener that an option is about.
-    fn current(&mut self, place: Place<'_>, name: &str) -> Result<&mut Open, FileError> {
-        let problem = || format!("{name} before the first listener");
-        self.listeners.last_mut().ok_or_else(|| place.error(problem(), "write it behind its listener"))
+    /// The listener that an option is about: the last one, or before the first the default one.
+    fn current(&mut self) -> &mut Open {
+        match self.listeners.last_mut() {
+            Some(last) => last,
+            None => self.default.get_or_insert_default(),
+        }
+    }
+
+    const fn place_of_current(&self) -> usize {
+        match self.listeners.len() {
+            0 => DEFAULT,
+            n => n - 1,
+        }
     }
 
     /// The settings that a security option is about.
-    fn security(&mut self, place: Place<'_>, name: &str) -> Result<&mut Security, FileError> {
+    fn security(&mut self, place: Place<'_>, name: &str) -> &mut Security {
         self.security_seen = true;
-        let listener = self.per_listener.then(|| self.listeners.len().saturating_sub(1));
+        let listener = self.per_listener.then(|| self.place_of_current());
         let (file, number) = (place.file.to_owned(), place.line);
         self.lines.push(Line { listener, setting: setting(name), file, number });
         match listener {
-            Some(_) => Ok(&mut self.current(place, name)?.security),
-            None => Ok(&mut self.config.security),
+            Some(_) => &mut self.current().security,
+            None => &mut self.config.security,
         }
     }
 
@@ -322,30 +337,25 @@ impl Apply {
         for line in self.lines.iter().filter(|line| line.listener.is_none()) {
             lines.push((line.setting.to_owned(), line.file.clone(), line.number));
         }
-        let mut all: Vec<(Option<usize>, Open)> = Vec::new();
-        if default_port.is_some() || default_host.is_some() {
-            let open = Open {
-                port: default_port.unwrap_or(crate::DEFAULT_PORT),
-                host: default_host,
-                domain: None,
-                max_connections: None,
-                transport: Transport::default(),
-                security: Security::default(),
-                anonymous: None,
-                file: PathBuf::new(),
-                line: 0,
-            };
-            all.push((None, open));
+        let is_named = default_port.is_some() || default_host.is_some();
+        // Nobody said where to listen.
+        let is_local = listeners.is_empty() && !is_named;
+        let mut all: Vec<(usize, Open)> = Vec::new();
+        if is_named || self.default.is_some() {
+            let mut open = self.default.unwrap_or_default();
+            open.port = default_port.unwrap_or(crate::DEFAULT_PORT);
+            open.host = default_host;
+            all.push((DEFAULT, open));
         }
-        all.extend((0..).map(Some).zip(listeners));
-        complete(&mut config.security, all.is_empty());
+        all.extend((0..).zip(listeners));
+        complete(&mut config.security, is_local);
         for (place, open) in all {
             let mut security = open.security;
             let name = open.transport.certificate_name();
             let own = if per_listener {
                 security.certificate_name = name;
                 security.anonymous = open.anonymous.or(security.anonymous);
-                complete(&mut security, false);
+                complete(&mut security, is_local);
                 Some(security)
             } else if open.anonymous.is_some() || name != CertificateName::Unused {
                 let anonymous = open.anonymous.or(config.security.anonymous);
@@ -355,14 +365,18 @@ impl Apply {
             };
             let hosts = match open.port {
                 0 => open.host.into_iter().collect(),
+                _ if is_local => {
+                    let v6 = crate::bind::has_ipv6_loopback().then_some("[::1]");
+                    ["127.0.0.1"].into_iter().chain(v6).map(str::to_owned).collect()
+                }
                 _ => hosts(open.host.as_deref(), open.domain),
             };
             for address in hosts {
                 let number = config.listeners.len();
-                if place.is_some() {
+                if place != DEFAULT {
                     lines.push((format!("listener.{number}"), open.file.clone(), open.line));
                 }
-                for line in self.lines.iter().filter(|line| place.is_some() && line.listener == place) {
+                for line in self.lines.iter().filter(|line| line.listener == Some(place)) {
                     lines.push((
                         format!("listener.{number}.{}", line.setting),
                         line.file.clone(),

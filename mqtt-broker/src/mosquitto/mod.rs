@@ -236,6 +236,35 @@ mod tests {
     }
 
     #[test]
+    fn options_before_the_first_listener_are_of_a_default_one() {
+        let c = config("certfile /c\nkeyfile /k\nport 8883\nmax_connections 7\nlistener 1884 127.0.0.1");
+        let listeners: Vec<_> =
+            c.listeners.iter().map(|l| (l.address.as_str(), l.protocol, l.max_connections)).collect();
+        assert_eq!(
+            listeners,
+            [
+                ("0.0.0.0:8883", Protocol::Mqtts, Some(7)),
+                ("[::]:8883", Protocol::Mqtts, Some(7)),
+                ("127.0.0.1:1884", Protocol::Mqtt, None)
+            ]
+        );
+        // Where to listen was not said: on this machine only, and there nobody needs a name.
+        let c = config("certfile /c\nkeyfile /k");
+        let addresses: Vec<_> = c.listeners.iter().map(|l| (l.address.as_str(), l.protocol)).collect();
+        assert_eq!(addresses, [("127.0.0.1:1883", Protocol::Mqtts), ("[::1]:1883", Protocol::Mqtts)]);
+        assert_eq!(c.security.anonymous, Some(true));
+        let c = config("per_listener_settings true\npassword_file /p\nlistener 1884\nallow_anonymous true");
+        let own = |n: usize| c.listeners[n].security.clone().unwrap();
+        assert_eq!((c.listeners[0].address.as_str(), own(0).anonymous), ("0.0.0.0:1883", Some(false)));
+        assert_eq!(own(0).password_file.as_deref(), Some(Path::new("/p")));
+        assert_eq!((c.listeners[2].address.as_str(), own(2).anonymous), ("0.0.0.0:1884", Some(true)));
+        let read = parse("certfile /c\ntls_version tlsv1.3\nkeyfile /k").unwrap();
+        assert!(
+            read.lines.iter().any(|(setting, _, line)| setting == "listener.0.tls.min_version" && *line == 2)
+        );
+    }
+
+    #[test]
     fn the_log_goes_where_it_is_sent() {
         let log = |text: &str| config(text).log;
         let plain = log("");
@@ -263,7 +292,6 @@ mod tests {
         );
         for (text, problem) in [
             ("listener 8883\npsk_file /psk", ":2: psk_file is refused: there is no TLS with pre-shared keys"),
-            ("cafile /ca", ":1: cafile before the first listener"),
             ("listener 8883\ntls_version tlsv1.1", ":2: tls_version tlsv1.1 is refused"),
             ("connection one", ":1: connection is refused: there are no bridges yet"),
             ("plugin /x.so", ":1: plugin is refused"),
@@ -278,12 +306,10 @@ mod tests {
             ("persistent_client_expiration 2q", ":1: persistent_client_expiration"),
             ("password_file", ":1: password_file: there is no value"),
             ("upgrade_outgoing_qos true", ":1: upgrade_outgoing_qos true is refused"),
-            ("per_listener_settings true\npassword_file /p", ":2: password_file before the first listener"),
             (
                 "password_file /p\nper_listener_settings true",
                 ":2: per_listener_settings behind other security settings",
             ),
-            ("max_connections 1", ":1: max_connections before the first listener"),
             ("log_dest paper", ":1: log_dest: \"paper\" is none"),
             ("log_dest file", ":1: log_dest file: there is no path"),
         ] {
