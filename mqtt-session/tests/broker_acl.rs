@@ -292,3 +292,24 @@ fn a_users_connections_can_be_closed_together() {
     w.settle();
     assert!(w.is_hung_up(other));
 }
+
+#[test]
+fn figures_are_for_whom_rights_allow() {
+    let mut config = BrokerConfig::default();
+    config.sys_interval = Some(Duration::from_secs(10));
+    for mode in [Mode::Strict, Mode::Mosquitto] {
+        let mut w = World::new(config.clone());
+        set(&mut w, mode, &[ALL, (Who::User("monitor"), Access::Read, "$SYS/#")]);
+        let uptime = filter("$SYS/broker/uptime", QoS::AtMostOnce);
+        let anybody = user(&mut w, Version::V5, "anybody", "u");
+        w.send(anybody, &subscribe(1, &uptime));
+        let granted = if mode == Mode::Strict { "SUBACK #1 87" } else { "SUBACK #1 00" };
+        assert_eq!(w.got(anybody), [granted]);
+        let monitor = user(&mut w, Version::V5, "monitor", "monitor");
+        w.send(monitor, &subscribe(1, &uptime));
+        let answer = w.got(monitor);
+        assert!(answer[1].contains("$SYS/broker/uptime"), "{answer:?}");
+        w.advance(Duration::from_secs(20));
+        assert_eq!((w.got(anybody).len(), w.got(monitor).is_empty()), (0, false), "{mode:?}");
+    }
+}

@@ -49,6 +49,11 @@ impl Pki {
 
     /// A list of what is not believed any more.
     fn revoke(&self, names: &[&str]) -> PathBuf {
+        self.revoke_until(names, 2099)
+    }
+
+    /// A list that is followed by another in this year.
+    fn revoke_until(&self, names: &[&str], year: i32) -> PathBuf {
         let now = rcgen::date_time_ymd(2020, 1, 1);
         let revoked_certs = names
             .iter()
@@ -61,7 +66,7 @@ impl Pki {
             .collect();
         let params = rcgen::CertificateRevocationListParams {
             this_update: now,
-            next_update: rcgen::date_time_ymd(2099, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
             crl_number: rcgen::SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs,
@@ -253,6 +258,11 @@ fn certificates_of_clients_are_checked() {
     assert_eq!(attempt(false, Some(&alice)), Ok(Some(subject.to_owned())));
     assert_eq!(attempt(false, None), Ok(None));
     assert_eq!(attempt(true, None), Err("TLS: peer sent no certificates".to_owned()));
+    // A list that should have been followed by another proves nothing.
+    pki.revoke_until(&["mallory"], 2021);
+    let error = attempt(true, Some(&alice)).unwrap_err();
+    assert!(error.contains("revocation list expired"), "{error}");
+    pki.revoke(&["mallory"]);
     for required in [true, false] {
         let error = attempt(required, Some(&mallory)).unwrap_err();
         assert!(error.contains("Revoked"), "{error}");

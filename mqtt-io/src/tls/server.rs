@@ -97,7 +97,11 @@ impl ClientCertificates {
         let roots = Arc::new(files::roots(&self.ca_file)?);
         let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
         if let Some(path) = &self.crl_file {
-            builder = builder.with_crls(files::crls(path)?).allow_unknown_revocation_status();
+            // An old list says nothing about who was revoked since.
+            builder = builder
+                .with_crls(files::crls(path)?)
+                .allow_unknown_revocation_status()
+                .enforce_revocation_expiration();
         }
         if !self.required {
             builder = builder.allow_unauthenticated();
