@@ -27,7 +27,7 @@ const FLUSH_SLICES: usize = 16;
 const FLUSH_ROUNDS: usize = 4;
 /// So many bytes read and not followed by a flush are followed by one at once, so that what they
 /// caused neither grows nor leaves the cache while other links are read.
-const COLLECT_BYTES: usize = 256 << 10;
+const COLLECT_BYTES: usize = 64 << 10;
 /// How often the machine is told the wall clock.
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(10);
 

@@ -95,12 +95,11 @@ impl Broker {
         links.len()
     }
 
-    /// Takes out of `matches` who may not get the message.
-    pub(super) fn withhold(&self, key: MessageKey, matches: &mut Matches) {
-        let Some(held) = self.messages.get(key) else { return };
+    /// Takes out of `matches` who may not get a message to `topic`.
+    pub(super) fn withhold(&self, topic: &str, matches: &mut Matches) {
         matches.receivers.retain(|receiver| {
             let session = self.sessions.get(receiver.session as usize);
-            session.is_some_and(|session| self.acls.may_read(session, held.topic_str()))
+            session.is_some_and(|session| self.acls.may_read(session, topic))
         });
     }
 

@@ -48,6 +48,7 @@ impl Broker {
         let may_tell = c.phase == Phase::Live && !c.gone && Rules::of(c.version).server_disconnect;
         if farewell && may_tell {
             // [MQTT-3.14.2-2]
+            self.spares.lend(c);
             super::outbox::put(c, &PacketRef::Disconnect(DisconnectRef { reason, ..Default::default() }));
         }
         self.close_link(index, reason);
@@ -105,6 +106,7 @@ impl Broker {
             (c.out, c.out_taken, c.packets) = (Vec::new(), 0, 0);
         }
         self.note_outbox(index);
+        self.note_flushed(index);
         self.connections.remove(index);
     }
 

@@ -104,6 +104,7 @@ impl Broker {
         let Some(c) = self.connections.get_mut(index) else { return };
         if Rules::of(c.version).has_connack(reason) && !c.gone {
             let connack = ConnackRef { reason, ..ConnackRef::default() };
+            self.spares.lend(c);
             super::outbox::put(c, &PacketRef::Connack(connack));
         }
         self.counters.refused += 1;
@@ -441,6 +442,7 @@ impl Broker {
         };
         let packet = PacketRef::Connack(connack);
         let Some(c) = self.connections.get_mut(index) else { return };
+        self.spares.lend(c);
         if super::outbox::put(c, &packet) {
             return;
         }

@@ -1,5 +1,6 @@
 //! What dies with a connection.
 
+use super::count::{Counters, count};
 use super::output::{Closed, Peer, QuestionId};
 use super::rate::Meter;
 use crate::Timestamp;
@@ -12,7 +13,7 @@ use crate::store::StoreSeq;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use mqtt_proto::{MAX_PACKET_SIZE, PacketId, PacketType, ReasonCode, Version};
+use mqtt_proto::{MAX_PACKET_SIZE, PacketId, PacketType, QoS, ReasonCode, Version};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +69,10 @@ pub(super) struct Connection {
     pub(super) out_taken: usize,
     /// Packets of `out`, until it is taken as a whole.
     pub(super) packets: u32,
+    /// Bytes of `out` that came straight from a packet since the adapter last asked.
+    pub(super) through: u32,
     /// Bytes and packets of it that the broker's figures hold.
-    pub(super) noted: (usize, usize),
+    pub(super) noted: (u32, u32),
     /// Nothing of `out` may leave before this much is stored.
     pub(super) gate: StoreSeq,
     pub(super) acks: VecDeque<HeldAck>,
@@ -131,6 +134,7 @@ impl Connection {
             out: Vec::new(),
             out_taken: 0,
             packets: 0,
+            through: 0,
             noted: (0, 0),
             gate: StoreSeq(0),
             acks: VecDeque::new(),
@@ -166,6 +170,14 @@ impl Connection {
 
     pub(super) fn out_len(&self) -> usize {
         self.out.len() - self.out_taken.min(self.out.len())
+    }
+
+    /// A PUBLISH was put into `out`.
+    pub(super) fn note_publish(&mut self, counters: &mut Counters, qos: QoS, payload: usize) {
+        self.packets += 1;
+        self.sent += 1;
+        count(&mut counters.publish_sent, qos);
+        counters.payload_sent += payload as u64;
     }
 
     /// When it has to be looked at, as things stand.

@@ -357,10 +357,10 @@ impl Broker {
     /// Takes note of what waits in a connection's outbox.
     pub(super) fn note_outbox(&mut self, index: u32) {
         let Some(c) = self.connections.get_mut(index) else { return };
-        let now = (c.out_len(), c.packets as usize);
+        let now = (u32::try_from(c.out_len()).unwrap_or(u32::MAX), c.packets);
         let before = core::mem::replace(&mut c.noted, now);
         // Never below zero: what is taken off was added.
-        self.unsent.0 = (self.unsent.0 + now.0).saturating_sub(before.0);
-        self.unsent.1 = (self.unsent.1 + now.1).saturating_sub(before.1);
+        self.unsent.0 = (self.unsent.0 + now.0 as usize).saturating_sub(before.0 as usize);
+        self.unsent.1 = (self.unsent.1 + now.1 as usize).saturating_sub(before.1 as usize);
     }
 }

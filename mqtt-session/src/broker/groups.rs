@@ -9,9 +9,9 @@ use super::router::{Group, GroupKey, Member, SessionKey, SubscriptionIds, bit};
 use super::session::Delivery;
 use super::{Broker, delivery_qos};
 use crate::ShardId;
-use crate::StoreOp;
 use crate::defects::defect;
 use crate::store::EntryId;
+use crate::{StoreOp, Timestamp};
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, TopicFilter};
 
@@ -289,6 +289,8 @@ impl Broker {
                 && delivery.qos > QoS::AtMostOnce
             {
                 session.queued_bytes += self.messages.get(delivery.message).map_or(0, Held::size);
+                // It may expire before what is there.
+                session.first_expiry = Timestamp::ZERO;
                 session.queue.push_front(delivery);
             } else {
                 self.discard(key, delivery, false);

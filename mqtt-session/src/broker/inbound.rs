@@ -148,6 +148,9 @@ impl Broker {
             qos: packet.qos,
             retain: packet.retain,
         };
+        if self.publish_through(key, &incoming, since) {
+            return;
+        }
         // Its lifetime counts from when it came ([MQTT-3.3.2-6]).
         let message = self.messages.insert(since, &incoming);
         self.sign(message, Some(key));
@@ -244,6 +247,7 @@ impl Broker {
             }
         }
         let Some(c) = self.connections.get_mut(index) else { return };
+        self.spares.lend(c);
         if let Some(extras) = &mut c.extras {
             while let Some((after, _)) = extras.held_packets.front()
                 && *after <= stored

@@ -70,10 +70,7 @@ impl Held {
     /// What is left of the lifetime in seconds, rounded up, if it has one
     /// ([MQTT-3.3.2-6]).
     pub(super) fn expiry_left(&self, now: Timestamp) -> Option<u32> {
-        (self.expires != Timestamp::MAX).then(|| {
-            let micros = self.expires.since(now).as_micros();
-            u32::try_from(micros.div_ceil(1_000_000)).unwrap_or(u32::MAX)
-        })
+        expiry_left(self.expires, now)
     }
 
     /// Bytes that count against limits.
@@ -109,6 +106,13 @@ impl Held {
     }
 }
 
+pub(super) fn expiry_left(expires: Timestamp, now: Timestamp) -> Option<u32> {
+    (expires != Timestamp::MAX).then(|| {
+        let micros = expires.since(now).as_micros();
+        u32::try_from(micros.div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    })
+}
+
 /// What a message costs beyond its bytes, about.
 const OVERHEAD: usize = size_of::<Held>();
 /// Bodies up to this many bytes are kept for the next message, so that steady traffic allocates
@@ -124,6 +128,32 @@ pub(super) struct Incoming<'a> {
     pub(super) payload: &'a [u8],
     pub(super) qos: QoS,
     pub(super) retain: bool,
+}
+
+/// What becomes of the properties of a message that came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forwarded<'a> {
+    /// Those that are forwarded.
+    pub(super) properties: &'a [u8],
+    pub(super) expires: Timestamp,
+}
+
+impl<'a> Forwarded<'a> {
+    /// Of a message that came at `now`. What is forwarded stays as it is ([MQTT-3.3.2-4], [MQTT-3.3.2-15],
+    /// [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20]) and where it is ([MQTT-3.3.2-18],
+    /// [MQTT-3.1.3-10]).
+    pub(super) fn of(properties: Properties<'a>, now: Timestamp, scratch: &'a mut PropertiesBuf) -> Self {
+        if properties.is_empty() {
+            return Self { properties: &[], expires: Timestamp::MAX };
+        }
+        let expires = properties.message_expiry_interval().map_or(Timestamp::MAX, |s| now.plus_secs(s));
+        if !OF_ONE_HOP.iter().any(|&id| properties.contains(id)) {
+            return Self { properties: properties.as_bytes(), expires };
+        }
+        scratch.clear();
+        scratch.extend_except(properties, &OF_ONE_HOP);
+        Self { properties: scratch.as_properties().as_bytes(), expires }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -160,22 +190,8 @@ impl Messages {
         body.reserve(message.topic.len() + message.properties.as_bytes().len() + message.payload.len());
         body.extend_from_slice(message.topic.as_bytes());
         let before = body.len();
-        let mut expires = Timestamp::MAX;
-        let properties = message.properties;
-        if !properties.is_empty() {
-            if let Some(secs) = properties.message_expiry_interval() {
-                expires = now.plus_secs(secs);
-            }
-            if OF_ONE_HOP.iter().any(|&id| properties.contains(id)) {
-                // What is forwarded stays as it is ([MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16],
-                // [MQTT-3.3.2-17], [MQTT-3.3.2-20]) and where it is ([MQTT-3.3.2-18], [MQTT-3.1.3-10]).
-                self.scratch.clear();
-                self.scratch.extend_except(properties, &OF_ONE_HOP);
-                body.extend_from_slice(self.scratch.as_properties().as_bytes());
-            } else {
-                body.extend_from_slice(properties.as_bytes());
-            }
-        }
+        let Forwarded { properties, expires } = Forwarded::of(message.properties, now, &mut self.scratch);
+        body.extend_from_slice(properties);
         let properties_len = u32::try_from(body.len() - before).unwrap_or(u32::MAX);
         body.extend_from_slice(message.payload);
         let held = Held {

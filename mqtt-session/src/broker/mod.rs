@@ -27,6 +27,7 @@ mod session;
 mod shards;
 mod subscribe;
 mod sys;
+mod through;
 mod timers;
 
 pub use config::{AskFor, BrokerConfig, ConfigError, Overflow, RefusedFilter31};
@@ -160,7 +161,8 @@ pub struct Broker {
     /// The wall clock as it was last told.
     wall_clock: Option<StoredClock>,
     matches: Matches,
-    spare_buffers: Vec<Vec<u8>>,
+    spares: outbox::Spares,
+    through: through::Through,
     /// A list that is kept for its memory.
     spare_deliveries: Vec<session::Delivery>,
     counters: Counters,
@@ -220,7 +222,8 @@ impl Broker {
             retained_writes: 0,
             wall_clock: None,
             matches: Matches::default(),
-            spare_buffers: Vec::new(),
+            spares: outbox::Spares::default(),
+            through: through::Through::default(),
             spare_deliveries: Vec::new(),
             counters: Counters::default(),
             connected: 0,

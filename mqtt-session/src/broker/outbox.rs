@@ -3,7 +3,7 @@
 
 use super::access::Acls;
 use super::connection::{Connection, Phase};
-use super::count::{Counters, count};
+use super::count::Counters;
 use super::message::MessageKey;
 use super::output::{ConnectionId, DropReason};
 use super::router::SessionKey;
@@ -22,11 +22,42 @@ use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
-use mqtt_proto::{AckRef, MAX_PACKET_SIZE, PacketId, PacketRef, PacketType, PublishHead, QoS, Version};
+use mqtt_proto::{
+    AckRef, MAX_PACKET_SIZE, PacketId, PacketRef, PacketType, PublishHead, QoS, SharedPublish, Version,
+};
 
-/// Buffers of at most this size are kept for other connections.
+/// Buffers of at most this size are kept for other connections, so many of them, and so many bytes.
 const SPARE_CAPACITY: usize = 256 << 10;
-const SPARES: usize = 64;
+const SPARES: usize = 1024;
+const SPARE_BYTES: usize = 16 << 20;
+
+/// Buffers that connections have no use for at present, so that steady traffic allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Spares {
+    /// Lends one to a connection that has none.
+    pub(super) fn lend(&mut self, c: &mut Connection) {
+        if c.out.capacity() == 0
+            && let Some(spare) = self.buffers.pop()
+        {
+            // Never below zero: it was added.
+            self.bytes = self.bytes.saturating_sub(spare.capacity());
+            c.out = spare;
+        }
+    }
+
+    fn put(&mut self, buffer: Vec<u8>) {
+        let fits = self.bytes + buffer.capacity() <= SPARE_BYTES && self.buffers.len() < SPARES;
+        if fits && buffer.capacity() <= SPARE_CAPACITY {
+            self.bytes += buffer.capacity();
+            self.buffers.push(buffer);
+        }
+    }
+}
 
 /// The bytes that wait for one connection's socket.
 ///
@@ -112,17 +143,14 @@ impl Broker {
     /// Whether something may leave.
     fn fill(&mut self, index: u32, max: usize) -> bool {
         let stored = self.journal.stored();
+        self.note_flushed(index);
         let Some(c) = self.connections.get_mut(index) else { return false };
         c.flush_queued = false;
         c.more = false;
         if c.gone || c.gate > stored {
             return false;
         }
-        if c.out.capacity() == 0
-            && let Some(spare) = self.spare_buffers.pop()
-        {
-            c.out = spare;
-        }
+        self.spares.lend(c);
         let key = c.session.filter(|_| c.phase == Phase::Live);
         // Who has no room comes back by itself once there is some.
         if let Some(key) = key.filter(|_| max > 0) {
@@ -254,10 +282,7 @@ impl Broker {
         c.out_taken = 0;
         c.out.clear();
         if c.out.capacity() > 0 {
-            let buffer = core::mem::take(&mut c.out);
-            if buffer.capacity() <= SPARE_CAPACITY && self.spare_buffers.len() < SPARES {
-                self.spare_buffers.push(buffer);
-            }
+            self.spares.put(core::mem::take(&mut c.out));
         }
         if c.more {
             self.queue_flush(index);
@@ -451,7 +476,7 @@ impl Drain<'_> {
     fn write(&mut self, c: &mut Connection, delivery: &Delivery, packet_id: Option<PacketId>, dup: bool) {
         let Some(held) = self.messages.get(delivery.message) else { return };
         let shared = held.shared();
-        let mut head = PublishHead {
+        let head = PublishHead {
             dup,
             qos: delivery.qos,
             retain: delivery.retain,
@@ -465,21 +490,7 @@ impl Drain<'_> {
             }),
             subscription_ids: if defect!(SubscriptionIdMissing) { &[] } else { delivery.ids.as_slice() },
         };
-        if let Some(extras) = &mut c.extras {
-            // Three bytes more must still fit.
-            let fits = shared.encoded_len(c.version, &head).saturating_add(8) <= c.max_packet as usize;
-            match if fits { extras.outbound.assign(shared.topic) } else { Alias::None } {
-                Alias::None => {}
-                Alias::Set(alias) => (head.alias, head.topic_known) = (Some(alias), defect!(AliasUnknown)),
-                Alias::Use(alias) => (head.alias, head.topic_known) = (Some(alias), true),
-            }
-        }
-        if shared.encode(c.version, &head, &mut c.out) {
-            c.packets += 1;
-            c.sent += 1;
-            count(&mut self.counters.publish_sent, delivery.qos);
-            self.counters.payload_sent += shared.payload.len() as u64;
-        }
+        write_publish(c, self.counters, &shared, head);
     }
 
     /// Sends the next retained message of a new subscription ([MQTT-3.3.1-8] of 3.1.1).
@@ -603,6 +614,27 @@ impl Delivery {
     fn uncounted(self, session: &mut Session, size: usize) -> Self {
         session.queued_bytes += size;
         self
+    }
+}
+
+/// Writes a PUBLISH, by an alias if the topic has one.
+pub(super) fn write_publish(
+    c: &mut Connection,
+    counters: &mut Counters,
+    shared: &SharedPublish<'_>,
+    mut head: PublishHead<'_>,
+) {
+    if let Some(extras) = &mut c.extras {
+        // Three bytes more must still fit.
+        let fits = shared.encoded_len(c.version, &head).saturating_add(8) <= c.max_packet as usize;
+        match if fits { extras.outbound.assign(shared.topic) } else { Alias::None } {
+            Alias::None => {}
+            Alias::Set(alias) => (head.alias, head.topic_known) = (Some(alias), defect!(AliasUnknown)),
+            Alias::Use(alias) => (head.alias, head.topic_known) = (Some(alias), true),
+        }
+    }
+    if shared.encode(c.version, &head, &mut c.out) {
+        c.note_publish(counters, head.qos, shared.payload.len());
     }
 }
 

@@ -265,11 +265,7 @@ impl Broker {
         if c.gone || c.phase == Phase::Closing {
             return;
         }
-        if c.out.capacity() == 0
-            && let Some(spare) = self.spare_buffers.pop()
-        {
-            c.out = spare;
-        }
+        self.spares.lend(c);
         if !outbox::put(c, packet) {
             self.hang_up(index, ReasonCode::PacketTooLarge, true);
             return;

@@ -8,7 +8,7 @@ use super::{Broker, Overflow, delivery_qos};
 use crate::defects::defect;
 use crate::shared::received::Receipt;
 use crate::store::{EntryId, SessionId, StoredDelivery};
-use crate::{StoreOp, StoreSeq};
+use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use mqtt_proto::{PacketId, QoS};
@@ -79,7 +79,9 @@ impl Broker {
         let mut matches = core::mem::take(&mut self.matches);
         let qos = self.messages.get(key).map_or(QoS::AtMostOnce, |held| held.qos);
         self.match_here(key, source.publisher, &mut matches);
-        let elsewhere = if self.shards.is_some() { self.hand_over(key, source.publisher) } else { 0 };
+        let wanting = matches.elsewhere;
+        let elsewhere =
+            if self.shards.is_some() { self.hand_over(key, source.publisher, wanting) } else { 0 };
         let routed = if self.journal.is_on()
             && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
         {
@@ -100,7 +102,7 @@ impl Broker {
         routed
     }
 
-    fn barrier_of(&self, publisher: Option<SessionKey>) -> StoreSeq {
+    pub(super) fn barrier_of(&self, publisher: Option<SessionKey>) -> StoreSeq {
         publisher.and_then(|key| self.sessions.get(key as usize)).map_or(StoreSeq(0), |s| s.barrier)
     }
 
@@ -332,6 +334,9 @@ impl Broker {
             }
         }
         let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };
+        if let Some(held) = self.messages.get(delivery.message) {
+            session.first_expiry = session.first_expiry.min(held.expires);
+        }
         session.queued_bytes += size;
         self.messages.hold(delivery.message);
         if defect!(QueueReversed) {
@@ -411,7 +416,13 @@ impl Broker {
     fn purge_expired(&mut self, key: SessionKey) -> bool {
         let Some(session) = self.sessions.get_mut(key as usize) else { return false };
         let (now, messages) = (self.now, &self.messages);
-        let is_expired = |d: &Delivery| messages.get(d.message).is_none_or(|held| held.is_expired(now));
+        if now < session.first_expiry {
+            return false;
+        }
+        let expiry = |d: &Delivery| messages.get(d.message).map_or(Timestamp::ZERO, |held| held.expires);
+        let is_expired = |d: &Delivery| expiry(d) <= now;
+        let later = session.queue.iter().map(expiry).filter(|expires| *expires > now);
+        session.first_expiry = later.min().unwrap_or(Timestamp::MAX);
         if !session.queue.iter().any(is_expired) {
             return false;
         }

@@ -105,6 +105,8 @@ pub(super) struct Session {
     pub(super) releasing: IdMap<u16, EntryId>,
     pub(super) queue: VecDeque<Delivery>,
     pub(super) queued_bytes: usize,
+    /// Nothing in the queue expires before this: a full queue need not be searched for what has.
+    pub(super) first_expiry: Timestamp,
     pub(super) replays: VecDeque<Replay>,
     /// Its latest operation: what acknowledgements of this session wait for.
     pub(super) after: StoreSeq,
@@ -136,6 +138,7 @@ impl Session {
             releasing: IdMap::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            first_expiry: Timestamp::ZERO,
             replays: VecDeque::new(),
             after: StoreSeq(0),
             barrier: StoreSeq(0),

@@ -72,6 +72,7 @@ impl Router {
     pub(in crate::broker) fn set_wanting(&mut self, shard: ShardId, filter: &str, wanted: bool) {
         let Some(far) = &mut self.far else { return };
         let bit = bit(shard);
+        self.cache.void();
         if wanted {
             let node = far.wanting.make(filter, &mut self.levels);
             if let Some(value) = far.wanting.get_mut(node) {

@@ -2,6 +2,7 @@
 //!
 //! The router knows sessions and messages by number only. It never delivers.
 
+mod cache;
 mod far;
 mod levels;
 mod look;
@@ -18,6 +19,7 @@ use crate::random::{IdMap, KeyedHash};
 use crate::store::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use cache::Cache;
 use far::Far;
 use levels::Levels;
 use mqtt_proto::{QoS, SubscriptionOptions};
@@ -95,6 +97,8 @@ pub(super) struct Receiver {
 pub(super) struct Matches {
     pub(super) receivers: Vec<Receiver>,
     pub(super) groups: Vec<GroupKey>,
+    /// Other shards that want it, a bit for each.
+    pub(super) elsewhere: u64,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +125,7 @@ pub(super) struct Router {
     retained: Tree<RetainedNode>,
     retained_count: usize,
     walk: Walk,
+    cache: Cache,
     /// Per session: the number of the match that last met it, and where in the receivers.
     marks: Vec<(u64, u32)>,
     match_number: u64,
@@ -144,6 +149,7 @@ impl Router {
             retained: Tree::new(),
             retained_count: 0,
             walk: Walk::default(),
+            cache: Cache::default(),
             marks: Vec::new(),
             match_number: 0,
         }
@@ -201,6 +207,10 @@ impl Router {
     pub(super) fn matching(&mut self, topic: &[u8], publisher: Option<SessionKey>, matches: &mut Matches) {
         matches.receivers.clear();
         matches.groups.clear();
+        if self.cache.find(topic, matches) {
+            return;
+        }
+        let mut depends_on_publisher = false;
         self.match_number += 1;
         let number = self.match_number;
         let (filters, marks) = (&self.filters, &mut self.marks);
@@ -210,6 +220,7 @@ impl Router {
             for subscription in &node.subscriptions {
                 let options = subscription.options;
                 // [MQTT-3.8.3-3]
+                depends_on_publisher |= options.no_local;
                 if options.no_local && publisher == Some(subscription.session) && !defect!(NoLocalIgnored) {
                     continue;
                 }
@@ -231,6 +242,10 @@ impl Router {
                 });
             }
         });
+        matches.elsewhere = self.wanting(topic);
+        if !depends_on_publisher {
+            self.cache.keep(topic, matches);
+        }
     }
 
     pub(super) fn group(&self, key: GroupKey) -> Option<&Group> {

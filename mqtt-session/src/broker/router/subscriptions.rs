@@ -121,6 +121,7 @@ impl Router {
             };
             return self.join(session, key, options, id);
         }
+        self.cache.void();
         let node = self.filters.make(filter.as_str(), &mut self.levels);
         let Some(value) = self.filters.get_mut(node) else { return Added::New };
         let subscription = Subscription { session, options, id };
@@ -147,6 +148,7 @@ impl Router {
 
     /// A group without members.
     pub(super) fn add_group(&mut self, filter: &str, name: &str) -> GroupKey {
+        self.cache.void();
         let node = self.filters.make(filter, &mut self.levels);
         let key = self.insert_group(Group::new(name, node));
         if let Some(value) = self.filters.get_mut(node) {
@@ -238,6 +240,7 @@ impl Router {
 
     fn remove(&mut self, session: SessionKey, node: NodeId) -> bool {
         let Some((slot, place)) = self.places.remove(&(session, node)) else { return false };
+        self.cache.void();
         if let Some(value) = self.filters.get_mut(node) {
             value.subscriptions.swap_remove(slot as usize);
             if let Some(moved) = value.subscriptions.get(slot as usize)
@@ -291,6 +294,7 @@ impl Router {
         }
         left.deliveries.extend(group.queue);
         left.stored.extend(group.stored);
+        self.cache.void();
         if let Some(value) = self.filters.get_mut(group.node) {
             value.groups.retain(|&other| other != key);
             if value.subscriptions.is_empty() && value.groups.is_empty() {

@@ -13,13 +13,16 @@ use crate::{ShardCredit, ShardId, ShardMessage};
 const OVERHEAD: usize = 64;
 
 impl Broker {
-    /// Hands a message to the shards that want it and to the one that retains it. Tells how many want it.
+    /// Hands a message to the shards that want it (a bit for each) and to the one that retains it. Tells how many want it.
     ///
     /// A publisher whose message used up the room somewhere is not read until there is some again. So a slow
     /// shard has at most one message more of each publisher than it asked for.
-    pub(in crate::broker) fn hand_over(&mut self, key: MessageKey, publisher: Option<SessionKey>) -> usize {
-        let Some(held) = self.messages.get(key) else { return 0 };
-        let wanting = self.router.wanting(held.topic());
+    pub(in crate::broker) fn hand_over(
+        &mut self,
+        key: MessageKey,
+        publisher: Option<SessionKey>,
+        wanting: u64,
+    ) -> usize {
         let owner = self.retained_owner(key);
         let targets = wanting | owner.map_or(0, bit);
         if targets == 0 {
@@ -137,11 +140,10 @@ impl Broker {
         publisher: Option<SessionKey>,
         matches: &mut Matches,
     ) {
-        if let Some(held) = self.messages.get(key) {
-            self.router.matching(held.topic(), publisher, matches);
-        }
+        let Some(held) = self.messages.get(key) else { return };
+        self.router.matching(held.topic(), publisher, matches);
         if !self.acls.is_empty() {
-            self.withhold(key, matches);
+            self.withhold(held.topic_str(), matches);
         }
     }
 

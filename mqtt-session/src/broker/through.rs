@@ -1,0 +1,183 @@
+//! The short way of a message of QoS 0: from the packet that came straight into the outboxes of those
+//! who have nothing else to be sent, without being held or queued.
+//!
+//! It binds what otherwise binds when a socket has room, and so is taken only where that moment is now: the
+//! link is not stalled, nothing of the session waits, and the adapter is told to write before the next
+//! turn. Whoever is not free gets the message through the queue.
+
+use super::Broker;
+use super::connection::{Connection, Phase};
+use super::message::{Forwarded, Held, Incoming, expiry_left};
+use super::outbox::write_publish;
+use super::output::DropReason;
+use super::route::Fate;
+use super::router::{Matches, SessionKey};
+use super::session::Delivery;
+use crate::Timestamp;
+use alloc::vec::Vec;
+use mqtt_proto::{MAX_PACKET_SIZE, PropertiesBuf, PublishHead, QoS, SharedPublish, Version};
+
+/// Larger packets are held once, however many get them.
+const LARGEST: usize = 8 << 10;
+/// An outbox with so much in it gets the rest by the queue.
+const OUTBOX: usize = 128 << 10;
+/// What all outboxes together take on this way until the adapter asks for them: memory that a held
+/// message would not need once for each receiver.
+const UNFLUSHED: usize = 8 << 20;
+
+/// What this way needs from one message to the next.
+#[derive(Debug, Default)]
+pub(super) struct Through {
+    /// Bytes that are in outboxes and that the adapter has not asked for yet.
+    unflushed: usize,
+    memory: Memory,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    properties: PropertiesBuf,
+    template: Template,
+}
+
+/// The packet as it was written last, for the next receivers that get the same bytes.
+#[derive(Debug, Default)]
+struct Template {
+    bytes: Vec<u8>,
+    version: Option<Version>,
+}
+
+impl Broker {
+    /// Routes a message of QoS 0 that is not to be retained. False if it has to be held from the beginning, and
+    /// nothing was done.
+    pub(super) fn publish_through(
+        &mut self,
+        key: SessionKey,
+        message: &Incoming<'_>,
+        since: Timestamp,
+    ) -> bool {
+        let size = message.topic.len() + message.properties.as_bytes().len() + message.payload.len();
+        if message.qos > QoS::AtMostOnce
+            || message.retain
+            || size > LARGEST
+            || self.through.unflushed > UNFLUSHED
+            // Behind the publisher's earlier messages.
+            || self.barrier_of(Some(key)) > self.journal.stored()
+        {
+            return false;
+        }
+        let mut matches = core::mem::take(&mut self.matches);
+        let mut memory = core::mem::take(&mut self.through.memory);
+        self.router.matching(message.topic.as_bytes(), Some(key), &mut matches);
+        let Forwarded { properties, expires } =
+            Forwarded::of(message.properties, since, &mut memory.properties);
+        let is_short = matches.elsewhere == 0 && expires > self.now;
+        if is_short {
+            if !self.acls.is_empty() {
+                self.withhold(message.topic, &mut matches);
+            }
+            let topic = message.topic.as_bytes();
+            let shared = SharedPublish { topic, properties, payload: message.payload };
+            let expiry = expiry_left(expires, self.now);
+            self.deliver_through(&mut matches, &shared, expiry, &mut memory.template, (message, since));
+        }
+        self.through.memory = memory;
+        self.matches = matches;
+        is_short
+    }
+
+    fn deliver_through(
+        &mut self,
+        matches: &mut Matches,
+        shared: &SharedPublish<'_>,
+        message_expiry: Option<u32>,
+        template: &mut Template,
+        (incoming, since): (&Incoming<'_>, Timestamp),
+    ) {
+        template.version = None;
+        let is_alone = matches.receivers.len() == 1;
+        let mut held = None;
+        for receiver in &mut matches.receivers {
+            let subscription_ids = receiver.ids.as_slice();
+            let head = PublishHead { message_expiry, subscription_ids, ..PublishHead::default() };
+            let template = (!is_alone).then_some(&mut *template);
+            if self.write_through(receiver.session, shared, &head, template) {
+                continue;
+            }
+            let message = *held.get_or_insert_with(|| self.messages.insert(since, incoming));
+            let size = self.messages.get(message).map_or(0, Held::size);
+            let (group, qos, retain, entry) = (None, QoS::AtMostOnce, false, None);
+            let ids = core::mem::take(&mut receiver.ids);
+            self.enqueue(receiver.session, Delivery { message, group, qos, retain, entry, ids }, size);
+        }
+        for &group in &matches.groups {
+            let message = *held.get_or_insert_with(|| self.messages.insert(since, incoming));
+            if self.group_takes(group, message) == Fate::Taken {
+                self.hand_to_group(group, message, None);
+            }
+        }
+        if let Some(held) = held {
+            self.release_message(held);
+        }
+    }
+
+    /// Writes the message into the outbox of a session's link. False if something stands before it.
+    fn write_through(
+        &mut self,
+        key: SessionKey,
+        shared: &SharedPublish<'_>,
+        head: &PublishHead<'_>,
+        template: Option<&mut Template>,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return true };
+        let Some(index) = session.link.filter(|_| !session.recheck && !session.has_work()) else {
+            return false;
+        };
+        let Some(c) = self.connections.get_mut(index) else { return false };
+        if !is_free(c) || c.gate > self.journal.stored() {
+            return false;
+        }
+        self.budget = self.budget.saturating_sub(1);
+        if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, head) > c.max_packet as usize {
+            // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+            self.count_drop(key, DropReason::TooLarge);
+            return true;
+        }
+        self.spares.lend(c);
+        let before = c.out.len();
+        match template.filter(|_| c.extras.is_none() && head.subscription_ids.is_empty()) {
+            Some(template) if template.version == Some(c.version) => {
+                c.out.extend_from_slice(&template.bytes);
+                c.note_publish(&mut self.counters, QoS::AtMostOnce, shared.payload.len());
+            }
+            template => {
+                write_publish(c, &mut self.counters, shared, *head);
+                if let Some(template) = template {
+                    template.version = Some(c.version);
+                    template.bytes.clear();
+                    template.bytes.extend_from_slice(c.out.get(before..).unwrap_or_default());
+                }
+            }
+        }
+        let written = c.out.len() - before;
+        c.through += u32::try_from(written).unwrap_or_default();
+        self.through.unflushed += written;
+        if !c.flush_queued {
+            self.queue_flush(index);
+        }
+        true
+    }
+
+    /// The adapter asks for the outbox, or it is gone.
+    pub(super) fn note_flushed(&mut self, index: u32) {
+        if let Some(c) = self.connections.get_mut(index) {
+            // Never below zero: it was added when it was written.
+            self.through.unflushed =
+                self.through.unflushed.saturating_sub(core::mem::take(&mut c.through) as usize);
+        }
+    }
+}
+
+/// Whether what is written now is on its way at once.
+fn is_free(c: &Connection) -> bool {
+    c.phase == Phase::Live && !c.gone && !c.moving && c.stalled == Timestamp::MAX && c.out_len() < OUTBOX
+}

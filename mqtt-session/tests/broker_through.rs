@@ -1,0 +1,217 @@
+//! Messages of QoS 0 go straight into outboxes where nothing stands before them, and through queues where something
+//! does. Nobody may see the difference.
+
+use mqtt_proto::{
+    ConnectRef, PacketRef, PropertiesBuf, Property, PublishRef, QoS, SubscribeFiltersBuf, Version,
+};
+use mqtt_session::broker::BrokerConfig;
+use mqtt_testkit::packets::{filter, puback, publish, subscribe};
+use mqtt_testkit::{PeerId, World};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+fn world() -> World {
+    World::new(BrokerConfig::default())
+}
+
+fn v5(w: &mut World, client_id: &str, list: &[Property<'_>]) -> PeerId {
+    let mut properties = PropertiesBuf::new();
+    list.iter().for_each(|property| properties.push(*property).unwrap());
+    let properties = properties.as_properties();
+    let p = w.connect(&ConnectRef { client_id, properties, ..ConnectRef::default() });
+    w.got(p);
+    p
+}
+
+fn wants(w: &mut World, p: PeerId, name: &str) {
+    w.send(p, &subscribe(1, &filter(name, QoS::ExactlyOnce)));
+    w.got(p);
+}
+
+/// So many messages in one read, numbered in their payloads.
+fn burst(w: &mut World, p: PeerId, count: usize) {
+    let mut bytes = Vec::new();
+    for n in 0..count {
+        publish("t", 0, 0, &n.to_string()).encode(Version::V5, &mut bytes).unwrap();
+    }
+    w.send_raw(p, &bytes);
+}
+
+fn numbers(w: &mut World, p: PeerId) -> Vec<String> {
+    w.got(p).iter().map(|line| line.split('"').nth(1).unwrap_or_default().to_owned()).collect()
+}
+
+/// [MQTT-4.6.0-6]
+#[test]
+fn it_does_not_overtake_what_waits_for_room_in_the_window() {
+    let mut w = world();
+    let s = v5(&mut w, "s", &[Property::ReceiveMaximum(1)]);
+    wants(&mut w, s, "t");
+    let p = w.client(Version::V5, "p");
+    w.send(p, &publish("t", 1, 1, "a"));
+    w.send(p, &publish("t", 0, 0, "b"));
+    w.send(p, &publish("t", 1, 2, "c"));
+    w.send(p, &publish("t", 0, 0, "d"));
+    assert_eq!(w.got(s), ["PUBLISH t q1 #1 \"a\"", "PUBLISH t q0 \"b\""]);
+    w.send(s, &puback(1));
+    assert_eq!(w.got(s), ["PUBLISH t q1 #2 \"c\"", "PUBLISH t q0 \"d\""]);
+}
+
+#[test]
+fn a_burst_that_an_outbox_has_no_room_for_stays_in_order() {
+    let mut w = world();
+    let (s, p) = (w.client(Version::V5, "s"), w.client(Version::V5, "p"));
+    wants(&mut w, s, "t");
+    // More than an outbox takes in one go, fewer than the queue's limit behind that.
+    burst(&mut w, p, 14_000);
+    let wanted: Vec<String> = (0..14_000).map(|n| n.to_string()).collect();
+    let got = numbers(&mut w, s);
+    assert_eq!(got.len(), wanted.len());
+    assert_eq!(got, wanted);
+}
+
+#[test]
+fn who_does_not_read_gets_it_later_and_in_order() {
+    let mut w = world();
+    let (s, p) = (w.client(Version::V5, "s"), w.client(Version::V5, "p"));
+    wants(&mut w, s, "t");
+    w.set_reads(s, false);
+    for _ in 0..5 {
+        burst(&mut w, p, 100);
+    }
+    assert_eq!(numbers(&mut w, s).len(), 0);
+    w.set_reads(s, true);
+    let wanted: Vec<String> = (0..500).map(|n| (n % 100).to_string()).collect();
+    assert_eq!(numbers(&mut w, s), wanted);
+}
+
+/// A link that takes nothing is closed at its time, and what was written for it does not count as written.
+#[test]
+fn a_link_that_takes_nothing_ends() {
+    let mut w = world();
+    let (s, p) = (w.client(Version::V5, "s"), w.client(Version::V5, "p"));
+    wants(&mut w, s, "t");
+    w.set_reads(s, false);
+    burst(&mut w, p, 100);
+    w.advance(Duration::from_secs(3600));
+    assert!(w.is_hung_up(s));
+    assert_eq!(w.broker.stats().unsent_bytes, 0);
+}
+
+/// [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+#[test]
+fn what_is_too_large_for_one_reaches_the_others() {
+    let mut w = world();
+    let small = v5(&mut w, "small", &[Property::MaximumPacketSize(50)]);
+    let large = w.client(Version::V5, "large");
+    wants(&mut w, small, "t");
+    wants(&mut w, large, "t");
+    let p = w.client(Version::V5, "p");
+    w.send(p, &publish("t", 0, 0, &"x".repeat(100)));
+    w.send(p, &publish("t", 0, 0, "short"));
+    assert_eq!(w.got(small), ["PUBLISH t q0 \"short\""]);
+    assert_eq!(w.got(large).len(), 2);
+    assert_eq!(w.broker.stats().counters.dropped.too_large, 1);
+}
+
+/// Each gets its own packet, whatever the one before got.
+#[test]
+fn versions_identifiers_and_aliases_are_each_receivers_own() {
+    let mut w = world();
+    let old = w.client(Version::V311, "old");
+    let new = w.client(Version::V5, "new");
+    let aliased = v5(&mut w, "aliased", &[Property::TopicAliasMaximum(5)]);
+    let named = w.client(Version::V5, "named");
+    let newer = w.client(Version::V5, "newer");
+    for p in [old, new, aliased, newer] {
+        wants(&mut w, p, "t");
+    }
+    let mut properties = PropertiesBuf::new();
+    properties.push(Property::SubscriptionIdentifier(7)).unwrap();
+    let filters = filter("t", QoS::AtMostOnce);
+    let PacketRef::Subscribe(mut packet) = subscribe(1, &filters) else { unreachable!() };
+    packet.properties = properties.as_properties();
+    w.send(named, &PacketRef::Subscribe(packet));
+    w.got(named);
+    let p = w.client(Version::V5, "p");
+    let mut properties = PropertiesBuf::new();
+    properties.push(Property::MessageExpiryInterval(9)).unwrap();
+    properties.push(Property::ContentType("text")).unwrap();
+    for _ in 0..2 {
+        let properties = properties.as_properties();
+        w.send(p, &PacketRef::Publish(PublishRef { topic: "t", properties, ..PublishRef::default() }));
+    }
+    let all = [old, new, aliased, named, newer].map(|p| w.got(p));
+    assert!(all.iter().all(|lines| lines.len() == 2), "{all:?}");
+    assert_eq!(all[0][0], "PUBLISH t q0 \"\"");
+    assert_eq!(all[1], all[4]);
+    assert!(all[1][0].contains("text") && all[1][0].contains('9'), "{all:?}");
+    assert!(all[3][0].contains('7'), "{all:?}");
+    assert_eq!(all[1], all[2], "the second one is by its alias, which stands for the topic");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Subscribe(usize, usize, bool),
+    Unsubscribe(usize, usize),
+    Publish(usize, usize),
+    Leave(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (client, name) = (0..3usize, 0..FILTERS.len());
+    prop_oneof![
+        1 => (client.clone(), name.clone(), any::<bool>()).prop_map(|(c, f, own)| Step::Subscribe(c, f, own)),
+        1 => (client.clone(), name).prop_map(|(c, f)| Step::Unsubscribe(c, f)),
+        5 => (client.clone(), 0..TOPICS.len()).prop_map(|(c, t)| Step::Publish(c, t)),
+        1 => client.prop_map(Step::Leave),
+    ]
+}
+
+const FILTERS: [&str; 6] = ["a", "a/b", "a/+", "#", "+/b", "a/#"];
+const TOPICS: [&str; 3] = ["a", "a/b", "c/b"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Who was found for a topic is not who gets the next message, if subscriptions changed meanwhile.
+    #[test]
+    fn what_is_remembered_of_a_topic_is_never_old(steps in prop::collection::vec(step(), 1..60)) {
+        let mut w = world();
+        let mut clients: Vec<PeerId> = (0..3).map(|n| w.client(Version::V5, &n.to_string())).collect();
+        let mut wanted: Vec<BTreeMap<usize, bool>> = vec![BTreeMap::new(); 3];
+        for step in steps {
+            match step {
+                Step::Subscribe(c, f, own) => {
+                    let mut options = mqtt_proto::SubscriptionOptions::from(QoS::AtMostOnce);
+                    options.no_local = own;
+                    let mut list = SubscribeFiltersBuf::new();
+                    list.push(FILTERS[f], options).unwrap();
+                    w.send(clients[c], &subscribe(1, &list));
+                    wanted[c].insert(f, own);
+                }
+                Step::Unsubscribe(c, f) => {
+                    mqtt_testkit::packets::unsubscribe(2, FILTERS[f], |packet| w.send(clients[c], packet));
+                    wanted[c].remove(&f);
+                }
+                Step::Leave(c) => {
+                    w.cut(clients[c]);
+                    clients[c] = w.client(Version::V5, &c.to_string());
+                    wanted[c].clear();
+                }
+                Step::Publish(from, t) => {
+                    clients.iter().for_each(|&c| drop(w.got(c)));
+                    w.send(clients[from], &publish(TOPICS[t], 0, 0, "x"));
+                    let topic = mqtt_proto::TopicName::new(TOPICS[t]).unwrap();
+                    for (c, filters) in wanted.iter().enumerate() {
+                        let gets = filters.iter().any(|(&f, &own)| {
+                            !(own && c == from) && mqtt_proto::TopicFilter::new(FILTERS[f]).unwrap().matches(topic)
+                        });
+                        prop_assert_eq!(w.got(clients[c]).len(), usize::from(gets), "{} {}", c, TOPICS[t]);
+                    }
+                }
+            }
+        }
+    }
+}
