@@ -5,7 +5,7 @@
 
 use super::message::MessageKey;
 use super::output::{Denied, Event};
-use super::router::{Matches, SessionKey};
+use super::router::{Matches, Receiver, SessionKey};
 use super::session::{Delivery, Session};
 use super::{Broker, DropReason};
 use crate::Timestamp;
@@ -95,12 +95,18 @@ impl Broker {
         links.len()
     }
 
-    /// Takes out of `matches` who may not get a message to `topic`.
-    pub(super) fn withhold(&self, topic: &str, matches: &mut Matches) {
-        matches.receivers.retain(|receiver| {
+    /// Takes out of `matches` who may not get a message to `topic`. Whether that was anybody.
+    pub(super) fn withhold(&self, topic: &str, matches: &mut Matches) -> bool {
+        if self.acls.is_empty() {
+            return false;
+        }
+        let may = |receiver: &Receiver| {
             let session = self.sessions.get(receiver.session as usize);
             session.is_some_and(|session| self.acls.may_read(session, topic))
-        });
+        };
+        let before = matches.receivers.len();
+        matches.receivers.retain(may);
+        matches.receivers.len() < before
     }
 
     /// Whether the session may publish there; if not, it is told.

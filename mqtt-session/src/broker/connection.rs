@@ -90,6 +90,8 @@ pub(super) struct Connection {
     /// QoS 1 and 2 messages that the client has under way on this link.
     pub(super) inbound: u16,
     pub(super) flush_queued: bool,
+    /// The adapter had no room for anything when it last asked.
+    pub(super) blocked: bool,
     /// There is more to send than the last outbox could hold.
     pub(super) more: bool,
     /// It has input that a call's budget did not reach.
@@ -147,6 +149,7 @@ impl Connection {
             max_packet: MAX_PACKET_SIZE,
             inbound: 0,
             flush_queued: false,
+            blocked: false,
             more: false,
             backlogged: false,
             paused: false,

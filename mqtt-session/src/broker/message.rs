@@ -116,9 +116,10 @@ pub(super) fn expiry_left(expires: Timestamp, now: Timestamp) -> Option<u32> {
 /// What a message costs beyond its bytes, about.
 const OVERHEAD: usize = size_of::<Held>();
 /// Bodies up to this many bytes are kept for the next message, so that steady traffic allocates
-/// nothing.
+/// nothing; so many of them, and so many bytes.
 const SPARE_CAPACITY: usize = 8 << 10;
-const SPARES: usize = 512;
+const SPARES: usize = 8192;
+const SPARE_BYTES: usize = 4 << 20;
 
 /// What comes in to be held.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +162,7 @@ pub(super) struct Messages {
     held: Slab<Held>,
     bytes: usize,
     spares: Vec<Vec<u8>>,
+    spare_bytes: usize,
     scratch: PropertiesBuf,
 }
 
@@ -186,6 +188,8 @@ impl Messages {
     /// Holds a message for the caller, who releases it.
     pub(super) fn insert(&mut self, now: Timestamp, message: &Incoming<'_>) -> MessageKey {
         let mut body = self.spares.pop().unwrap_or_default();
+        // Never below zero: it was added.
+        self.spare_bytes = self.spare_bytes.saturating_sub(body.capacity());
         body.clear();
         body.reserve(message.topic.len() + message.properties.as_bytes().len() + message.payload.len());
         body.extend_from_slice(message.topic.as_bytes());
@@ -274,7 +278,10 @@ impl Messages {
         }
         self.bytes -= held.size();
         let held = self.held.remove(key as usize);
-        if held.body.capacity() <= SPARE_CAPACITY && self.spares.len() < SPARES {
+        let capacity = held.body.capacity();
+        let fits = self.spares.len() < SPARES && self.spare_bytes + capacity <= SPARE_BYTES;
+        if fits && capacity <= SPARE_CAPACITY {
+            self.spare_bytes += capacity;
             self.spares.push(held.body);
         }
         held.stored

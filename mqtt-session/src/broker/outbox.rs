@@ -147,6 +147,7 @@ impl Broker {
         let Some(c) = self.connections.get_mut(index) else { return false };
         c.flush_queued = false;
         c.more = false;
+        c.blocked = max == 0;
         if c.gone || c.gate > stored {
             return false;
         }

@@ -78,7 +78,7 @@ impl Broker {
     pub(super) fn route(&mut self, key: MessageKey, source: Source) -> Routed {
         let mut matches = core::mem::take(&mut self.matches);
         let qos = self.messages.get(key).map_or(QoS::AtMostOnce, |held| held.qos);
-        self.match_here(key, source.publisher, &mut matches);
+        let origin = self.match_here(key, source.publisher, &mut matches);
         let wanting = matches.elsewhere;
         let elsewhere =
             if self.shards.is_some() { self.hand_over(key, source.publisher, wanting) } else { 0 };
@@ -88,13 +88,14 @@ impl Broker {
             self.route_stored(key, source, &matches)
         } else {
             self.retain_if_asked(key);
-            let mut routed = self.route_at_once(key, &mut matches);
+            let mut routed = self.route_at_once(key, &matches);
             routed.matched += elsewhere;
             routed.accepted += elsewhere;
             // What is retained was taken, whoever else has no room for it.
             let kept = self.messages.get(key).is_some_and(|held| held.retain);
             Routed { is_refused: source.may_refuse && !kept && routed.has_no_room(), ..routed }
         };
+        self.router.give_back(origin, &mut matches);
         self.matches = matches;
         if !routed.is_refused {
             self.note_received(source);
@@ -119,13 +120,13 @@ impl Broker {
         }
     }
 
-    pub(super) fn route_at_once(&mut self, key: MessageKey, matches: &mut Matches) -> Routed {
+    pub(super) fn route_at_once(&mut self, key: MessageKey, matches: &Matches) -> Routed {
         let Some(held) = self.messages.get(key) else {
             return Routed::default();
         };
         let (qos, retain, size) = (held.qos, held.retain, held.size());
         let mut routed = Routed::default();
-        for receiver in &mut matches.receivers {
+        for receiver in &matches.receivers {
             let delivery = Delivery {
                 message: key,
                 group: None,
@@ -133,7 +134,7 @@ impl Broker {
                 // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
                 retain: retain && (receiver.retain_as_published || defect!(RetainAsPublished)),
                 entry: None,
-                ids: core::mem::take(&mut receiver.ids),
+                ids: receiver.ids.clone(),
             };
             routed.count(self.enqueue(receiver.session, delivery, size));
         }
@@ -326,6 +327,10 @@ impl Broker {
             }
             return Fate::Taken;
         }
+        let delivery = match self.send_at_once(key, delivery) {
+            Ok(()) => return Fate::Taken,
+            Err(delivery) => delivery,
+        };
         // What has a place in the store found room when it got it.
         if delivery.entry.is_none() {
             let fate = self.room_for(key, size, delivery.qos);

@@ -11,9 +11,9 @@ use super::message::{Forwarded, Held, Incoming, expiry_left};
 use super::outbox::write_publish;
 use super::output::DropReason;
 use super::route::Fate;
-use super::router::{Matches, SessionKey};
+use super::router::{Matches, Origin, SessionKey};
 use super::session::Delivery;
-use crate::Timestamp;
+use crate::{StoreSeq, Timestamp};
 use alloc::vec::Vec;
 use mqtt_proto::{MAX_PACKET_SIZE, PropertiesBuf, PublishHead, QoS, SharedPublish, Version};
 
@@ -67,27 +67,28 @@ impl Broker {
         }
         let mut matches = core::mem::take(&mut self.matches);
         let mut memory = core::mem::take(&mut self.through.memory);
-        self.router.matching(message.topic.as_bytes(), Some(key), &mut matches);
+        let mut origin = self.router.matching(message.topic.as_bytes(), Some(key), &mut matches);
         let Forwarded { properties, expires } =
             Forwarded::of(message.properties, since, &mut memory.properties);
         let is_short = matches.elsewhere == 0 && expires > self.now;
         if is_short {
-            if !self.acls.is_empty() {
-                self.withhold(message.topic, &mut matches);
+            if self.withhold(message.topic, &mut matches) {
+                origin = Origin::default();
             }
             let topic = message.topic.as_bytes();
             let shared = SharedPublish { topic, properties, payload: message.payload };
             let expiry = expiry_left(expires, self.now);
-            self.deliver_through(&mut matches, &shared, expiry, &mut memory.template, (message, since));
+            self.deliver_through(&matches, &shared, expiry, &mut memory.template, (message, since));
         }
         self.through.memory = memory;
+        self.router.give_back(origin, &mut matches);
         self.matches = matches;
         is_short
     }
 
     fn deliver_through(
         &mut self,
-        matches: &mut Matches,
+        matches: &Matches,
         shared: &SharedPublish<'_>,
         message_expiry: Option<u32>,
         template: &mut Template,
@@ -96,7 +97,7 @@ impl Broker {
         template.version = None;
         let is_alone = matches.receivers.len() == 1;
         let mut held = None;
-        for receiver in &mut matches.receivers {
+        for receiver in &matches.receivers {
             let subscription_ids = receiver.ids.as_slice();
             let head = PublishHead { message_expiry, subscription_ids, ..PublishHead::default() };
             let template = (!is_alone).then_some(&mut *template);
@@ -106,7 +107,7 @@ impl Broker {
             let message = *held.get_or_insert_with(|| self.messages.insert(since, incoming));
             let size = self.messages.get(message).map_or(0, Held::size);
             let (group, qos, retain, entry) = (None, QoS::AtMostOnce, false, None);
-            let ids = core::mem::take(&mut receiver.ids);
+            let ids = receiver.ids.clone();
             self.enqueue(receiver.session, Delivery { message, group, qos, retain, entry, ids }, size);
         }
         for &group in &matches.groups {
@@ -167,6 +168,68 @@ impl Broker {
         true
     }
 
+    /// Sends a message that is held, if its receiver has nothing else to be sent and may have it now. What is to be
+    /// queued comes back.
+    pub(super) fn send_at_once(&mut self, key: SessionKey, delivery: Delivery) -> Result<(), Delivery> {
+        if delivery.entry.is_some() || delivery.group.is_some() || self.through.unflushed > UNFLUSHED {
+            return Err(delivery);
+        }
+        let (message, counted) = (delivery.message, delivery.qos > QoS::AtMostOnce);
+        let Some(session) = self.sessions.get_mut(key as usize) else { return Err(delivery) };
+        // What a stored session begins is stored.
+        let Some(index) = session.link.filter(|_| !(session.recheck || counted && session.stored)) else {
+            return Err(delivery);
+        };
+        let (Some(c), Some(held)) = (self.connections.get_mut(index), self.messages.get(delivery.message))
+        else {
+            return Err(delivery);
+        };
+        let has_room = !counted || c.window.has_room() && session.ledger.has_room(c.window.max());
+        if !has_room
+            || !is_free(c)
+            || c.gate > self.journal.stored()
+            || session.has_work()
+            || held.size() > LARGEST
+            || held.is_expired(self.now)
+        {
+            return Err(delivery);
+        }
+        let shared = held.shared();
+        let mut head = delivery.largest_head(held.expiry_left(self.now));
+        head.retain = delivery.retain;
+        // An alias makes it longer only if that fits.
+        if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, &head) > c.max_packet as usize {
+            return Err(delivery);
+        }
+        if counted {
+            head.packet_id = session.ledger.free_id(|_| false);
+            if head.packet_id.is_none() {
+                return Err(delivery);
+            }
+        }
+        self.spares.lend(c);
+        let before = c.out.len();
+        write_publish(c, &mut self.counters, &shared, head);
+        let written = c.out.len() - before;
+        c.through += u32::try_from(written).unwrap_or_default();
+        self.through.unflushed += written;
+        if let Some(id) = head.packet_id {
+            let qos = delivery.qos;
+            session.ledger.begin(id, qos, delivery, StoreSeq(0));
+            session.ledger.admit_next(&mut c.window);
+            session.ledger.sent();
+        }
+        let flush = !c.flush_queued;
+        if counted {
+            self.messages.hold(message);
+            self.arm_resend(index);
+        }
+        if flush {
+            self.queue_flush(index);
+        }
+        Ok(())
+    }
+
     /// The adapter asks for the outbox, or it is gone.
     pub(super) fn note_flushed(&mut self, index: u32) {
         if let Some(c) = self.connections.get_mut(index) {
@@ -179,5 +242,6 @@ impl Broker {
 
 /// Whether what is written now is on its way at once.
 fn is_free(c: &Connection) -> bool {
-    c.phase == Phase::Live && !c.gone && !c.moving && c.stalled == Timestamp::MAX && c.out_len() < OUTBOX
+    let is_open = c.phase == Phase::Live && !c.gone && !c.moving;
+    is_open && !c.blocked && c.stalled == Timestamp::MAX && c.out_len() < OUTBOX
 }

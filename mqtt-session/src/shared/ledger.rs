@@ -8,6 +8,9 @@ use crate::random::IdMap;
 use alloc::collections::VecDeque;
 use mqtt_proto::{PacketId, QoS};
 
+/// Places that a ledger keeps, whether they are used or not.
+const KEPT: usize = 32;
+
 /// How far an outbound exchange is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -218,9 +221,16 @@ impl<M> Ledger<M> {
         self.exchanges.get_mut(usize::try_from(number.checked_sub(self.base)?).ok()?)
     }
 
-    /// Ends the exchange and gives its identifier and its place in the window back.
-    fn finish(&mut self, id: PacketId, window: Option<&mut Window>) -> Option<M> {
-        let exchange = self.slot(id)?.take()?;
+    /// Ends the exchange, if there is one and it is `wanted`, and gives its identifier and its place in the
+    /// window back.
+    fn finish(
+        &mut self,
+        id: PacketId,
+        window: Option<&mut Window>,
+        wanted: impl FnOnce(&Exchange<M>) -> bool,
+    ) -> Acked<M> {
+        let Some(slot) = self.slot(id) else { return Acked::Unknown };
+        let Some(exchange) = slot.take_if(|exchange| wanted(exchange)) else { return Acked::WrongKind };
         self.by_id.remove(&id.get());
         if let Some(window) = window.filter(|_| exchange.in_window) {
             let given = window.give();
@@ -231,21 +241,33 @@ impl<M> Ledger<M> {
             self.base += 1;
         }
         self.cursor = self.cursor.max(self.base);
-        if self.exchanges.is_empty() && self.exchanges.capacity() > 32 {
-            self.exchanges = VecDeque::new();
-            self.by_id.shrink_to_fit();
+        if self.exchanges.is_empty() {
+            if self.exchanges.capacity() > KEPT {
+                self.exchanges = VecDeque::new();
+                self.by_id.shrink_to_fit();
+            }
+        } else if self.exchanges.len() > KEPT && self.exchanges.len() > 4 * self.by_id.len() {
+            self.close_gaps();
         }
-        exchange.message
+        Acked::Done(exchange.message)
+    }
+
+    /// A peer that answers everything but the oldest leaves a place behind with each answer: takes them
+    /// out. As many exchanges finished since the last time as there are places now, so each costs little.
+    #[cold]
+    fn close_gaps(&mut self) {
+        let cursor = usize::try_from(self.cursor - self.base).unwrap_or(usize::MAX);
+        let before = self.exchanges.iter().take(cursor).flatten().count();
+        self.exchanges.retain(Option::is_some);
+        self.cursor = self.base + before as u64;
+        for (number, exchange) in (self.base..).zip(self.exchanges.iter().flatten()) {
+            self.by_id.insert(exchange.id.get(), number);
+        }
     }
 
     /// PUBACK. An error code acknowledges just as well [MQTT-4.4.0-2].
     pub(crate) fn puback(&mut self, id: PacketId, window: &mut Window) -> Acked<M> {
-        match self.slot(id) {
-            Some(Some(exchange)) if exchange.qos == QoS::AtLeastOnce => {}
-            Some(Some(_)) => return Acked::WrongKind,
-            _ => return Acked::Unknown,
-        }
-        Acked::Done(self.finish(id, Some(window)))
+        self.finish(id, Some(window), |exchange| exchange.qos == QoS::AtLeastOnce)
     }
 
     /// PUBREC. One that refuses ends the exchange and returns its place in the window; otherwise
@@ -274,7 +296,7 @@ impl<M> Ledger<M> {
             Some(Some(_)) => return (Acked::WrongKind, None),
             _ => return (Acked::Unknown, None),
         }
-        (Acked::Done(self.finish(id, Some(window))), None)
+        (self.finish(id, Some(window), |_| true), None)
     }
 
     /// What is sent next for `id` waits until this much is stored.
@@ -286,15 +308,10 @@ impl<M> Ledger<M> {
 
     /// PUBCOMP.
     pub(crate) fn pubcomp(&mut self, id: PacketId, window: &mut Window) -> Acked<M> {
-        match self.slot(id) {
-            Some(Some(exchange)) if exchange.stage == Stage::Release => {}
-            Some(Some(_)) => return Acked::WrongKind,
-            _ => return Acked::Unknown,
-        }
         if defect!(LeakId) {
             return Acked::Unknown;
         }
-        Acked::Done(self.finish(id, Some(window)))
+        self.finish(id, Some(window), |exchange| exchange.stage == Stage::Release)
     }
 
     /// Whether PUBREL for `id` was sent on this link already (or is about to be by the cursor).
@@ -319,8 +336,9 @@ impl<M> Ledger<M> {
         for id in ids {
             if let Some(exchange) = self.slot(id).and_then(|slot| slot.as_ref()) {
                 let copy = Exchange { message: None, ..clone_head(exchange) };
-                let message = self.finish(id, None);
-                taken.push(Exchange { message, ..copy });
+                if let Acked::Done(message) = self.finish(id, None, |_| true) {
+                    taken.push(Exchange { message, ..copy });
+                }
             }
         }
         taken
@@ -345,5 +363,41 @@ fn clone_head<M>(e: &Exchange<M>) -> Exchange<M> {
         after: e.after,
         message: None,
         in_window: e.in_window,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(ledger: &mut Ledger<u32>, window: &mut Window, message: u32) -> PacketId {
+        let id = ledger.free_id(|_| false).unwrap();
+        ledger.begin(id, QoS::AtLeastOnce, message, StoreSeq(0));
+        assert!(ledger.admit_next(window));
+        ledger.sent();
+        id
+    }
+
+    /// A peer that never answers the oldest message must not make the ledger grow with each of the others.
+    #[test]
+    fn an_exchange_that_never_ends_costs_its_own_place() {
+        let (mut ledger, mut window) = (Ledger::default(), Window::new(10));
+        let stuck = send(&mut ledger, &mut window, 0);
+        let later = send(&mut ledger, &mut window, 1);
+        for n in 2..200_000 {
+            let id = send(&mut ledger, &mut window, n);
+            assert_eq!(ledger.puback(id, &mut window), Acked::Done(Some(n)));
+        }
+        assert!(ledger.exchanges.capacity() <= 4 * KEPT, "{}", ledger.exchanges.capacity());
+        // The cursor and the order are as they were.
+        assert!(ledger.next_to_send().is_none());
+        let waits = ledger.free_id(|_| false).unwrap();
+        ledger.begin(waits, QoS::AtLeastOnce, 7, StoreSeq(0));
+        assert_eq!(ledger.next_to_send().map(|e| e.id), Some(waits));
+        ledger.rewind();
+        assert_eq!(ledger.iter().map(|e| e.id).collect::<alloc::vec::Vec<_>>(), [stuck, later, waits]);
+        assert_eq!(ledger.puback(later, &mut window), Acked::Done(Some(1)));
+        assert_eq!(ledger.puback(later, &mut window), Acked::Unknown);
+        assert_eq!(ledger.puback(stuck, &mut window), Acked::Done(Some(0)));
     }
 }

@@ -1,6 +1,6 @@
 //! Who got the last messages to a topic, so that the next one need not search.
 
-use super::{GroupKey, Matches, Receiver};
+use super::Matches;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
@@ -32,9 +32,15 @@ struct Place {
     topic: Vec<u8>,
     /// [`Cache::changes`] when it was found, and one more; 0 if nothing is here.
     found_at: u64,
-    receivers: Vec<Receiver>,
-    groups: Vec<GroupKey>,
-    elsewhere: u64,
+    matches: Matches,
+}
+
+/// Where what was lent belongs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::broker) struct Origin {
+    at: usize,
+    /// [`Place::found_at`]; 0 if it belongs nowhere.
+    found_at: u64,
 }
 
 impl Cache {
@@ -50,17 +56,30 @@ impl Cache {
             .unwrap_or_default()
     }
 
-    /// Puts what is known of `topic` into `matches`, which is empty. False if nothing is.
+    /// Lends what is known of `topic` in exchange for `matches`, if anything is.
     #[inline]
-    pub(super) fn find(&self, topic: &[u8], matches: &mut Matches) -> bool {
-        let Some(place) = self.places.get(self.at(topic)) else { return false };
+    pub(super) fn lend(&mut self, topic: &[u8], matches: &mut Matches) -> Option<Origin> {
+        let at = self.at(topic);
+        let place = self.places.get_mut(at)?;
         if place.found_at != self.changes.wrapping_add(1) || place.topic != topic {
-            return false;
+            return None;
         }
-        matches.receivers.extend_from_slice(&place.receivers);
-        matches.groups.extend_from_slice(&place.groups);
-        matches.elsewhere = place.elsewhere;
-        true
+        core::mem::swap(&mut place.matches, matches);
+        // Whoever asks meanwhile has to search.
+        let found_at = core::mem::take(&mut place.found_at);
+        Some(Origin { at, found_at })
+    }
+
+    /// Takes back what was lent, as it was, and gives what was there before for it.
+    #[inline]
+    pub(super) fn give_back(&mut self, origin: Origin, matches: &mut Matches) {
+        if let Some(place) = self.places.get_mut(origin.at)
+            && origin.found_at != 0
+            && place.found_at == 0
+        {
+            place.found_at = origin.found_at;
+            core::mem::swap(&mut place.matches, matches);
+        }
     }
 
     /// Remembers what a search found.
@@ -76,17 +95,17 @@ impl Cache {
         let (at, now) = (self.at(topic), self.changes.wrapping_add(1));
         let Some(place) = self.places.get_mut(at) else { return };
         self.evicted += usize::from(place.found_at == now);
-        let room = place.receivers.capacity();
+        let room = place.matches.receivers.capacity();
         place.found_at = now;
-        place.elsewhere = matches.elsewhere;
+        place.matches.elsewhere = matches.elsewhere;
         place.topic.clear();
         place.topic.extend_from_slice(topic);
-        place.receivers.clear();
-        place.receivers.extend_from_slice(&matches.receivers);
+        place.matches.receivers.clear();
+        place.matches.receivers.extend_from_slice(&matches.receivers);
         // Never less: clearing keeps the room.
-        self.receivers += place.receivers.capacity() - room;
-        place.groups.clear();
-        place.groups.extend_from_slice(&matches.groups);
+        self.receivers += place.matches.receivers.capacity() - room;
+        place.matches.groups.clear();
+        place.matches.groups.extend_from_slice(&matches.groups);
     }
 
     /// Forgets everything, memory included, and begins with so many places.

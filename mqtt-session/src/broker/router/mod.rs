@@ -9,6 +9,7 @@ mod look;
 mod subscriptions;
 mod tree;
 
+pub(super) use cache::Origin;
 pub(super) use far::{Leaf, bit};
 pub(super) use look::Subscriber;
 pub(super) use subscriptions::{Added, Group, Left, Member};
@@ -203,13 +204,19 @@ impl Router {
         found
     }
 
-    /// Finds who gets a message to `topic` from `publisher` ([MQTT-3.3.2-3]).
-    pub(super) fn matching(&mut self, topic: &[u8], publisher: Option<SessionKey>, matches: &mut Matches) {
+    /// Finds who gets a message to `topic` from `publisher` ([MQTT-3.3.2-3]). Give `matches` back by
+    /// [`Router::give_back`], if they stay as they are.
+    pub(super) fn matching(
+        &mut self,
+        topic: &[u8],
+        publisher: Option<SessionKey>,
+        matches: &mut Matches,
+    ) -> Origin {
+        if let Some(origin) = self.cache.lend(topic, matches) {
+            return origin;
+        }
         matches.receivers.clear();
         matches.groups.clear();
-        if self.cache.find(topic, matches) {
-            return;
-        }
         let mut depends_on_publisher = false;
         self.match_number += 1;
         let number = self.match_number;
@@ -246,6 +253,12 @@ impl Router {
         if !depends_on_publisher {
             self.cache.keep(topic, matches);
         }
+        Origin::default()
+    }
+
+    /// The next message to the topic finds its receivers at once.
+    pub(super) fn give_back(&mut self, origin: Origin, matches: &mut Matches) {
+        self.cache.give_back(origin, matches);
     }
 
     pub(super) fn group(&self, key: GroupKey) -> Option<&Group> {

@@ -2,7 +2,7 @@
 
 use super::super::message::MessageKey;
 use super::super::output::ConnectionId;
-use super::super::router::{Matches, SessionKey, bit};
+use super::super::router::{Matches, Origin, SessionKey, bit};
 use super::super::sys::is_own;
 use super::{Broker, each};
 use crate::defects::defect;
@@ -128,8 +128,9 @@ impl Broker {
     /// Delivers a message to the sessions and groups here.
     fn route_here(&mut self, key: MessageKey) {
         let mut matches = core::mem::take(&mut self.matches);
-        self.match_here(key, None, &mut matches);
-        self.route_at_once(key, &mut matches);
+        let origin = self.match_here(key, None, &mut matches);
+        self.route_at_once(key, &matches);
+        self.router.give_back(origin, &mut matches);
         self.matches = matches;
     }
 
@@ -139,12 +140,10 @@ impl Broker {
         key: MessageKey,
         publisher: Option<SessionKey>,
         matches: &mut Matches,
-    ) {
-        let Some(held) = self.messages.get(key) else { return };
-        self.router.matching(held.topic(), publisher, matches);
-        if !self.acls.is_empty() {
-            self.withhold(held.topic_str(), matches);
-        }
+    ) -> Origin {
+        let Some(held) = self.messages.get(key) else { return Origin::default() };
+        let origin = self.router.matching(held.topic(), publisher, matches);
+        if self.withhold(held.topic_str(), matches) { Origin::default() } else { origin }
     }
 
     /// Gives credit back, half of all at a time.
