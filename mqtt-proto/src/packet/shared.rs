@@ -102,9 +102,19 @@ impl SharedPublish<'_> {
         let (body, properties) = self.lens(version, head);
         let Some(remaining) = u32::try_from(body).ok().filter(|&len| len <= MAX_VARINT) else { return false };
         dst.reserve(5 + body - self.payload.len() + room);
-        dst.push(0x30 | u8::from(head.dup) << 3 | head.qos.as_u8() << 1 | u8::from(head.retain));
-        varint::write(remaining, dst);
-        super::write_binary(if head.topic_known { &[] } else { self.topic }, dst);
+        let first_byte = 0x30 | u8::from(head.dup) << 3 | head.qos.as_u8() << 1 | u8::from(head.retain);
+        let topic = if head.topic_known { &[] } else { self.topic };
+        let [.., high, low] = topic.len().to_be_bytes();
+        match u8::try_from(remaining) {
+            // Copies of a known length are a store each.
+            Ok(remaining @ ..0x80) => dst.extend_from_slice(&[first_byte, remaining, high, low]),
+            _ => {
+                dst.push(first_byte);
+                varint::write(remaining, dst);
+                dst.extend_from_slice(&[high, low]);
+            }
+        }
+        dst.extend_from_slice(topic);
         if let Some(id) = head.packet_id {
             dst.extend_from_slice(&id.get().to_be_bytes());
         }

@@ -13,7 +13,7 @@ use super::output::DropReason;
 use super::route::Fate;
 use super::router::{Matches, Origin, SessionKey};
 use super::session::Delivery;
-use crate::{StoreSeq, Timestamp};
+use crate::Timestamp;
 use alloc::vec::Vec;
 use mqtt_proto::{MAX_PACKET_SIZE, PropertiesBuf, PublishHead, QoS, SharedPublish, Version};
 
@@ -215,9 +215,7 @@ impl Broker {
         self.through.unflushed += written;
         if let Some(id) = head.packet_id {
             let qos = delivery.qos;
-            session.ledger.begin(id, qos, delivery, StoreSeq(0));
-            session.ledger.admit_next(&mut c.window);
-            session.ledger.sent();
+            session.ledger.begin_sent(id, qos, delivery, &mut c.window);
         }
         let flush = !c.flush_queued;
         if counted {

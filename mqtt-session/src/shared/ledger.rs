@@ -139,6 +139,24 @@ impl<M> Ledger<M> {
         self.by_id.insert(id.get(), number);
     }
 
+    /// The same for an exchange that is in the outbox already. All others are, too.
+    pub(crate) fn begin_sent(&mut self, id: PacketId, qos: QoS, message: M, window: &mut Window) {
+        let number = self.base + self.exchanges.len() as u64;
+        let in_window = window.take();
+        debug_assert!(in_window || defect!(IgnoreWindow), "there was room");
+        self.exchanges.push_back(Some(Exchange {
+            id,
+            qos,
+            stage: Stage::Publish,
+            published: !defect!(ForgetDup),
+            after: StoreSeq::default(),
+            message: Some(message),
+            in_window,
+        }));
+        self.by_id.insert(id.get(), number);
+        self.cursor = number + 1;
+    }
+
     /// Adds an exchange that was stored, behind those that are here.
     pub(crate) fn restore(
         &mut self,
