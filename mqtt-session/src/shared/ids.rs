@@ -40,7 +40,7 @@ impl PacketIds {
     }
 }
 
-fn following(id: PacketId) -> PacketId {
+pub(super) fn following(id: PacketId) -> PacketId {
     id.checked_add(1).unwrap_or(if defect!(WrapSticks) { id } else { PacketId::MIN })
 }
 

@@ -1,10 +1,11 @@
 //! What was sent above QoS 0 and is not finished.
 
-use super::ids::PacketIds;
+use super::ids::{PacketIds, following};
 use super::window::Window;
 use crate::StoreSeq;
 use crate::defects::defect;
 use crate::random::IdMap;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use mqtt_proto::{PacketId, QoS};
 
@@ -64,7 +65,13 @@ pub(crate) struct Ledger<M> {
     base: u64,
     /// Number of the next exchange to send on this link.
     cursor: u64,
-    by_id: IdMap<u16, u64>,
+    /// Exchanges that are not finished.
+    live: usize,
+    /// The identifier of the exchange at the front.
+    first: PacketId,
+    /// Numbers by identifiers. `None` as long as identifiers follow each other without a gap, as they
+    /// nearly always do: then they tell the place themselves.
+    by_id: Option<Box<IdMap<u16, u64>>>,
     ids: PacketIds,
 }
 
@@ -74,7 +81,9 @@ impl<M> Default for Ledger<M> {
             exchanges: VecDeque::new(),
             base: 0,
             cursor: 0,
-            by_id: IdMap::default(),
+            live: 0,
+            first: PacketId::MIN,
+            by_id: None,
             ids: PacketIds::default(),
         }
     }
@@ -82,8 +91,8 @@ impl<M> Default for Ledger<M> {
 
 impl<M> Ledger<M> {
     /// How many exchanges are not finished.
-    pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
+    pub(crate) const fn len(&self) -> usize {
+        self.live
     }
 
     /// Whether another exchange may begin while the peer takes `max` at once.
@@ -94,13 +103,47 @@ impl<M> Ledger<M> {
         self.len() < usize::from(max) || defect!(IgnoreWindow)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.live == 0
     }
 
     /// Whether an exchange holds `id`.
     pub(crate) fn contains(&self, id: PacketId) -> bool {
-        self.by_id.contains_key(&id.get())
+        self.place(id).is_some()
+    }
+
+    /// Where the exchange is that holds `id`.
+    #[inline]
+    fn place(&self, id: PacketId) -> Option<usize> {
+        let place = match &self.by_id {
+            None => usize::from(distance(self.first, id)),
+            Some(by_id) => usize::try_from(by_id.get(&id.get())?.checked_sub(self.base)?).ok()?,
+        };
+        self.exchanges.get(place)?.as_ref()?;
+        Some(place)
+    }
+
+    /// Adds an exchange behind the others, and tells its number.
+    #[inline]
+    fn push(&mut self, exchange: Exchange<M>) -> u64 {
+        let (id, number) = (exchange.id, self.base + self.exchanges.len() as u64);
+        if self.exchanges.is_empty() {
+            self.first = id;
+        } else if self.by_id.is_none() && usize::from(distance(self.first, id)) != self.exchanges.len() {
+            self.by_id = Some(self.index());
+        }
+        if let Some(by_id) = &mut self.by_id {
+            by_id.insert(id.get(), number);
+        }
+        self.exchanges.push_back(Some(exchange));
+        self.live += 1;
+        number
+    }
+
+    #[cold]
+    fn index(&self) -> Box<IdMap<u16, u64>> {
+        let places = (self.base..).zip(&self.exchanges);
+        Box::new(places.filter_map(|(number, e)| Some((e.as_ref()?.id.get(), number))).collect())
     }
 
     /// Makes the next identifier `first`.
@@ -118,15 +161,16 @@ impl<M> Ledger<M> {
         if defect!(ReuseId) {
             return Some(PacketId::MIN);
         }
-        let by_id = &self.by_id;
-        self.ids.allocate(|id| by_id.contains_key(&id.get()) || elsewhere(id))
+        let mut ids = self.ids.clone();
+        let id = ids.allocate(|id| self.contains(id) || elsewhere(id));
+        self.ids = ids;
+        id
     }
 
     /// Begins an exchange with an identifier from [`Ledger::free_id`], without DUP ([MQTT-4.3.2-2],
     /// [MQTT-4.3.3-2]). It is the last to be sent.
     pub(crate) fn begin(&mut self, id: PacketId, qos: QoS, message: M, after: StoreSeq) {
-        let number = self.base + self.exchanges.len() as u64;
-        let exchange = Exchange {
+        self.push(Exchange {
             id,
             qos,
             stage: Stage::Publish,
@@ -134,17 +178,14 @@ impl<M> Ledger<M> {
             after,
             message: Some(message),
             in_window: false,
-        };
-        self.exchanges.push_back(Some(exchange));
-        self.by_id.insert(id.get(), number);
+        });
     }
 
     /// The same for an exchange that is in the outbox already. All others are, too.
     pub(crate) fn begin_sent(&mut self, id: PacketId, qos: QoS, message: M, window: &mut Window) {
-        let number = self.base + self.exchanges.len() as u64;
         let in_window = window.take();
         debug_assert!(in_window || defect!(IgnoreWindow), "there was room");
-        self.exchanges.push_back(Some(Exchange {
+        let number = self.push(Exchange {
             id,
             qos,
             stage: Stage::Publish,
@@ -152,8 +193,7 @@ impl<M> Ledger<M> {
             after: StoreSeq::default(),
             message: Some(message),
             in_window,
-        }));
-        self.by_id.insert(id.get(), number);
+        });
         self.cursor = number + 1;
     }
 
@@ -166,18 +206,8 @@ impl<M> Ledger<M> {
         published: bool,
         message: Option<M>,
     ) {
-        let number = self.base + self.exchanges.len() as u64;
         let after = StoreSeq::default();
-        self.exchanges.push_back(Some(Exchange {
-            id,
-            qos,
-            stage,
-            published,
-            after,
-            message,
-            in_window: false,
-        }));
-        self.by_id.insert(id.get(), number);
+        self.push(Exchange { id, qos, stage, published, after, message, in_window: false });
     }
 
     /// A new link: everything that is not finished is sent again, in order.
@@ -235,8 +265,7 @@ impl<M> Ledger<M> {
     }
 
     fn slot(&mut self, id: PacketId) -> Option<&mut Option<Exchange<M>>> {
-        let number = *self.by_id.get(&id.get())?;
-        self.exchanges.get_mut(usize::try_from(number.checked_sub(self.base)?).ok()?)
+        self.place(id).and_then(|place| self.exchanges.get_mut(place))
     }
 
     /// Ends the exchange, if there is one and it is `wanted`, and gives its identifier and its place in the
@@ -249,7 +278,10 @@ impl<M> Ledger<M> {
     ) -> Acked<M> {
         let Some(slot) = self.slot(id) else { return Acked::Unknown };
         let Some(exchange) = slot.take_if(|exchange| wanted(exchange)) else { return Acked::WrongKind };
-        self.by_id.remove(&id.get());
+        self.live -= 1;
+        if let Some(by_id) = &mut self.by_id {
+            by_id.remove(&id.get());
+        }
         if let Some(window) = window.filter(|_| exchange.in_window) {
             let given = window.give();
             debug_assert!(given, "an exchange in the window was counted");
@@ -257,14 +289,15 @@ impl<M> Ledger<M> {
         while let Some(None) = self.exchanges.front() {
             self.exchanges.pop_front();
             self.base += 1;
+            self.first = following(self.first);
         }
         self.cursor = self.cursor.max(self.base);
         if self.exchanges.is_empty() {
+            self.by_id = None;
             if self.exchanges.capacity() > KEPT {
                 self.exchanges = VecDeque::new();
-                self.by_id.shrink_to_fit();
             }
-        } else if self.exchanges.len() > KEPT && self.exchanges.len() > 4 * self.by_id.len() {
+        } else if self.exchanges.len() > KEPT && self.exchanges.len() > 4 * self.live {
             self.close_gaps();
         }
         Acked::Done(exchange.message)
@@ -278,9 +311,7 @@ impl<M> Ledger<M> {
         let before = self.exchanges.iter().take(cursor).flatten().count();
         self.exchanges.retain(Option::is_some);
         self.cursor = self.base + before as u64;
-        for (number, exchange) in (self.base..).zip(self.exchanges.iter().flatten()) {
-            self.by_id.insert(exchange.id.get(), number);
-        }
+        self.by_id = Some(self.index());
     }
 
     /// PUBACK. An error code acknowledges just as well [MQTT-4.4.0-2].
@@ -334,7 +365,7 @@ impl<M> Ledger<M> {
 
     /// Whether PUBREL for `id` was sent on this link already (or is about to be by the cursor).
     pub(crate) fn cursor_passed(&self, id: PacketId) -> bool {
-        self.by_id.get(&id.get()).is_some_and(|&number| number < self.cursor)
+        self.place(id).is_some_and(|place| self.base + (place as u64) < self.cursor)
     }
 
     /// The messages of exchanges that still have theirs.
@@ -367,8 +398,18 @@ impl<M> Ledger<M> {
         let all = core::mem::take(&mut self.exchanges);
         self.base += all.len() as u64;
         self.cursor = self.base;
-        self.by_id.clear();
+        (self.live, self.by_id) = (0, None);
         all.into_iter().flatten()
+    }
+}
+
+/// How many steps lead from one identifier to another.
+#[inline]
+const fn distance(from: PacketId, to: PacketId) -> u16 {
+    // There is no identifier 0, so that a step less leads over the end.
+    match to.get().checked_sub(from.get()) {
+        Some(steps) => steps,
+        None => u16::MAX - from.get() + to.get(),
     }
 }
 
@@ -417,5 +458,35 @@ mod tests {
         assert_eq!(ledger.puback(later, &mut window), Acked::Done(Some(1)));
         assert_eq!(ledger.puback(later, &mut window), Acked::Unknown);
         assert_eq!(ledger.puback(stuck, &mut window), Acked::Done(Some(0)));
+    }
+
+    proptest::proptest! {
+        /// Whatever ends in whatever order, and wherever identifiers jump, each finds its own exchange.
+        #[test]
+        fn identifiers_find_their_exchanges(
+            steps in proptest::collection::vec((0u8..10, proptest::prelude::any::<u16>()), 1..400),
+        ) {
+            let (mut ledger, mut window) = (Ledger::default(), Window::new(u16::MAX));
+            ledger.continue_after(PacketId::new(u16::MAX - 20).unwrap());
+            let mut live: alloc::vec::Vec<(PacketId, u32)> = alloc::vec::Vec::new();
+            for (n, (what, which)) in (0u32..).zip(steps) {
+                match what {
+                    0..5 => live.push((send(&mut ledger, &mut window, n), n)),
+                    5 if which % 8 == 0 => ledger.continue_after(PacketId::new(which | 1).unwrap()),
+                    6 => assert_eq!(
+                        ledger.contains(PacketId::new(which | 1).unwrap()),
+                        live.iter().any(|(id, _)| id.get() == which | 1)
+                    ),
+                    _ if live.is_empty() => {}
+                    _ => {
+                        let (id, message) = live.remove(usize::from(which) % live.len());
+                        assert_eq!(ledger.puback(id, &mut window), Acked::Done(Some(message)));
+                        assert_eq!(ledger.puback(id, &mut window), Acked::Unknown);
+                    }
+                }
+                assert_eq!(ledger.len(), live.len());
+                assert!(ledger.iter().map(|e| e.id).eq(live.iter().map(|(id, _)| *id)));
+            }
+        }
     }
 }
