@@ -24,6 +24,10 @@ const OUTBOX: usize = 128 << 10;
 /// What all outboxes together take on this way until the adapter asks for them: memory that a held
 /// message would not need once for each receiver.
 const UNFLUSHED: usize = 8 << 20;
+/// The same for packets that are better copied when they are sent, one outbox after the other, than while they
+/// come: measured, see `benches/README.md`.
+const LARGE: usize = 1 << 10;
+const UNFLUSHED_LARGE: usize = 256 << 10;
 
 /// What this way needs from one message to the next.
 #[derive(Debug, Default)]
@@ -31,6 +35,12 @@ pub(super) struct Through {
     /// Bytes that are in outboxes and that the adapter has not asked for yet.
     unflushed: usize,
     memory: Memory,
+}
+
+impl Through {
+    const fn has_room_for(&self, size: usize) -> bool {
+        size <= LARGEST && self.unflushed <= if size > LARGE { UNFLUSHED_LARGE } else { UNFLUSHED }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,8 +68,7 @@ impl Broker {
         let size = message.topic.len() + message.properties.as_bytes().len() + message.payload.len();
         if message.qos > QoS::AtMostOnce
             || message.retain
-            || size > LARGEST
-            || self.through.unflushed > UNFLUSHED
+            || !self.through.has_room_for(size)
             // Behind the publisher's earlier messages.
             || self.barrier_of(Some(key)) > self.journal.stored()
         {
@@ -134,7 +143,7 @@ impl Broker {
             return false;
         };
         let Some(c) = self.connections.get_mut(index) else { return false };
-        if !is_free(c) || c.gate > self.journal.stored() {
+        if !is_free(c) || c.gate > self.journal.stored() || !self.through.has_room_for(shared.payload.len()) {
             return false;
         }
         self.budget = self.budget.saturating_sub(1);
@@ -171,7 +180,7 @@ impl Broker {
     /// Sends a message that is held, if its receiver has nothing else to be sent and may have it now. What is to be
     /// queued comes back.
     pub(super) fn send_at_once(&mut self, key: SessionKey, delivery: Delivery) -> Result<(), Delivery> {
-        if delivery.entry.is_some() || delivery.group.is_some() || self.through.unflushed > UNFLUSHED {
+        if delivery.entry.is_some() || delivery.group.is_some() {
             return Err(delivery);
         }
         let (message, counted) = (delivery.message, delivery.qos > QoS::AtMostOnce);
@@ -189,7 +198,7 @@ impl Broker {
             || !is_free(c)
             || c.gate > self.journal.stored()
             || session.has_work()
-            || held.size() > LARGEST
+            || !self.through.has_room_for(held.size())
             || held.is_expired(self.now)
         {
             return Err(delivery);
