@@ -17,8 +17,44 @@ pub(super) const HASH: LevelId = 1;
 #[derive(Debug)]
 pub(super) struct Levels {
     table: HashTable<LevelId>,
-    entries: Slab<(Box<[u8]>, u32)>,
+    entries: Slab<Level>,
     hasher: KeyedHash,
+}
+
+#[derive(Debug)]
+struct Level {
+    text: Text,
+    uses: u32,
+}
+
+/// Most levels are short, and then found where their entry is.
+#[derive(Debug)]
+enum Text {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
+
+/// As many as fit beside what is there anyway.
+const SHORT: usize = 22;
+
+impl Text {
+    fn new(text: &[u8]) -> Self {
+        let mut short = [0; SHORT];
+        match (short.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(text);
+                Self::Short(len, short)
+            }
+            _ => Self::Long(text.into()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(len, text) => text.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Long(text) => text,
+        }
+    }
 }
 
 impl Levels {
@@ -37,23 +73,24 @@ impl Levels {
     }
 
     fn is(&self, id: LevelId, level: &[u8]) -> bool {
-        self.entries.get(id as usize).is_some_and(|(bytes, _)| &**bytes == level)
+        self.entries.get(id as usize).is_some_and(|entry| entry.text.as_bytes() == level)
     }
 
     /// The number of `level`, which is used once more.
     pub(super) fn acquire(&mut self, level: &[u8]) -> LevelId {
         if let Some(id) = self.find(level) {
-            if let Some((_, uses)) = self.entries.get_mut(id as usize) {
-                *uses += 1;
+            if let Some(entry) = self.entries.get_mut(id as usize) {
+                entry.uses += 1;
             }
             return id;
         }
         let hash = self.hasher.hash_one(level);
         // Levels are bounded by the subscriptions and retained messages, which are counted in u32.
-        let id = LevelId::try_from(self.entries.insert((level.into(), 1))).unwrap_or(LevelId::MAX);
+        let id = LevelId::try_from(self.entries.insert(Level { text: Text::new(level), uses: 1 }))
+            .unwrap_or(LevelId::MAX);
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.table.insert_unique(hash, id, |&id| {
-            entries.get(id as usize).map_or(0, |(bytes, _)| hasher.hash_one(&**bytes))
+            entries.get(id as usize).map_or(0, |entry| hasher.hash_one(entry.text.as_bytes()))
         });
         id
     }
@@ -66,12 +103,12 @@ impl Levels {
 
     /// `level` is used once less.
     pub(super) fn release(&mut self, id: LevelId) {
-        let Some((bytes, uses)) = self.entries.get_mut(id as usize) else { return };
-        *uses -= 1;
-        if *uses > 0 {
+        let Some(entry) = self.entries.get_mut(id as usize) else { return };
+        entry.uses -= 1;
+        if entry.uses > 0 {
             return;
         }
-        let hash = self.hasher.hash_one(&**bytes);
+        let hash = self.hasher.hash_one(entry.text.as_bytes());
         if let Ok(entry) = self.table.find_entry(hash, |&other| other == id) {
             entry.remove();
         }
@@ -83,12 +120,12 @@ impl Levels {
         // Levels are parts of texts.
         self.entries
             .get(id as usize)
-            .and_then(|(bytes, _)| core::str::from_utf8(bytes).ok())
+            .and_then(|entry| core::str::from_utf8(entry.text.as_bytes()).ok())
             .unwrap_or_default()
     }
 
     /// Whether the level begins with `$`.
     pub(super) fn is_dollar(&self, id: LevelId) -> bool {
-        self.entries.get(id as usize).is_some_and(|(bytes, _)| bytes.first() == Some(&b'$'))
+        self.entries.get(id as usize).is_some_and(|entry| entry.text.as_bytes().first() == Some(&b'$'))
     }
 }

@@ -44,7 +44,7 @@ impl Router {
         let place = u32::try_from(place).unwrap_or(u32::MAX);
         let value = self.filters.get(place);
         let own = value.map_or(&[][..], |value| &value.subscriptions);
-        let groups = value.map_or(&[][..], |value| &value.groups);
+        let groups = self.groups_at(place);
         let mut before = own.len();
         let own = own.get(from..).unwrap_or_default().iter().map(move |s| {
             let filter = self.filters.path(place, &self.levels);

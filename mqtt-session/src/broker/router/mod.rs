@@ -120,6 +120,8 @@ pub(super) struct Router {
     of_session: Vec<Vec<NodeId>>,
     groups_of_session: Vec<Vec<GroupKey>>,
     groups: IdMap<GroupKey, Group>,
+    /// The groups of a filter, where there are any.
+    groups_at: IdMap<NodeId, Vec<GroupKey>>,
     next_group: GroupKey,
     count: usize,
     shared_count: usize,
@@ -144,6 +146,7 @@ impl Router {
             of_session: Vec::new(),
             groups_of_session: Vec::new(),
             groups: IdMap::default(),
+            groups_at: IdMap::default(),
             next_group: 0,
             count: 0,
             shared_count: 0,
@@ -221,9 +224,11 @@ impl Router {
         self.match_number += 1;
         let number = self.match_number;
         let (filters, marks) = (&self.filters, &mut self.marks);
-        filters.matching(topic, &self.levels, &mut self.walk, |node| {
-            let Some(node) = filters.get(node) else { return };
-            matches.groups.extend_from_slice(&node.groups);
+        filters.matching(topic, &self.levels, &mut self.walk, |id| {
+            let Some(node) = filters.get(id) else { return };
+            if node.has_groups {
+                matches.groups.extend(self.groups_at.get(&id).into_iter().flatten());
+            }
             for subscription in &node.subscriptions {
                 let options = subscription.options;
                 // [MQTT-3.8.3-3]
@@ -276,6 +281,10 @@ impl Router {
             Some(group) => self.group(group)?.stored,
             None => Some(session),
         }
+    }
+
+    fn groups_at(&self, filter: NodeId) -> &[GroupKey] {
+        self.groups_at.get(&filter).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn groups_of(&self, session: SessionKey) -> &[GroupKey] {

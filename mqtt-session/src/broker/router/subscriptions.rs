@@ -9,17 +9,20 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use mqtt_proto::{SubscriptionOptions, TopicFilter};
+use smallvec::SmallVec;
 
 /// What a filter's node holds.
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionNode {
-    pub(super) subscriptions: Vec<Subscription>,
-    pub(super) groups: Vec<GroupKey>,
+    /// Most filters are one client's: that one is where a search finds the node.
+    pub(super) subscriptions: SmallVec<[Subscription; 1]>,
+    /// Whether [`Router::groups_at`] has some.
+    pub(super) has_groups: bool,
 }
 
 impl Value for SubscriptionNode {
     fn is_vacant(&self) -> bool {
-        self.subscriptions.is_empty() && self.groups.is_empty()
+        self.subscriptions.is_empty() && !self.has_groups
     }
 }
 
@@ -132,7 +135,7 @@ impl Router {
             return Added::Replaced;
         }
         let slot = u32::try_from(value.subscriptions.len()).unwrap_or(u32::MAX);
-        let is_first = value.subscriptions.is_empty() && value.groups.is_empty();
+        let is_first = value.is_vacant();
         value.subscriptions.push(subscription);
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
             let place = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
@@ -152,8 +155,9 @@ impl Router {
         let node = self.filters.make(filter, &mut self.levels);
         let key = self.insert_group(Group::new(name, node));
         if let Some(value) = self.filters.get_mut(node) {
-            let is_first = value.subscriptions.is_empty() && value.groups.is_empty();
-            value.groups.push(key);
+            let is_first = value.is_vacant();
+            value.has_groups = true;
+            self.groups_at.entry(node).or_default().push(key);
             if is_first {
                 self.note_interest(node, true);
             }
@@ -202,7 +206,7 @@ impl Router {
     }
 
     fn find_group(&self, node: NodeId, name: &str) -> Option<GroupKey> {
-        let keys = &self.filters.get(node)?.groups;
+        let keys = self.groups_at.get(&node)?;
         keys.iter().copied().find(|&key| self.group(key).is_some_and(|group| &*group.name == name))
     }
 
@@ -248,11 +252,12 @@ impl Router {
             {
                 its.0 = slot;
             }
+            let is_vacant = value.is_vacant();
             if value.subscriptions.is_empty() {
-                value.subscriptions = Vec::new();
-                if value.groups.is_empty() {
-                    self.note_interest(node, false);
-                }
+                value.subscriptions = SmallVec::new();
+            }
+            if is_vacant {
+                self.note_interest(node, false);
             }
         }
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
@@ -295,9 +300,16 @@ impl Router {
         left.deliveries.extend(group.queue);
         left.stored.extend(group.stored);
         self.cache.void();
+        let keys = self.groups_at.get_mut(&group.node).map_or(0, |keys| {
+            keys.retain(|&other| other != key);
+            keys.len()
+        });
+        if keys == 0 {
+            self.groups_at.remove(&group.node);
+        }
         if let Some(value) = self.filters.get_mut(group.node) {
-            value.groups.retain(|&other| other != key);
-            if value.subscriptions.is_empty() && value.groups.is_empty() {
+            value.has_groups = keys > 0;
+            if value.is_vacant() {
                 self.note_interest(group.node, false);
             }
         }
