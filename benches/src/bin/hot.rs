@@ -1,0 +1,245 @@
+//! The broker's hot paths, and nothing else: `hot SCENARIO MESSAGES` publishes so many messages through the
+//! machine. Counted twice with different numbers, the difference is what a message costs in instructions
+//! (`scripts/instructions`), and a profiler sees no socket.
+
+use mqtt_proto::{
+    ConnectRef, PacketId, PacketRef, Properties, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef,
+    SubscriptionOptions, Version,
+};
+use mqtt_session::broker::{BrokerConfig, Closed, ConnectionId, Output, Peer};
+use mqtt_session::{Broker, Timestamp};
+use std::error::Error;
+
+const NOW: Timestamp = Timestamp::ZERO;
+/// Messages that one read brings, as from a busy socket.
+const BATCH: usize = 32;
+
+/// Who publishes to whom.
+struct Scenario {
+    name: &'static str,
+    publishers: usize,
+    subscribers: usize,
+    qos: QoS,
+    version: Version,
+    /// Reads of a publisher until its topics come again; each message of them has a topic of its own, if
+    /// these are more than one.
+    reads: usize,
+    /// Subscribers are gone, and their queues are full.
+    away: bool,
+}
+
+const Q0: Scenario = Scenario::pairs("pairs-q0", QoS::AtMostOnce);
+const Q1: Scenario = Scenario::pairs("pairs-q1", QoS::AtLeastOnce);
+
+const SCENARIOS: [Scenario; 10] = [
+    Q0,
+    Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
+    Q1,
+    Scenario::pairs("pairs-q2", QoS::ExactlyOnce),
+    Scenario { name: "topics-32000-q0", reads: 10, ..Q0 },
+    Scenario { name: "queue-full-q1", away: true, ..Q1 },
+    Scenario { name: "fanin-q0", subscribers: 1, ..Q0 },
+    Scenario { name: "fanin-q1", subscribers: 1, ..Q1 },
+    Scenario { name: "fanout-q0", publishers: 1, ..Q0 },
+    Scenario { name: "fanout-q1", publishers: 1, ..Q1 },
+];
+
+impl Scenario {
+    const fn pairs(name: &'static str, qos: QoS) -> Self {
+        let (publishers, subscribers, version) = (100, 100, Version::V311);
+        Self { name, publishers, subscribers, qos, version, reads: 1, away: false }
+    }
+
+    /// The topic of a message of a publisher's read.
+    fn topic(&self, publisher: usize, read: usize, message: usize) -> String {
+        let number = if self.reads > 1 { read * BATCH + message } else { 0 };
+        let number = publisher + number * self.publishers;
+        format!("site/{:02}/device/{number:06}", number % 10)
+    }
+
+    /// The messages that one read of a publisher brings.
+    fn batch(&self, publisher: usize, read: usize) -> Result<Vec<u8>, Box<dyn Error>> {
+        let mut bytes = Vec::new();
+        for n in 0..BATCH {
+            let packet_id = PacketId::new(1 + u16::try_from(n)?).filter(|_| self.qos > QoS::AtMostOnce);
+            let (topic, payload) = (self.topic(publisher, read, n), [b'x'; 64]);
+            let (qos, topic, payload) = (self.qos, topic.as_str(), &payload[..]);
+            let publish = PublishRef { qos, topic, packet_id, payload, ..Default::default() };
+            PacketRef::Publish(publish).encode(self.version, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// The filters of a subscriber.
+    fn filters(&self, subscriber: usize) -> Vec<String> {
+        match (self.publishers, self.subscribers) {
+            (_, 1) => vec!["site/+/device/#".to_owned()],
+            (1, _) => vec![self.topic(0, 0, 0)],
+            _ if self.reads == 1 => vec![self.topic(subscriber, 0, 0)],
+            _ => {
+                let messages = (0..self.reads).flat_map(|read| (0..BATCH).map(move |n| (read, n)));
+                messages.map(|(read, n)| self.topic(subscriber, read, n)).collect()
+            }
+        }
+    }
+}
+
+struct Site {
+    broker: Broker,
+    scenario: &'static Scenario,
+    dirty: Vec<ConnectionId>,
+    /// Bytes that each connection has been sent and has not looked at.
+    sent: Vec<Vec<u8>>,
+    delivered: usize,
+}
+
+impl Site {
+    fn connect(&mut self, client_id: &str) -> Result<ConnectionId, Box<dyn Error>> {
+        let conn = self.broker.handle_accept(NOW);
+        self.broker.handle_identified(NOW, conn, Peer::default());
+        let version = self.scenario.version;
+        let clean_start = !self.scenario.away;
+        let connect = ConnectRef { version, client_id, clean_start, ..ConnectRef::default() };
+        self.read(conn, &encode(&PacketRef::Connect(connect), version)?);
+        self.flush();
+        Ok(conn)
+    }
+
+    fn read(&mut self, conn: ConnectionId, bytes: &[u8]) {
+        let _ = self.broker.handle_read(NOW, conn, bytes);
+        while let Some(output) = self.broker.poll_output() {
+            if let Output::Flush(conn) = output {
+                self.dirty.push(conn);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(conn) = self.dirty.pop() {
+            let outbox = self.broker.outbox(NOW, conn, 64 << 10);
+            let mut slices: [&[u8]; 16] = [&[]; 16];
+            let used = outbox.fill_slices(&mut slices);
+            if self.scenario.qos > QoS::AtMostOnce {
+                if self.sent.len() <= conn.index() {
+                    self.sent.resize_with(conn.index() + 1, Vec::new);
+                }
+                for slice in &slices[..used] {
+                    self.sent[conn.index()].extend_from_slice(slice);
+                }
+            }
+            let len = outbox.len();
+            self.delivered += len;
+            outbox.consume(len);
+            while let Some(output) = self.broker.poll_output() {
+                if let Output::Flush(conn) = output {
+                    self.dirty.push(conn);
+                }
+            }
+        }
+    }
+
+    /// Answers what the client was sent. Whether anything was to be answered.
+    fn answer(&mut self, client: ConnectionId, answers: &mut Vec<u8>) -> bool {
+        let Some(sent) = self.sent.get_mut(client.index()) else { return false };
+        let mut sent = std::mem::take(sent);
+        answers.clear();
+        let mut at = 0;
+        while let Some(&[first, len]) = sent.get(at..at + 2) {
+            let body = &sent[at + 2..at + 2 + usize::from(len)];
+            let answer = match first {
+                // PUBLISH: the identifier stands behind the topic.
+                0x32..0x36 => {
+                    let topic = usize::from(body[0]) << 8 | usize::from(body[1]);
+                    Some((if first < 0x34 { 0x40 } else { 0x50 }, 2 + topic))
+                }
+                0x50 => Some((0x62, 0)),
+                0x62 => Some((0x70, 0)),
+                _ => None,
+            };
+            if let Some((kind, id)) = answer {
+                answers.extend_from_slice(&[kind, 2, body[id], body[id + 1]]);
+            }
+            at += 2 + body.len();
+        }
+        sent.clear();
+        self.sent[client.index()] = sent;
+        if !answers.is_empty() {
+            self.read(client, answers);
+        }
+        !answers.is_empty()
+    }
+}
+
+fn encode(packet: &PacketRef<'_>, version: Version) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut bytes = Vec::new();
+    packet.encode(version, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
+    let usage = || format!("usage: hot SCENARIO MESSAGES, with one of {}", names.join(", "));
+    let name = args.next().ok_or_else(usage)?;
+    let scenario = SCENARIOS.iter().find(|s| s.name == name).ok_or_else(usage)?;
+    let messages: usize = args.next().ok_or_else(usage)?.parse()?;
+
+    let mut config = BrokerConfig::default();
+    config.max_queued_messages = if scenario.away { 1000 } else { u32::MAX };
+    let broker = Broker::new(config, NOW)?;
+    let mut site = Site { broker, scenario, dirty: Vec::new(), sent: Vec::new(), delivered: 0 };
+    let mut publishers = Vec::new();
+    for n in 0..scenario.publishers {
+        let reads: Result<Vec<_>, _> = (0..scenario.reads).map(|read| scenario.batch(n, read)).collect();
+        publishers.push((site.connect(&format!("publisher-{n}"))?, reads?));
+    }
+    let mut subscribers = Vec::new();
+    for n in 0..scenario.subscribers {
+        let conn = site.connect(&format!("subscriber-{n}"))?;
+        for filter in scenario.filters(n) {
+            let mut filters = SubscribeFiltersBuf::new();
+            filters.push(&filter, SubscriptionOptions::from(scenario.qos))?;
+            let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+            let subscribe = SubscribeRef { packet_id, properties, filters: filters.as_filters() };
+            site.read(conn, &encode(&PacketRef::Subscribe(subscribe), scenario.version)?);
+            site.flush();
+        }
+        if scenario.away {
+            site.broker.handle_close(NOW, conn, Closed::Eof);
+        } else {
+            subscribers.push(conn);
+        }
+    }
+    // Filled before anything is counted: what comes then finds no room.
+    let fill = if scenario.away { 1000 / BATCH + 1 } else { 0 };
+    let rounds = messages / BATCH / publishers.len();
+    let mut answers = Vec::new();
+    for round in 0..fill + rounds {
+        if round == fill {
+            site.delivered = 0;
+        }
+        for (publisher, reads) in &publishers {
+            site.read(*publisher, &reads[round % reads.len()]);
+        }
+        site.flush();
+        // Until all is acknowledged, and so all is sent.
+        let mut is_done = scenario.qos == QoS::AtMostOnce;
+        while !is_done {
+            is_done = true;
+            for &client in publishers.iter().map(|(publisher, _)| publisher).chain(&subscribers) {
+                is_done &= !site.answer(client, &mut answers);
+            }
+            site.flush();
+        }
+    }
+    let receivers = if scenario.publishers == 1 { scenario.subscribers } else { 1 };
+    let deliveries = rounds * BATCH * publishers.len() * receivers;
+    // Acknowledgements have four bytes, and packets their own size.
+    let size = if scenario.away { 4 } else { scenario.batch(0, 0)?.len() / BATCH };
+    if site.delivered < deliveries * size {
+        let missing = deliveries * size - site.delivered;
+        return Err(format!("{} bytes were sent, and {missing} are missing", site.delivered).into());
+    }
+    println!("{deliveries}");
+    Ok(())
+}
