@@ -55,7 +55,7 @@ impl Router {
     /// This is shard `own` of `count`.
     pub(in crate::broker) fn share_with(&mut self, own: ShardId, count: u16, homes: KeyedHash) {
         let leaves = PeerMap::with_hasher(homes.clone());
-        let wanting = Tree::new();
+        let wanting = Tree::new(homes.clone());
         self.far = Some(Box::new(Far { own, count, homes, wanting, leaves, changes: Vec::new() }));
     }
 
@@ -74,15 +74,15 @@ impl Router {
         let bit = bit(shard);
         self.cache.void();
         if wanted {
-            let node = far.wanting.make(filter, &mut self.levels);
+            let node = far.wanting.make(filter);
             if let Some(value) = far.wanting.get_mut(node) {
                 value.0 |= bit;
             }
-        } else if let Some(node) = far.wanting.find(filter, &self.levels) {
+        } else if let Some(node) = far.wanting.find(filter) {
             if let Some(value) = far.wanting.get_mut(node) {
                 value.0 &= !bit;
             }
-            far.wanting.prune(node, &mut self.levels);
+            far.wanting.prune(node);
         }
     }
 
@@ -90,7 +90,7 @@ impl Router {
     pub(in crate::broker) fn wanting(&mut self, topic: &[u8]) -> u64 {
         let Some(far) = &self.far else { return 0 };
         let mut shards = 0;
-        far.wanting.matching(topic, &self.levels, &mut self.walk, |node| {
+        far.wanting.matching(topic, &mut self.walk, |node| {
             shards |= far.wanting.get(node).map_or(0, |value| value.0);
         });
         shards
@@ -103,7 +103,7 @@ impl Router {
 
     pub(super) fn note_interest(&mut self, node: NodeId, wanted: bool) {
         if let Some(far) = &mut self.far {
-            far.changes.push((self.filters.path(node, &self.levels), wanted));
+            far.changes.push((self.filters.path(node), wanted));
         }
     }
 
@@ -112,7 +112,7 @@ impl Router {
         let group = self.group(key)?;
         Some(match &group.leaf {
             Some(leaf) => leaf.filter.as_ref().into(),
-            None => format!("$share/{}/{}", group.name(), self.filters.path(group.node(), &self.levels)),
+            None => format!("$share/{}/{}", group.name(), self.filters.path(group.node())),
         })
     }
 

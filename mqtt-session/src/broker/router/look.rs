@@ -47,7 +47,7 @@ impl Router {
         let groups = self.groups_at(place);
         let mut before = own.len();
         let own = own.get(from..).unwrap_or_default().iter().map(move |s| {
-            let filter = self.filters.path(place, &self.levels);
+            let filter = self.filters.path(place);
             Subscriber { filter, session: s.session, options: s.options, id: s.id, waiting: 0 }
         });
         let mut shared = Vec::new();
@@ -57,7 +57,7 @@ impl Router {
         }
         let shared = shared.into_iter().flat_map(move |(group, skip)| {
             group.members.get(skip..).unwrap_or_default().iter().map(move |m| {
-                let filter = format!("$share/{}/{}", group.name(), self.filters.path(place, &self.levels));
+                let filter = format!("$share/{}/{}", group.name(), self.filters.path(place));
                 let waiting = group.queue.len();
                 Subscriber { filter, session: m.session, options: m.options, id: m.id, waiting }
             })
@@ -86,7 +86,7 @@ impl Router {
             Place::Own(session, node) => {
                 let (slot, _) = self.places.get(&(session, node))?;
                 let s = self.filters.get(node)?.subscriptions.get(*slot as usize)?;
-                let filter = self.filters.path(node, &self.levels);
+                let filter = self.filters.path(node);
                 Some(Subscriber { filter, session, options: s.options, id: s.id, waiting: 0 })
             }
             Place::Shared(session, key) => {

@@ -2,11 +2,12 @@
 //!
 //! The router knows sessions and messages by number only. It never delivers.
 
+mod arena;
 mod cache;
 mod far;
-mod levels;
 mod look;
 mod subscriptions;
+mod text;
 mod tree;
 
 pub(super) use cache::Origin;
@@ -22,7 +23,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use cache::Cache;
 use far::Far;
-use levels::Levels;
 use mqtt_proto::{QoS, SubscriptionOptions};
 use subscriptions::SubscriptionNode;
 use tree::{NodeId, Tree, Value, Walk};
@@ -113,7 +113,6 @@ impl Value for RetainedNode {
 
 #[derive(Debug)]
 pub(super) struct Router {
-    levels: Levels,
     filters: Tree<SubscriptionNode>,
     /// Where a session's subscription stands: its slot in the node and its place in `of_session`.
     places: IdMap<(SessionKey, NodeId), (u32, u32)>,
@@ -140,8 +139,7 @@ impl Router {
     pub(super) fn new(hasher: KeyedHash) -> Self {
         Self {
             far: None,
-            levels: Levels::new(hasher),
-            filters: Tree::new(),
+            filters: Tree::new(hasher.clone()),
             places: IdMap::default(),
             of_session: Vec::new(),
             groups_of_session: Vec::new(),
@@ -150,7 +148,7 @@ impl Router {
             next_group: 0,
             count: 0,
             shared_count: 0,
-            retained: Tree::new(),
+            retained: Tree::new(hasher),
             retained_count: 0,
             walk: Walk::default(),
             cache: Cache::default(),
@@ -177,13 +175,13 @@ impl Router {
     pub(super) fn retain(&mut self, topic: &str, message: Option<MessageKey>) -> Option<MessageKey> {
         let old = match message {
             Some(message) => {
-                let node = self.retained.make(topic, &mut self.levels);
+                let node = self.retained.make(topic);
                 self.retained.get_mut(node).and_then(|value| value.0.replace(message))
             }
             None => {
-                let node = self.retained.find(topic, &self.levels)?;
+                let node = self.retained.find(topic)?;
                 let old = self.retained.get_mut(node).and_then(|value| value.0.take());
-                self.retained.prune(node, &mut self.levels);
+                self.retained.prune(node);
                 old
             }
         };
@@ -194,14 +192,14 @@ impl Router {
 
     /// The retained message of exactly `topic`.
     pub(super) fn retained_at(&self, topic: &str) -> Option<MessageKey> {
-        self.retained.get(self.retained.find(topic, &self.levels)?)?.0
+        self.retained.get(self.retained.find(topic)?)?.0
     }
 
     /// The retained messages that match `filter`.
     pub(super) fn retained_matching(&mut self, filter: &str) -> Vec<MessageKey> {
         let mut found = Vec::new();
         let retained = &self.retained;
-        retained.matched_by(filter, &self.levels, &mut self.walk, |node| {
+        retained.matched_by(filter, &mut self.walk, |node| {
             found.extend(retained.get(node).and_then(|value| value.0));
         });
         found
@@ -224,7 +222,7 @@ impl Router {
         self.match_number += 1;
         let number = self.match_number;
         let (filters, marks) = (&self.filters, &mut self.marks);
-        filters.matching(topic, &self.levels, &mut self.walk, |id| {
+        filters.matching(topic, &mut self.walk, |id| {
             let Some(node) = filters.get(id) else { return };
             if node.has_groups {
                 matches.groups.extend(self.groups_at.get(&id).into_iter().flatten());
@@ -320,11 +318,11 @@ mod tests {
     use crate::Seed;
     use mqtt_proto::TopicFilter;
 
-    /// Neither nodes nor levels nor edges stay behind, whatever was there on the way.
+    /// Neither nodes nor edges stay behind, whatever was there on the way.
     #[test]
     fn what_is_taken_back_leaves_nothing_behind() {
         let mut router = Router::new(KeyedHash::new(Seed::default(), 0));
-        let size = |r: &Router| (r.levels.len(), r.filters.len(), r.retained.len());
+        let size = |r: &Router| (r.filters.len(), r.retained.len());
         let empty = size(&router);
         let filter = |text| TopicFilter::new(text).unwrap();
         let mut left = Left::default();

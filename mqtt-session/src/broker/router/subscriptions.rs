@@ -125,7 +125,7 @@ impl Router {
             return self.join(session, key, options, id);
         }
         self.cache.void();
-        let node = self.filters.make(filter.as_str(), &mut self.levels);
+        let node = self.filters.make(filter.as_str());
         let Some(value) = self.filters.get_mut(node) else { return Added::New };
         let subscription = Subscription { session, options, id };
         if let Some(&(slot, _)) = self.places.get(&(session, node)) {
@@ -152,7 +152,7 @@ impl Router {
     /// A group without members.
     pub(super) fn add_group(&mut self, filter: &str, name: &str) -> GroupKey {
         self.cache.void();
-        let node = self.filters.make(filter, &mut self.levels);
+        let node = self.filters.make(filter);
         let key = self.insert_group(Group::new(name, node));
         if let Some(value) = self.filters.get_mut(node) {
             let is_first = value.is_vacant();
@@ -201,7 +201,7 @@ impl Router {
         if let Some(leaf) = self.leaf_of_filter(filter.as_str()) {
             return Some(leaf);
         }
-        let node = self.filters.find(shared.filter.as_str(), &self.levels)?;
+        let node = self.filters.find(shared.filter.as_str())?;
         self.find_group(node, shared.share_name)
     }
 
@@ -224,7 +224,7 @@ impl Router {
                 None => false,
             };
         }
-        match self.filters.find(filter.as_str(), &self.levels) {
+        match self.filters.find(filter.as_str()) {
             Some(node) => self.remove(session, node),
             None => false,
         }
@@ -236,7 +236,7 @@ impl Router {
         session: SessionKey,
         filter: TopicFilter<'_>,
     ) -> Option<(SubscriptionOptions, Option<u32>)> {
-        let node = self.filters.find(filter.as_str(), &self.levels)?;
+        let node = self.filters.find(filter.as_str())?;
         let (slot, _) = self.places.get(&(session, node))?;
         let subscription = self.filters.get(node)?.subscriptions.get(*slot as usize)?;
         Some((subscription.options, subscription.id))
@@ -269,7 +269,7 @@ impl Router {
             }
         }
         self.count -= 1;
-        self.filters.prune(node, &mut self.levels);
+        self.filters.prune(node);
         true
     }
 
@@ -313,7 +313,7 @@ impl Router {
                 self.note_interest(group.node, false);
             }
         }
-        self.filters.prune(group.node, &mut self.levels);
+        self.filters.prune(group.node);
     }
 
     /// Removes all subscriptions of a session that ended.

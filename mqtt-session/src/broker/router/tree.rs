@@ -1,8 +1,10 @@
-use super::levels::{HASH, LevelId, Levels, PLUS};
-use crate::random::IdMap;
+use super::arena::Arena;
+use super::text::Text;
+use crate::random::KeyedHash;
 use alloc::string::String;
 use alloc::vec::Vec;
-use slab::Slab;
+use core::hash::BuildHasher;
+use hashbrown::HashTable;
 
 /// The number of a node.
 pub(super) type NodeId = u32;
@@ -16,18 +18,22 @@ pub(super) trait Value: Default {
     fn is_vacant(&self) -> bool;
 }
 
-/// Topics or filters by level. Nothing recurses: nodes live in a slab, walking uses a list of its
-/// own, and dropping drops the slab.
+/// Topics or filters by level. Nothing recurses: nodes live in an arena, walking uses a list of its
+/// own, and dropping drops the arena.
 #[derive(Debug)]
 pub(super) struct Tree<V> {
-    nodes: Slab<Node<V>>,
-    edges: IdMap<(NodeId, LevelId), NodeId>,
+    nodes: Arena<Node<V>>,
+    /// Nodes by their parent and their level, but for `+` and `#`. Peers choose levels, so these are hashed with
+    /// a secret key.
+    edges: HashTable<NodeId>,
+    hasher: KeyedHash,
 }
 
 #[derive(Debug)]
 struct Node<V> {
+    /// The level. It is in the node because a search that comes here has to compare it.
+    text: Text,
     parent: NodeId,
-    level: LevelId,
     first_child: NodeId,
     previous: NodeId,
     next: NodeId,
@@ -37,11 +43,22 @@ struct Node<V> {
     value: V,
 }
 
+/// Where to look for a child of `parent` with a level of this hash.
+#[inline]
+const fn edge(level: u64, parent: NodeId) -> u64 {
+    // An odd factor tells all parents apart in the low bits, and spreads them in the high ones.
+    level ^ (parent as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn levels(path: &str) -> impl Iterator<Item = &[u8]> {
+    path.as_bytes().split(|&b| b == b'/')
+}
+
 impl<V: Value> Tree<V> {
-    pub(super) fn new() -> Self {
-        let mut tree = Self { nodes: Slab::new(), edges: IdMap::default() };
-        tree.nodes.insert(Node::new(NONE, LevelId::MAX));
-        tree
+    pub(super) fn new(hasher: KeyedHash) -> Self {
+        let mut nodes = Arena::new();
+        nodes.insert(Node::new(NONE, b""));
+        Self { nodes, edges: HashTable::new(), hasher }
     }
 
     #[cfg(test)]
@@ -50,120 +67,128 @@ impl<V: Value> Tree<V> {
     }
 
     pub(super) fn get(&self, node: NodeId) -> Option<&V> {
-        self.nodes.get(node as usize).map(|node| &node.value)
+        self.nodes.get(node).map(|node| &node.value)
     }
 
     pub(super) fn get_mut(&mut self, node: NodeId) -> Option<&mut V> {
-        self.nodes.get_mut(node as usize).map(|node| &mut node.value)
+        self.nodes.get_mut(node).map(|node| &mut node.value)
     }
 
     /// One above the highest number of a node.
     pub(super) fn places(&self) -> u64 {
-        self.nodes.capacity() as u64
+        self.nodes.places() as u64
     }
 
     /// The path of a node.
-    pub(super) fn path(&self, node: NodeId, levels: &Levels) -> String {
+    pub(super) fn path(&self, node: NodeId) -> String {
         let mut parts = Vec::new();
         let mut at = node;
-        while let Some(node) = self.nodes.get(at as usize)
+        while let Some(node) = self.nodes.get(at)
             && at != ROOT
         {
-            parts.push(levels.text(node.level));
+            // Levels are parts of texts.
+            parts.push(core::str::from_utf8(node.text.as_bytes()).unwrap_or_default());
             at = node.parent;
         }
         parts.reverse();
         parts.join("/")
     }
 
+    /// The child with this level, whose hash is `hash`.
+    #[inline]
+    fn child(&self, parent: NodeId, level: &[u8], hash: u64) -> Option<NodeId> {
+        let is_it = |&id: &NodeId| {
+            self.nodes.get(id).is_some_and(|node| node.parent == parent && node.text.as_bytes() == level)
+        };
+        self.edges.find(edge(hash, parent), is_it).copied()
+    }
+
+    /// The child with this level, which may be a wildcard.
+    fn step(&self, parent: NodeId, level: &[u8]) -> Option<NodeId> {
+        let wildcard = match (level, self.nodes.get(parent)?) {
+            (b"+", node) => node.plus,
+            (b"#", node) => node.hash,
+            _ => return self.child(parent, level, self.hasher.hash_one(level)),
+        };
+        (wildcard != NONE).then_some(wildcard)
+    }
+
     /// The node of exactly this path.
-    pub(super) fn find(&self, path: &str, levels: &Levels) -> Option<NodeId> {
-        let mut at = ROOT;
-        for level in path.as_bytes().split(|&b| b == b'/') {
-            at = *self.edges.get(&(at, levels.find(level)?))?;
-        }
-        Some(at)
+    pub(super) fn find(&self, path: &str) -> Option<NodeId> {
+        levels(path).try_fold(ROOT, |at, level| self.step(at, level))
     }
 
     /// The node of exactly this path, made if it is not there.
-    pub(super) fn make(&mut self, path: &str, levels: &mut Levels) -> NodeId {
-        let mut at = ROOT;
-        for level in path.as_bytes().split(|&b| b == b'/') {
-            if let Some(id) = levels.find(level)
-                && let Some(&child) = self.edges.get(&(at, id))
-            {
-                at = child;
-                continue;
-            }
-            at = self.add_child(at, levels.acquire(level));
-        }
-        at
+    pub(super) fn make(&mut self, path: &str) -> NodeId {
+        levels(path).fold(ROOT, |at, level| match self.step(at, level) {
+            Some(child) => child,
+            None => self.add_child(at, level),
+        })
     }
 
-    fn add_child(&mut self, parent: NodeId, level: LevelId) -> NodeId {
-        let child = NodeId::try_from(self.nodes.insert(Node::new(parent, level))).unwrap_or(NONE);
-        let Some(node) = self.nodes.get_mut(parent as usize) else { return child };
+    fn add_child(&mut self, parent: NodeId, level: &[u8]) -> NodeId {
+        let child = self.nodes.insert(Node::new(parent, level));
+        let Some(node) = self.nodes.get_mut(parent) else { return child };
         let first = core::mem::replace(&mut node.first_child, child);
         match level {
-            PLUS => node.plus = child,
-            HASH => node.hash = child,
-            _ => {}
+            b"+" => node.plus = child,
+            b"#" => node.hash = child,
+            _ => {
+                let (nodes, hasher) = (&self.nodes, &self.hasher);
+                let hash_of = |&id: &NodeId| {
+                    let node = nodes.get(id);
+                    node.map_or(0, |node| edge(hasher.hash_one(node.text.as_bytes()), node.parent))
+                };
+                self.edges.insert_unique(edge(hasher.hash_one(level), parent), child, hash_of);
+            }
         }
-        if let Some(node) = self.nodes.get_mut(first as usize) {
+        if let Some(node) = self.nodes.get_mut(first) {
             node.previous = child;
         }
-        if let Some(node) = self.nodes.get_mut(child as usize) {
+        if let Some(node) = self.nodes.get_mut(child) {
             node.next = first;
         }
-        self.edges.insert((parent, level), child);
         child
     }
 
     /// Removes the node if nothing needs it, and then its ancestors that were there for it only.
-    pub(super) fn prune(&mut self, node: NodeId, levels: &mut Levels) {
+    pub(super) fn prune(&mut self, node: NodeId) {
         let mut at = node;
         while at != ROOT {
-            let Some(node) = self.nodes.get(at as usize) else { return };
+            let Some(node) = self.nodes.get(at) else { return };
             if !node.value.is_vacant() || node.first_child != NONE {
                 return;
             }
-            let (parent, level, previous, next) = (node.parent, node.level, node.previous, node.next);
-            self.nodes.remove(at as usize);
-            self.edges.remove(&(parent, level));
-            levels.release(level);
-            if let Some(node) = self.nodes.get_mut(next as usize) {
+            let (parent, previous, next) = (node.parent, node.previous, node.next);
+            let hash = edge(self.hasher.hash_one(node.text.as_bytes()), parent);
+            // Wildcards are not there.
+            if let Ok(found) = self.edges.find_entry(hash, |&id| id == at) {
+                found.remove();
+            }
+            self.nodes.remove(at);
+            if let Some(node) = self.nodes.get_mut(next) {
                 node.previous = previous;
             }
-            if let Some(node) = self.nodes.get_mut(previous as usize) {
+            if let Some(node) = self.nodes.get_mut(previous) {
                 node.next = next;
             }
-            if let Some(node) = self.nodes.get_mut(parent as usize) {
+            if let Some(node) = self.nodes.get_mut(parent) {
+                for child in [&mut node.plus, &mut node.hash] {
+                    if *child == at {
+                        *child = NONE;
+                    }
+                }
                 if node.first_child == at {
                     node.first_child = next;
-                }
-                match level {
-                    PLUS => node.plus = NONE,
-                    HASH => node.hash = NONE,
-                    _ => {}
                 }
             }
             at = parent;
         }
     }
 
-    fn child(&self, node: NodeId, level: LevelId) -> Option<NodeId> {
-        self.edges.get(&(node, level)).copied()
-    }
-
     /// Calls `visit` for each node whose path, as a filter, matches `topic`. Its cost depends on the
     /// levels and on what matches, not on how many filters there are.
-    pub(super) fn matching(
-        &self,
-        topic: &[u8],
-        levels: &Levels,
-        walk: &mut Walk,
-        mut visit: impl FnMut(NodeId),
-    ) {
+    pub(super) fn matching(&self, topic: &[u8], walk: &mut Walk, mut visit: impl FnMut(NodeId)) {
         // [MQTT-4.7.2-1]: wildcards at the front do not match topics that begin with $.
         let dollar = topic.first() == Some(&b'$');
         let Walk { active, next, .. } = walk;
@@ -171,9 +196,9 @@ impl<V: Value> Tree<V> {
         active.push(ROOT);
         for level in topic.split(|&b| b == b'/') {
             next.clear();
-            let id = levels.find(level);
+            let hash = self.hasher.hash_one(level);
             for &at in &*active {
-                let Some(node) = self.nodes.get(at as usize) else { continue };
+                let Some(node) = self.nodes.get(at) else { continue };
                 if !(dollar && at == ROOT) {
                     if node.hash != NONE {
                         visit(node.hash);
@@ -182,7 +207,9 @@ impl<V: Value> Tree<V> {
                         next.push(node.plus);
                     }
                 }
-                if let Some(child) = id.and_then(|id| self.child(at, id)) {
+                if node.first_child != NONE
+                    && let Some(child) = self.child(at, level, hash)
+                {
                     next.push(child);
                 }
             }
@@ -194,7 +221,7 @@ impl<V: Value> Tree<V> {
         for &at in &*active {
             visit(at);
             // `a/#` matches `a` too.
-            if let Some(node) = self.nodes.get(at as usize)
+            if let Some(node) = self.nodes.get(at)
                 && node.hash != NONE
             {
                 visit(node.hash);
@@ -203,35 +230,33 @@ impl<V: Value> Tree<V> {
     }
 
     /// Calls `visit` for each node whose path, as a topic, matches `filter`.
-    pub(super) fn matched_by(
-        &self,
-        filter: &str,
-        levels: &Levels,
-        walk: &mut Walk,
-        mut visit: impl FnMut(NodeId),
-    ) {
+    pub(super) fn matched_by(&self, filter: &str, walk: &mut Walk, mut visit: impl FnMut(NodeId)) {
         let Walk { wanted, stack, .. } = walk;
         wanted.clear();
-        for level in filter.as_bytes().split(|&b| b == b'/') {
-            match levels.find(level) {
-                Some(id) => wanted.push(id),
-                None => return,
-            }
+        let mut from = 0;
+        for level in levels(filter) {
+            let to = from + level.len();
+            wanted.push(match level {
+                b"+" => Wanted::Plus,
+                b"#" => Wanted::Hash,
+                _ => Wanted::Level(from, to, self.hasher.hash_one(level)),
+            });
+            from = to + 1;
         }
         stack.clear();
         stack.push((ROOT, 0));
         while let Some((at, depth)) = stack.pop() {
-            let Some(node) = self.nodes.get(at as usize) else { continue };
-            let level = if depth == usize::MAX { Some(&HASH) } else { wanted.get(depth) };
-            match level {
+            let Some(node) = self.nodes.get(at) else { continue };
+            match if depth == ALL { Some(&Wanted::Hash) } else { wanted.get(depth) } {
                 None => visit(at),
-                Some(&HASH) => {
+                Some(Wanted::Hash) => {
                     visit(at);
-                    self.push_children(node, at, usize::MAX, levels, stack);
+                    self.push_children(node, at, ALL, stack);
                 }
-                Some(&PLUS) => self.push_children(node, at, depth + 1, levels, stack),
-                Some(&id) => {
-                    if let Some(child) = self.child(at, id) {
+                Some(Wanted::Plus) => self.push_children(node, at, depth + 1, stack),
+                Some(&Wanted::Level(from, to, hash)) => {
+                    let level = filter.as_bytes().get(from..to).unwrap_or_default();
+                    if let Some(child) = self.child(at, level, hash) {
                         stack.push((child, depth + 1));
                     }
                 }
@@ -239,18 +264,11 @@ impl<V: Value> Tree<V> {
         }
     }
 
-    fn push_children(
-        &self,
-        node: &Node<V>,
-        at: NodeId,
-        depth: usize,
-        levels: &Levels,
-        stack: &mut Vec<(NodeId, usize)>,
-    ) {
+    fn push_children(&self, node: &Node<V>, at: NodeId, depth: usize, stack: &mut Vec<(NodeId, usize)>) {
         let mut child = node.first_child;
-        while let Some(node) = self.nodes.get(child as usize) {
+        while let Some(node) = self.nodes.get(child) {
             // [MQTT-4.7.2-1]
-            if at != ROOT || !levels.is_dollar(node.level) {
+            if at != ROOT || node.text.as_bytes().first() != Some(&b'$') {
                 stack.push((child, depth));
             }
             child = node.next;
@@ -259,10 +277,10 @@ impl<V: Value> Tree<V> {
 }
 
 impl<V: Value> Node<V> {
-    fn new(parent: NodeId, level: LevelId) -> Self {
+    fn new(parent: NodeId, level: &[u8]) -> Self {
         Self {
+            text: Text::new(level),
             parent,
-            level,
             first_child: NONE,
             previous: NONE,
             next: NONE,
@@ -273,11 +291,23 @@ impl<V: Value> Node<V> {
     }
 }
 
+/// The depth from which on everything is wanted.
+const ALL: usize = usize::MAX;
+
+/// What a filter wants of a level.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Plus,
+    Hash,
+    /// Exactly this part of the filter, and its hash.
+    Level(usize, usize, u64),
+}
+
 /// Memory that walks use, kept between them.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     active: Vec<NodeId>,
     next: Vec<NodeId>,
-    wanted: Vec<LevelId>,
+    wanted: Vec<Wanted>,
     stack: Vec<(NodeId, usize)>,
 }
