@@ -86,6 +86,20 @@ fn who_does_not_read_gets_it_later_and_in_order() {
     assert_eq!(numbers(&mut w, s), wanted);
 }
 
+#[test]
+fn no_more_is_written_ahead_than_the_adapter_takes_at_once() {
+    let mut w = world();
+    w.outbox_max = 200;
+    let (s, p) = (w.client(Version::V5, "s"), w.client(Version::V5, "p"));
+    wants(&mut w, s, "t");
+    w.set_reads(s, false);
+    burst(&mut w, p, 100);
+    let unsent = w.broker.stats().unsent_bytes;
+    assert!((1..250).contains(&unsent), "{unsent}");
+    w.set_reads(s, true);
+    assert_eq!(numbers(&mut w, s).len(), 100);
+}
+
 /// A link that takes nothing is closed at its time, and what was written for it does not count as written.
 #[test]
 fn a_link_that_takes_nothing_ends() {

@@ -71,6 +71,8 @@ pub(super) struct Connection {
     pub(super) packets: u32,
     /// Bytes of `out` that came straight from a packet since the adapter last asked.
     pub(super) through: u32,
+    /// How many bytes the adapter took at once when it last asked. With so many, `out` is full.
+    pub(super) room: u32,
     /// Bytes and packets of it that the broker's figures hold.
     pub(super) noted: (u32, u32),
     /// Nothing of `out` may leave before this much is stored.
@@ -90,8 +92,6 @@ pub(super) struct Connection {
     /// QoS 1 and 2 messages that the client has under way on this link.
     pub(super) inbound: u16,
     pub(super) flush_queued: bool,
-    /// The adapter had no room for anything when it last asked.
-    pub(super) blocked: bool,
     /// There is more to send than the last outbox could hold.
     pub(super) more: bool,
     /// It has input that a call's budget did not reach.
@@ -125,6 +125,9 @@ pub(super) struct Connection {
     pub(super) listener: u16,
 }
 
+/// What [`Connection::room`] is until the adapter has asked.
+const ROOM: u32 = 64 << 10;
+
 impl Connection {
     pub(super) fn new(generation: u32, now: Timestamp, limit: Timestamp) -> Self {
         Self {
@@ -137,6 +140,7 @@ impl Connection {
             out_taken: 0,
             packets: 0,
             through: 0,
+            room: ROOM,
             noted: (0, 0),
             gate: StoreSeq(0),
             acks: VecDeque::new(),
@@ -149,7 +153,6 @@ impl Connection {
             max_packet: MAX_PACKET_SIZE,
             inbound: 0,
             flush_queued: false,
-            blocked: false,
             more: false,
             backlogged: false,
             paused: false,

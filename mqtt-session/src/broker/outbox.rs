@@ -59,6 +59,9 @@ impl Spares {
     }
 }
 
+/// More than this is not written ahead, however much the adapter takes.
+const MOST_ROOM: u32 = 128 << 10;
+
 /// The bytes that wait for one connection's socket.
 ///
 /// It borrows the machine and is not `Send`, so it cannot be kept across an await. Dropping it
@@ -147,7 +150,7 @@ impl Broker {
         let Some(c) = self.connections.get_mut(index) else { return false };
         c.flush_queued = false;
         c.more = false;
-        c.blocked = max == 0;
+        c.room = u32::try_from(max).unwrap_or(u32::MAX).min(MOST_ROOM);
         if c.gone || c.gate > stored {
             return false;
         }

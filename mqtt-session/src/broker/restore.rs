@@ -307,6 +307,9 @@ impl Restore {
         let StoredDelivery { session: id, entry, qos, retain, subscription_ids } = delivery;
         self.limits.entries = self.limits.entries.max(entry.0);
         let exchange = self.exchanges.remove(&(id.0, entry.0)).filter(|_| !defect!(RestoreForgetsStage));
+        // A record that is not ours: what is of QoS 0 has no exchange.
+        let exchange =
+            exchange.filter(|(_, _, stage)| qos > QoS::AtMostOnce || *stage == StoredStage::Released);
         let message = self.messages.get(&message.0).copied();
         let mut subscription_ids = subscription_ids.into_vec();
         subscription_ids.retain(|id| is_subscription_id(*id));

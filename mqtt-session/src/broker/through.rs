@@ -19,8 +19,6 @@ use mqtt_proto::{MAX_PACKET_SIZE, PropertiesBuf, PublishHead, QoS, SharedPublish
 
 /// Larger packets are held once, however many get them.
 const LARGEST: usize = 8 << 10;
-/// An outbox with so much in it gets the rest by the queue.
-const OUTBOX: usize = 128 << 10;
 /// What all outboxes together take on this way until the adapter asks for them: memory that a held
 /// message would not need once for each receiver.
 const UNFLUSHED: usize = 8 << 20;
@@ -250,5 +248,5 @@ impl Broker {
 /// Whether what is written now is on its way at once.
 fn is_free(c: &Connection) -> bool {
     let is_open = c.phase == Phase::Live && !c.gone && !c.moving;
-    is_open && !c.blocked && c.stalled == Timestamp::MAX && c.out_len() < OUTBOX
+    is_open && c.stalled == Timestamp::MAX && c.out_len() < c.room as usize
 }
