@@ -1,7 +1,8 @@
-//! The short way of a message of QoS 0: from the packet that came straight into the outboxes of those
-//! who have nothing else to be sent, without being held or queued.
+//! The short ways of a message to those who have nothing else to be sent. Of QoS 0 it goes from the packet
+//! that came straight into their outboxes, without being held or queued; above, it is held, because it may have
+//! to be sent again, and not queued.
 //!
-//! It binds what otherwise binds when a socket has room, and so is taken only where that moment is now: the
+//! They bind what otherwise binds when a socket has room, and so are taken only where that moment is now: the
 //! link is not stalled, nothing of the session waits, and the adapter is told to write before the next
 //! turn. Whoever is not free gets the message through the queue.
 
