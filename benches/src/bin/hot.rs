@@ -218,8 +218,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         if round == fill {
             site.delivered = 0;
         }
+        let mut collected = 0;
         for (publisher, reads) in &publishers {
-            site.read(*publisher, &reads[round % reads.len()]);
+            let bytes = &reads[round % reads.len()];
+            site.read(*publisher, bytes);
+            collected += bytes.len();
+            // As the adapters do.
+            if collected >= 64 << 10 {
+                site.flush();
+                collected = 0;
+            }
         }
         site.flush();
         // Until all is acknowledged, and so all is sent.
