@@ -260,7 +260,7 @@ fn draw(path: &str, pictures: &[(&str, &str, Vec<Curve>)]) -> Result<()> {
             v => v.to_string(),
         };
         let mut mesh = chart.configure_mesh();
-        mesh.light_line_style(TRANSPARENT).y_labels(5).y_desc(*unit).label_style(("sans-serif", 13));
+        mesh.light_line_style(TRANSPARENT).y_labels(8).y_desc(*unit).label_style(("sans-serif", 13));
         mesh.x_label_formatter(&short).y_label_formatter(&short).draw()?;
         for (curve, color) in curves.iter().zip([BLUE, RED]) {
             let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2)).point_size(3);
