@@ -1,5 +1,6 @@
 //! Asking the broker's interface.
 
+use super::state::Tab;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -11,19 +12,30 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// An answer takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Clients that are looked at.
-const CLIENTS: usize = 1000;
+/// Lines of a list that are looked at.
+const LINES: usize = 1000;
 
 /// Something is to be done.
 pub(super) enum Wish {
+    /// This is looked at from now on.
+    Show(Tab),
     Disconnect(String),
     Delete(String),
+    Remove(String),
 }
 
 /// What came of asking.
 pub(super) enum Answer {
-    Seen(Box<Status>, Vec<Client>, bool),
+    Seen(Box<Status>, Listed),
     Failed(String),
+}
+
+/// What is on the tab that is looked at, and whether there is more of it.
+pub(super) enum Listed {
+    Nothing,
+    Clients(Vec<Client>, bool),
+    Subscriptions(Vec<Subscription>, bool),
+    Retained(Vec<Retained>, bool),
 }
 
 /// `/api/v1/status`, as far as it is shown.
@@ -85,6 +97,23 @@ pub(super) struct Connection {
     pub(super) version: String,
     pub(super) messages_received: u64,
     pub(super) messages_sent: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Subscription {
+    pub(super) client: String,
+    pub(super) filter: String,
+    pub(super) qos: u8,
+    pub(super) id: Option<u32>,
+    pub(super) waiting: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Retained {
+    pub(super) topic: String,
+    pub(super) qos: u8,
+    pub(super) bytes: u64,
+    pub(super) expires_in: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -149,33 +178,42 @@ impl Asker {
         self.ask("GET", "status")
     }
 
-    /// Clients, and whether there are more.
-    fn clients(&self) -> Result<(Vec<Client>, bool), String> {
-        let mut clients: Vec<Client> = Vec::new();
+    /// A list, and whether there is more of it.
+    fn list<T: DeserializeOwned>(&self, of: &str) -> Result<(Vec<T>, bool), String> {
+        let mut items: Vec<T> = Vec::new();
         let mut after = String::new();
         loop {
-            let page: Page<Client> = self.ask("GET", &format!("clients?limit={CLIENTS}{after}"))?;
-            clients.extend(page.items);
+            let page: Page<T> = self.ask("GET", &format!("{of}?limit={LINES}{after}"))?;
+            items.extend(page.items);
             match page.next {
-                Some(next) if clients.len() < CLIENTS => after = format!("&after={next}"),
-                next => return Ok((clients, next.is_some())),
+                Some(next) if items.len() < LINES => after = format!("&after={next}"),
+                next => return Ok((items, next.is_some())),
             }
         }
     }
 
-    fn look(&self) -> Result<Answer, String> {
+    fn look(&self, tab: Tab) -> Result<Answer, String> {
         let status = self.status()?;
-        let (clients, more) = self.clients()?;
-        Ok(Answer::Seen(Box::new(status), clients, more))
+        let listed = match tab {
+            Tab::Overview => Listed::Nothing,
+            Tab::Clients => self.list("clients").map(|(list, more)| Listed::Clients(list, more))?,
+            Tab::Subscriptions => {
+                self.list("subscriptions").map(|(list, more)| Listed::Subscriptions(list, more))?
+            }
+            Tab::Retained => self.list("retained").map(|(list, more)| Listed::Retained(list, more))?,
+        };
+        Ok(Answer::Seen(Box::new(status), listed))
     }
 
-    fn fulfil(&self, wish: Wish) -> Result<(), String> {
-        let (method, client, rest) = match &wish {
-            Wish::Disconnect(client) => ("POST", client, "/disconnect"),
-            Wish::Delete(client) => ("DELETE", client, ""),
+    fn fulfil(&self, wish: &Wish) -> Result<(), String> {
+        let (method, of, name, rest) = match wish {
+            Wish::Show(_) => return Ok(()),
+            Wish::Disconnect(client) => ("POST", "clients", client, "/disconnect"),
+            Wish::Delete(client) => ("DELETE", "clients", client, ""),
+            Wish::Remove(topic) => ("DELETE", "retained", topic, ""),
         };
-        let id: String = client.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        self.ask::<serde_json::Value>(method, &format!("clients/{id}{rest}")).map(|_| ())
+        let name: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.ask::<serde_json::Value>(method, &format!("{of}/{name}{rest}")).map(|_| ())
     }
 }
 
@@ -208,10 +246,14 @@ fn tls(cafile: Option<&Path>) -> Result<TlsConfig, String> {
 /// Looks again and again, and does what is wished in between, until nobody listens any more.
 pub(super) fn serve(asker: &Asker, wishes: &Receiver<Wish>, answers: &Sender<Answer>, interval: Duration) {
     let mut next = Instant::now();
+    let mut tab = Tab::Overview;
     loop {
         match wishes.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok(wish) => {
-                if let Err(problem) = asker.fulfil(wish)
+                if let Wish::Show(shown) = wish {
+                    tab = shown;
+                }
+                if let Err(problem) = asker.fulfil(&wish)
                     && answers.send(Answer::Failed(problem)).is_err()
                 {
                     return;
@@ -220,7 +262,7 @@ pub(super) fn serve(asker: &Asker, wishes: &Receiver<Wish>, answers: &Sender<Ans
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if answers.send(asker.look().unwrap_or_else(Answer::Failed)).is_err() {
+        if answers.send(asker.look(tab).unwrap_or_else(Answer::Failed)).is_err() {
             return;
         }
         next = Instant::now() + interval;

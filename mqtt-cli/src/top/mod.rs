@@ -1,4 +1,4 @@
-//! `mqtt top`: a broker's figures and clients in a terminal.
+//! `mqtt top`: a broker's figures, clients, subscriptions and retained messages in a terminal.
 
 mod ask;
 mod state;
@@ -128,31 +128,40 @@ fn press(state: &mut State, key: KeyEvent, wishes: &Sender<Wish>) -> bool {
             let _ = wishes.send(match question {
                 Question::Disconnect(client) => Wish::Disconnect(client),
                 Question::Delete(client) => Wish::Delete(client),
+                Question::Remove(topic) => Wish::Remove(topic),
             });
         }
         return false;
     }
+    let tab = state.tab;
     match key.code {
         KeyCode::Char('q') | KeyCode::Esc => return true,
-        KeyCode::Char('1') => state.tab = Tab::Overview,
-        KeyCode::Char('2') => state.tab = Tab::Clients,
-        KeyCode::Tab | KeyCode::Right | KeyCode::Left => state.tab = state.tab.other(),
-        KeyCode::Down | KeyCode::Char('j') => state.clients.move_by(1),
-        KeyCode::Up | KeyCode::Char('k') => state.clients.move_by(-1),
-        KeyCode::PageDown => state.clients.move_by(20),
-        KeyCode::PageUp => state.clients.move_by(-20),
-        KeyCode::Char('s') => state.clients.sort_by_next(),
-        KeyCode::Char('d') => {
-            state.question = state
-                .clients
-                .chosen()
-                .filter(|client| client.connected())
-                .map(|client| Question::Disconnect(client.id.clone()));
+        KeyCode::Char(digit @ '1'..='4') => {
+            state.tab = Tab::ALL[digit as usize - '1' as usize];
         }
-        KeyCode::Char('x') => {
-            state.question = state.clients.chosen().map(|client| Question::Delete(client.id.clone()));
+        KeyCode::Tab | KeyCode::Right => state.tab = tab.neighbour(1),
+        KeyCode::BackTab | KeyCode::Left => state.tab = tab.neighbour(Tab::ALL.len() - 1),
+        KeyCode::Down | KeyCode::Char('j') => state.move_by(1),
+        KeyCode::Up | KeyCode::Char('k') => state.move_by(-1),
+        KeyCode::PageDown => state.move_by(20),
+        KeyCode::PageUp => state.move_by(-20),
+        KeyCode::Char('s') if tab == Tab::Clients => state.clients.sort_by_next(),
+        KeyCode::Char('d') if tab == Tab::Clients => {
+            let client = state.clients.list.chosen().filter(|client| client.connected());
+            state.question = client.map(|client| Question::Disconnect(client.id.clone()));
+        }
+        KeyCode::Char('x') if tab == Tab::Clients => {
+            let client = state.clients.list.chosen();
+            state.question = client.map(|client| Question::Delete(client.id.clone()));
+        }
+        KeyCode::Char('x') if tab == Tab::Retained => {
+            let message = state.retained.chosen();
+            state.question = message.map(|message| Question::Remove(message.topic.clone()));
         }
         _ => {}
+    }
+    if state.tab != tab {
+        let _ = wishes.send(Wish::Show(state.tab));
     }
     false
 }

@@ -1,25 +1,37 @@
 //! What is shown.
 
-use super::ask::{Answer, Client, Status};
+use super::ask::{Answer, Client, Listed, Retained, Status, Subscription};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 /// Values of a curve.
 const HISTORY: usize = 240;
 
-/// One half of the screen's doings.
+/// What the screen shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tab {
     Overview,
     Clients,
+    Subscriptions,
+    Retained,
 }
 
 impl Tab {
-    pub(super) const fn other(self) -> Self {
+    pub(super) const ALL: [Self; 4] = [Self::Overview, Self::Clients, Self::Subscriptions, Self::Retained];
+
+    pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Overview => Self::Clients,
-            Self::Clients => Self::Overview,
+            Self::Overview => "Overview",
+            Self::Clients => "Clients",
+            Self::Subscriptions => "Subscriptions",
+            Self::Retained => "Retained",
         }
+    }
+
+    /// The one so many places further, round and round.
+    pub(super) fn neighbour(self, places: usize) -> Self {
+        let at = Self::ALL.iter().position(|tab| *tab == self).unwrap_or_default();
+        Self::ALL.iter().cycle().nth(at + places).copied().unwrap_or(self)
     }
 }
 
@@ -28,6 +40,7 @@ impl Tab {
 pub(super) enum Question {
     Disconnect(String),
     Delete(String),
+    Remove(String),
 }
 
 /// Values over time, the newest last.
@@ -68,6 +81,8 @@ pub(super) struct State {
     pub(super) answers: Curve,
     pub(super) commits: Curve,
     pub(super) clients: Clients,
+    pub(super) subscriptions: List<Subscription>,
+    pub(super) retained: List<Retained>,
 }
 
 impl State {
@@ -86,19 +101,42 @@ impl State {
             answers: Curve::default(),
             commits: Curve::default(),
             clients: Clients::default(),
+            subscriptions: List::default(),
+            retained: List::default(),
+        }
+    }
+
+    /// Chooses another line of the list that is shown.
+    pub(super) fn move_by(&mut self, by: isize) {
+        match self.tab {
+            Tab::Overview => {}
+            Tab::Clients => self.clients.list.move_by(by),
+            Tab::Subscriptions => self.subscriptions.move_by(by),
+            Tab::Retained => self.retained.move_by(by),
         }
     }
 
     pub(super) fn take(&mut self, answer: Answer) {
-        let (status, clients, more) = match answer {
+        let (status, listed) = match answer {
             Answer::Failed(problem) => {
                 self.problem = Some(problem);
                 return;
             }
-            Answer::Seen(status, clients, more) => (*status, clients, more),
+            Answer::Seen(status, listed) => (*status, listed),
         };
         self.problem = None;
-        self.clients.replace(clients, more);
+        match listed {
+            Listed::Nothing => {}
+            Listed::Clients(list, more) => self.clients.replace(list, more),
+            Listed::Subscriptions(list, more) => {
+                self.subscriptions.replace(list, more);
+                self.subscriptions.lines.sort_by_cached_key(Line::key);
+            }
+            Listed::Retained(list, more) => {
+                self.retained.replace(list, more);
+                self.retained.lines.sort_by_cached_key(Line::key);
+            }
+        }
         // A broker that began anew counts from zero.
         if let Some(before) = self.status.take().filter(|before| before.uptime < status.uptime) {
             let seconds = status.uptime - before.uptime;
@@ -172,45 +210,90 @@ impl Client {
     }
 }
 
-/// The list of clients, and which of them is chosen.
+/// Something in a list.
+pub(super) trait Line {
+    /// What it is known by, so that it stays chosen when the list changes.
+    fn key(&self) -> String;
+}
+
+impl Line for Client {
+    fn key(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Line for Subscription {
+    fn key(&self) -> String {
+        // Neither has a NUL.
+        format!("{}\0{}", self.filter, self.client)
+    }
+}
+
+impl Line for Retained {
+    fn key(&self) -> String {
+        self.topic.clone()
+    }
+}
+
+/// Lines, and which of them is chosen.
+#[derive(Debug)]
+pub(super) struct List<T> {
+    pub(super) lines: Vec<T>,
+    pub(super) more: bool,
+    chosen: Option<String>,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self { lines: Vec::new(), more: false, chosen: None }
+    }
+}
+
+impl<T: Line> List<T> {
+    fn replace(&mut self, lines: Vec<T>, more: bool) {
+        (self.lines, self.more) = (lines, more);
+    }
+
+    pub(super) fn place(&self) -> Option<usize> {
+        let chosen = self.chosen.as_ref()?;
+        self.lines.iter().position(|line| line.key() == *chosen)
+    }
+
+    pub(super) fn chosen(&self) -> Option<&T> {
+        self.lines.get(self.place()?)
+    }
+
+    pub(super) fn move_by(&mut self, by: isize) {
+        let Some(last) = self.lines.len().checked_sub(1) else { return };
+        let to = self.place().map_or(0, |place| place.saturating_add_signed(by).min(last));
+        self.chosen = self.lines.get(to).map(Line::key);
+    }
+}
+
+/// The list of clients, and how it is sorted.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    pub(super) list: Vec<Client>,
-    pub(super) more: bool,
+    pub(super) list: List<Client>,
     pub(super) order: Order,
-    /// By name, so that it stays when the list changes.
-    chosen: Option<String>,
 }
 
 impl Clients {
     fn replace(&mut self, list: Vec<Client>, more: bool) {
-        (self.list, self.more) = (list, more);
+        self.list.replace(list, more);
         self.sort();
     }
 
     fn sort(&mut self) {
         let order = self.order;
-        self.list.sort_by(|a, b| (Reverse(a.measure(order)), &a.id).cmp(&(Reverse(b.measure(order)), &b.id)));
+        let by = |a: &Client, b: &Client| {
+            (Reverse(a.measure(order)), &a.id).cmp(&(Reverse(b.measure(order)), &b.id))
+        };
+        self.list.lines.sort_by(by);
     }
 
     pub(super) fn sort_by_next(&mut self) {
         let at = Order::ALL.iter().position(|order| *order == self.order).unwrap_or_default();
         self.order = Order::ALL.iter().cycle().nth(at + 1).copied().unwrap_or_default();
         self.sort();
-    }
-
-    pub(super) fn place(&self) -> Option<usize> {
-        let chosen = self.chosen.as_ref()?;
-        self.list.iter().position(|client| client.id == *chosen)
-    }
-
-    pub(super) fn chosen(&self) -> Option<&Client> {
-        self.list.get(self.place()?)
-    }
-
-    pub(super) fn move_by(&mut self, by: isize) {
-        let Some(last) = self.list.len().checked_sub(1) else { return };
-        let to = self.place().map_or(0, |place| place.saturating_add_signed(by).min(last));
-        self.chosen = self.list.get(to).map(|client| client.id.clone());
     }
 }

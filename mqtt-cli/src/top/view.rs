@@ -1,7 +1,7 @@
 //! Drawing.
 
 use super::ask::Status;
-use super::state::{Curve, Question, State, Tab};
+use super::state::{Curve, List, Question, State, Tab};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style, Stylize};
@@ -16,18 +16,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     match state.tab {
         Tab::Overview => overview(frame, body, state),
         Tab::Clients => clients(frame, body, state),
+        Tab::Subscriptions => subscriptions(frame, body, state),
+        Tab::Retained => retained(frame, body, state),
     }
     frame.render_widget(footline(state), foot);
 }
 
 fn headline(state: &State) -> Line<'static> {
-    let tab = |tab: Tab, name: &'static str| {
+    let tab = |(number, tab): (usize, &Tab)| {
         let style =
-            if state.tab == tab { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
-        Span::styled(name, style)
+            if state.tab == *tab { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
+        Span::styled(format!(" {} {} ", number + 1, tab.name()), style)
     };
-    let mut spans =
-        vec![tab(Tab::Overview, " 1 Overview "), tab(Tab::Clients, " 2 Clients "), Span::raw("  ")];
+    let mut spans: Vec<Span<'static>> = Tab::ALL.iter().enumerate().map(tab).collect();
+    spans.push(Span::raw("  "));
     spans.push(Span::raw(state.url.clone()).bold());
     if let Some(status) = &state.status {
         spans.push(Span::raw(format!("  version {}, up for {}", status.version, time(status.uptime))));
@@ -43,14 +45,21 @@ fn footline(state: &State) -> Line<'static> {
         Some(Question::Delete(client)) => {
             format!(" End the session of {} for good? y/n ", printable(client))
         }
-        None => match (&state.problem, state.tab) {
-            (Some(problem), _) => return Line::from(problem.clone()).red(),
-            (None, Tab::Overview) => return Line::from("q quit   tab clients").dim(),
-            (None, Tab::Clients) => {
-                let keys = "q quit   tab overview   ↑↓ choose   s sort   d disconnect   x delete session";
-                return Line::from(keys).dim();
+        Some(Question::Remove(topic)) => {
+            format!(" Remove the retained message of {}? y/n ", printable(topic))
+        }
+        None => {
+            if let Some(problem) = &state.problem {
+                return Line::from(problem.clone()).red();
             }
-        },
+            let keys = match state.tab {
+                Tab::Overview => "q quit   tab next",
+                Tab::Clients => "q quit   tab next   ↑↓ choose   s sort   d disconnect   x delete session",
+                Tab::Subscriptions => "q quit   tab next   ↑↓ choose",
+                Tab::Retained => "q quit   tab next   ↑↓ choose   x remove",
+            };
+            return Line::from(keys).dim();
+        }
     };
     Line::from(asked).reversed()
 }
@@ -129,7 +138,7 @@ fn lines(status: &Status) -> Vec<Line<'static>> {
 
 fn clients(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let clients = &state.clients;
-    let rows = clients.list.iter().map(|client| {
+    let rows = clients.list.lines.iter().map(|client| {
         let link = client.connection.as_ref();
         let row = Row::new([
             printable(&client.id),
@@ -159,15 +168,63 @@ fn clients(frame: &mut Frame<'_>, area: Rect, state: &State) {
     ];
     let names =
         ["Client", "User", "Address", "MQTT", "Filters", "Queued", "Under way", "Dropped", "In", "Out"];
-    let shown = clients.list.len();
-    let more = if clients.more { ", and more" } else { "" };
-    let title = format!("{shown} clients{more}, by {}", clients.order.name());
-    let table = Table::new(rows, widths)
-        .header(Row::new(names).bold())
+    let title = format!("{}, by {}", counted(&clients.list, "clients"), clients.order.name());
+    table(frame, area, title, Row::new(names), Table::new(rows, widths), clients.list.place());
+}
+
+fn subscriptions(frame: &mut Frame<'_>, area: Rect, state: &State) {
+    let list = &state.subscriptions;
+    let rows = list.lines.iter().map(|line| {
+        Row::new([
+            printable(&line.filter),
+            printable(&line.client),
+            line.qos.to_string(),
+            line.id.map_or_else(String::new, |id| id.to_string()),
+            if line.waiting > 0 { line.waiting.to_string() } else { String::new() },
+        ])
+    });
+    let widths = [
+        Constraint::Fill(3),
+        Constraint::Fill(2),
+        Constraint::Length(4),
+        Constraint::Length(10),
+        Constraint::Length(8),
+    ];
+    let names = ["Filter", "Client", "QoS", "Identifier", "Waiting"];
+    let title = counted(list, "subscriptions");
+    table(frame, area, title, Row::new(names), Table::new(rows, widths), list.place());
+}
+
+fn retained(frame: &mut Frame<'_>, area: Rect, state: &State) {
+    let list = &state.retained;
+    let rows = list.lines.iter().map(|line| {
+        let left = line.expires_in.map_or_else(String::new, |left| format!("{left} s"));
+        Row::new([printable(&line.topic), line.qos.to_string(), bytes(line.bytes), left])
+    });
+    let widths = [Constraint::Fill(1), Constraint::Length(4), Constraint::Length(10), Constraint::Length(12)];
+    let names = ["Topic", "QoS", "Payload", "Expires in"];
+    let title = counted(list, "retained messages");
+    table(frame, area, title, Row::new(names), Table::new(rows, widths), list.place());
+}
+
+fn counted<T>(list: &List<T>, of: &str) -> String {
+    let more = if list.more { ", and more" } else { "" };
+    format!("{} {of}{more}", list.lines.len())
+}
+
+fn table(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    title: String,
+    names: Row<'_>,
+    table: Table<'_>,
+    place: Option<usize>,
+) {
+    let table = table
+        .header(names.bold())
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
         .block(Block::bordered().title(title));
-    let mut selected = TableState::default().with_selected(clients.place());
-    frame.render_stateful_widget(table, area, &mut selected);
+    frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(place));
 }
 
 /// Text from a client: it must not move the cursor.
@@ -217,7 +274,7 @@ fn time(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ask::{Answer, Client, Connection, Counters};
+    use super::super::ask::{Answer, Client, Connection, Counters, Listed, Retained, Subscription};
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -241,7 +298,7 @@ mod tests {
             };
             let status = Status { uptime: second as f64, connected: 2, counters, ..Status::default() };
             let clients = vec![client("b\u{1b}[2J", 7, true), client("a", 0, false)];
-            state.take(Answer::Seen(Box::new(status), clients, false));
+            state.take(Answer::Seen(Box::new(status), Listed::Clients(clients, false)));
         }
         state
     }
@@ -265,11 +322,11 @@ mod tests {
     fn clients_are_sorted_and_chosen_by_name() {
         let mut state = state();
         state.tab = Tab::Clients;
-        state.clients.move_by(1);
-        assert_eq!(state.clients.chosen().map(|client| &*client.id), Some("a"));
+        state.move_by(1);
+        assert_eq!(state.clients.list.chosen().map(|client| &*client.id), Some("a"));
         state.clients.sort_by_next();
         // What was chosen stays, wherever it is now.
-        assert_eq!(state.clients.place(), Some(1));
+        assert_eq!(state.clients.list.place(), Some(1));
         let text = screen(&mut state);
         assert!(text.contains("2 clients, by queued") && text.contains("away"), "{text}");
         assert!(text.contains('\u{FFFD}') && !text.contains('\u{1b}'), "{text}");
@@ -280,12 +337,42 @@ mod tests {
     #[test]
     fn a_broker_that_began_anew_and_one_that_is_gone_are_no_nonsense() {
         let mut state = state();
-        state.take(Answer::Seen(Box::new(Status { uptime: 0.5, ..Status::default() }), Vec::new(), false));
+        let status = Status { uptime: 0.5, ..Status::default() };
+        state.take(Answer::Seen(Box::new(status), Listed::Clients(Vec::new(), false)));
         assert_eq!(state.messages_in.last(), 100, "no rate over a restart");
         state.take(Answer::Failed("it is gone".to_owned()));
         assert!(screen(&mut state).contains("it is gone"));
-        state.clients.move_by(1);
-        assert!(state.clients.chosen().is_none());
+        state.tab = Tab::Clients;
+        state.move_by(1);
+        assert!(state.clients.list.chosen().is_none());
+    }
+
+    #[test]
+    fn subscriptions_and_retained_messages_are_listed_in_order() {
+        let mut state = state();
+        let subscription = |filter: &str, client: &str| Subscription {
+            filter: filter.to_owned(),
+            client: client.to_owned(),
+            ..Subscription::default()
+        };
+        let subscriptions = vec![subscription("b", "x"), subscription("a/#", "y"), subscription("a/#", "x")];
+        state.tab = Tab::Subscriptions;
+        state.take(Answer::Seen(Box::default(), Listed::Subscriptions(subscriptions, true)));
+        state.move_by(1);
+        state.move_by(1);
+        let chosen = state.subscriptions.chosen().map(|line| (&*line.filter, &*line.client));
+        assert_eq!(chosen, Some(("a/#", "y")));
+        assert!(screen(&mut state).contains("3 subscriptions, and more"));
+        let message = |topic: &str| Retained { topic: topic.to_owned(), bytes: 2048, ..Retained::default() };
+        state.tab = state.tab.neighbour(1);
+        state.take(Answer::Seen(Box::default(), Listed::Retained(vec![message("b"), message("a")], false)));
+        state.move_by(1);
+        assert_eq!(state.retained.chosen().map(|line| &*line.topic), Some("a"));
+        state.question = Some(Question::Remove("a".to_owned()));
+        let text = screen(&mut state);
+        assert!(text.contains("2 retained messages") && text.contains("2.0 KiB"), "{text}");
+        assert!(text.contains("Remove the retained message of a? y/n"), "{text}");
+        assert_eq!(state.tab.neighbour(1), Tab::Overview);
     }
 
     #[test]
@@ -294,8 +381,10 @@ mod tests {
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
             let mut state = state();
             terminal.draw(|frame| draw(frame, &mut state)).unwrap();
-            state.tab = Tab::Clients;
-            terminal.draw(|frame| draw(frame, &mut state)).unwrap();
+            for tab in Tab::ALL {
+                state.tab = tab;
+                terminal.draw(|frame| draw(frame, &mut state)).unwrap();
+            }
         }
     }
 }
