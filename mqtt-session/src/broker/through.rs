@@ -18,15 +18,18 @@ use crate::Timestamp;
 use alloc::vec::Vec;
 use mqtt_proto::{MAX_PACKET_SIZE, PropertiesBuf, PublishHead, QoS, SharedPublish, Version};
 
-/// Larger packets are held once, however many get them.
-const LARGEST: usize = 8 << 10;
-/// What all outboxes together take on this way until the adapter asks for them: memory that a held
-/// message would not need once for each receiver.
-const UNFLUSHED: usize = 8 << 20;
-/// The same for packets that are better copied when they are sent, one outbox after the other, than while they
-/// come: measured, see `benches/README.md`.
-const LARGE: usize = 1 << 10;
-const UNFLUSHED_LARGE: usize = 256 << 10;
+/// What all outboxes together take on this way until the adapter asks for them, by the size of a message: memory
+/// that a held one would not need once for each receiver. Small ones need hardly more than a place in a queue.
+/// Large ones are better copied when they are sent, one outbox after the other, than while they come: measured, see
+/// `benches/README.md`.
+const fn most_unflushed(size: usize) -> usize {
+    match size {
+        ..=256 => 32 << 20,
+        257..=1024 => 8 << 20,
+        1025..=8192 => 256 << 10,
+        _ => 0,
+    }
+}
 
 /// What this way needs from one message to the next.
 #[derive(Debug, Default)]
@@ -38,7 +41,7 @@ pub(super) struct Through {
 
 impl Through {
     const fn has_room_for(&self, size: usize) -> bool {
-        size <= LARGEST && self.unflushed <= if size > LARGE { UNFLUSHED_LARGE } else { UNFLUSHED }
+        self.unflushed < most_unflushed(size)
     }
 }
 
