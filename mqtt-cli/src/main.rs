@@ -49,7 +49,7 @@ enum Command {
     Rr(request::Options),
     /// Measure a broker with many clients
     Bench(bench::Options),
-    /// Show a broker's figures and clients in a terminal
+    /// Show a broker's figures, clients, subscriptions and retained messages in a terminal
     #[cfg(feature = "tui")]
     Top(top::Options),
     /// Write the manual pages

@@ -337,3 +337,38 @@ fn below_5_0_a_silent_client_may_be_sent_it_again() {
         assert_eq!(w.broker.stats().messages, 0);
     }
 }
+
+/// A full queue is searched for what has expired only when something can have; what comes into it later counts.
+#[test]
+fn a_queue_that_was_full_before_still_finds_what_has_expired() {
+    let mut config = BrokerConfig::default();
+    config.max_queued_messages = 2;
+    let mut w = World::new(config);
+    let s = keeper(&mut w, Version::V5);
+    w.cut(s);
+    let p = w.client(Version::V5, "p");
+    for n in 1..=3 {
+        w.send(p, &publish("t", 1, n, "for ever"));
+    }
+    w.got(p);
+    let s = connect_for(&mut w, Version::V5, "keeper", 100, &[]);
+    assert_eq!(w.got(s).len(), 1 + 2, "the third one found no room");
+    w.send(s, &puback(1));
+    w.send(s, &puback(2));
+    w.cut(s);
+    let mut properties = PropertiesBuf::new();
+    properties.push(Property::MessageExpiryInterval(5)).unwrap();
+    for n in 4..=5 {
+        let properties = properties.as_properties();
+        let (topic, qos, packet_id) = ("t", QoS::AtLeastOnce, Some(id(n)));
+        w.send(
+            p,
+            &PacketRef::Publish(PublishRef { topic, qos, packet_id, properties, ..Default::default() }),
+        );
+    }
+    w.advance(Duration::from_secs(6));
+    w.send(p, &publish("t", 1, 6, "in their place"));
+    let s = connect_for(&mut w, Version::V5, "keeper", 100, &[]);
+    let got = w.got(s);
+    assert!(got.len() == 2 && got[1].contains("in their place"), "{got:?}");
+}

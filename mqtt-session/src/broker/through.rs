@@ -43,6 +43,13 @@ impl Through {
     const fn has_room_for(&self, size: usize) -> bool {
         self.unflushed < most_unflushed(size)
     }
+
+    /// What is in the outbox behind its first `before` bytes came on this way.
+    fn note(&mut self, c: &mut Connection, before: usize) {
+        let written = c.out.len().saturating_sub(before);
+        c.through = c.through.saturating_add(u32::try_from(written).unwrap_or(u32::MAX));
+        self.unflushed += written;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -170,9 +177,7 @@ impl Broker {
                 }
             }
         }
-        let written = c.out.len() - before;
-        c.through += u32::try_from(written).unwrap_or_default();
-        self.through.unflushed += written;
+        self.through.note(c, before);
         if !c.flush_queued {
             self.queue_flush(index);
         }
@@ -221,9 +226,7 @@ impl Broker {
         self.spares.lend(c);
         let before = c.out.len();
         write_publish(c, &mut self.counters, &shared, head);
-        let written = c.out.len() - before;
-        c.through += u32::try_from(written).unwrap_or_default();
-        self.through.unflushed += written;
+        self.through.note(c, before);
         if let Some(id) = head.packet_id {
             let qos = delivery.qos;
             session.ledger.begin_sent(id, qos, delivery, &mut c.window);
