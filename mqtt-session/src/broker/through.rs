@@ -148,9 +148,8 @@ impl Broker {
         template: Option<&mut Template>,
     ) -> bool {
         let Some(session) = self.sessions.get_mut(key as usize) else { return true };
-        let Some(index) = session.link.filter(|_| !session.recheck && !session.has_work()) else {
-            return false;
-        };
+        // Rights were asked about in this same call.
+        let Some(index) = session.link.filter(|_| !session.has_work()) else { return false };
         let Some(c) = self.connections.get_mut(index) else { return false };
         if !is_free(c) || c.gate > self.journal.stored() || !self.through.has_room_for(shared.payload.len()) {
             return false;
@@ -193,7 +192,7 @@ impl Broker {
         let (message, counted) = (delivery.message, delivery.qos > QoS::AtMostOnce);
         let Some(session) = self.sessions.get_mut(key as usize) else { return Err(delivery) };
         // What a stored session begins is stored.
-        let Some(index) = session.link.filter(|_| !(session.recheck || counted && session.stored)) else {
+        let Some(index) = session.link.filter(|_| !(counted && session.stored)) else {
             return Err(delivery);
         };
         let (Some(c), Some(held)) = (self.connections.get_mut(index), self.messages.get(delivery.message))
@@ -207,6 +206,8 @@ impl Broker {
             || session.has_work()
             || !self.through.has_room_for(held.size())
             || held.is_expired(self.now)
+            // Routed perhaps before the tables changed.
+            || session.recheck && !self.acls.may_read(session, held.topic_str())
         {
             return Err(delivery);
         }
