@@ -4,13 +4,13 @@ use arbitrary::{Result, Unstructured};
 use mqtt_proto::{
     ConnectRef, PacketId, PropertiesBuf, Property, QoS, SubscriptionOptions, TopicFilter, TopicName, Version,
 };
-use mqtt_session::broker::{self, BrokerConfig};
+use mqtt_session::broker::{self, BrokerConfig, Output, Restoration, Restore, Restored};
 use mqtt_session::client::{CleanStart, ClientConfig, Event, Outcome};
 use mqtt_session::store::{
-    EntryId, MessageId, SessionId, StoredAuthor, StoredDelivery, StoredLimits, StoredMessage, StoredSession,
-    StoredStage, StoredWill,
+    Contents, EntryId, HandOver, MessageId, SessionId, StoredAuthor, StoredDelivery, StoredHandOver,
+    StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
 };
-use mqtt_session::{Durability, Message, StoreGroup, StoreOp};
+use mqtt_session::{Broker, Durability, Message, ShardId, StoreGroup, StoreOp, Timestamp};
 use mqtt_testkit::packets::{puback, pubcomp, pubrec, pubrel};
 use mqtt_testkit::{Pair, World};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,8 @@ use std::time::Duration;
 /// The bodies by the name of their target.
 #[allow(dead_code, reason = "the targets call the bodies themselves")]
 #[allow(clippy::type_complexity, reason = "a list of names and functions")]
-pub const ALL: [(&str, fn(&[u8])); 3] = [("restore", restore), ("pair", pair), ("topic_tree", topic_tree)];
+pub const ALL: [(&str, fn(&[u8])); 4] =
+    [("restore", restore), ("shards", shards), ("pair", pair), ("topic_tree", topic_tree)];
 
 const CLIENTS: [&str; 4] = ["", "one", "two", "three"];
 const STORED_FILTERS: [&str; 8] = ["#", "a/b", "+/b", "$share/g/a", "$share/g/#", "", "a#", "$share//a"];
@@ -77,11 +78,10 @@ fn operation(u: &mut Unstructured<'_>) -> Result<StoreOp> {
         |u: &mut Unstructured<'_>| Ok::<String, arbitrary::Error>((*u.choose(&STORED_FILTERS)?).into());
     let message_id = |u: &mut Unstructured<'_>| u.int_in_range(1..=8).map(MessageId);
     Ok(match u.int_in_range(0..=15)? {
-        0 => StoreOp::PutLimits(StoredLimits {
-            sessions: u.arbitrary()?,
-            messages: u.arbitrary()?,
-            entries: u.arbitrary()?,
-        }),
+        0 => StoreOp::PutLimits(
+            ShardId(0),
+            StoredLimits { sessions: u.arbitrary()?, messages: u.arbitrary()?, entries: u.arbitrary()? },
+        ),
         1..=3 => StoreOp::PutSession(
             session_id(u)?,
             Box::new(StoredSession {
@@ -205,6 +205,100 @@ fn restored_history(u: &mut Unstructured<'_>) -> Result<()> {
         assert_eq!(stats.messages, stats.retained, "{stats:?}");
     }
     Ok(())
+}
+
+/// Any records make a broker in any number of shards, also those of a crash in the middle of that. What made no sense is
+/// gone then: the next restart, in another number, drops nothing and finds the same.
+pub fn shards(data: &[u8]) {
+    let _ = sharded_history(&mut Unstructured::new(data));
+}
+
+fn sharded_operation(u: &mut Unstructured<'_>) -> Result<StoreOp> {
+    let shard = |u: &mut Unstructured<'_>| u.int_in_range(0..=4).map(ShardId);
+    Ok(match u.int_in_range(0..=9)? {
+        0 => StoreOp::PutShards(StoredShards { count: u.int_in_range(0..=5)?, key: u.arbitrary()? }),
+        1 | 2 => {
+            let purpose = match u.int_in_range(0..=2)? {
+                0 => HandOver::Group((*u.choose(&STORED_FILTERS)?).into()),
+                1 => HandOver::Back((*u.choose(&STORED_FILTERS)?).into()),
+                _ => HandOver::Publish { deliver: u.arbitrary()?, retain: u.arbitrary()? },
+            };
+            let (from, to, number) = (shard(u)?, shard(u)?, u.int_in_range(0..=5)?);
+            let message = MessageId(u.int_in_range(1..=8)?);
+            StoreOp::PutHandOver(Box::new(StoredHandOver { from, to, number, message, purpose }))
+        }
+        3 => StoreOp::PutTaken { by: shard(u)?, from: shard(u)?, number: u.int_in_range(0..=5)? },
+        _ => match operation(u)? {
+            // Beyond the numbers that anybody gives, each restart begins at the same one.
+            StoreOp::PutLimits(shard, StoredLimits { sessions, messages, entries }) => {
+                let [sessions, messages, entries] = [sessions, messages, entries].map(|limit| limit >> 8);
+                StoreOp::PutLimits(shard, StoredLimits { sessions, messages, entries })
+            }
+            other => other,
+        },
+    })
+}
+
+fn sharded_history(u: &mut Unstructured<'_>) -> Result<()> {
+    let mut contents = Contents::default();
+    for _ in 0..u.int_in_range(1..=40)? {
+        contents.apply(&StoreGroup { ops: [sharded_operation(u)?].into() });
+    }
+    if u.arbitrary()? {
+        // It crashes after so many of the groups that come before all others.
+        let (_, first, _) = start(&contents, u.int_in_range(1..=4)?);
+        for group in first.iter().take(u.int_in_range(0..=4)?) {
+            contents.apply(group);
+        }
+    }
+    let (mut broker, first, _) = start(&contents, u.int_in_range(1..=4)?);
+    first.iter().for_each(|group| contents.apply(group));
+    settle(&mut broker, &mut contents);
+    let before = retained(&broker);
+    for _ in 0..2 {
+        let (mut broker, first, restored) = start(&contents, u.int_in_range(1..=4)?);
+        first.iter().for_each(|group| contents.apply(group));
+        assert_eq!(restored.dropped, 0, "the restart before left what it dropped: {contents:#?}");
+        assert_eq!(restored.handed_over, 0, "{contents:#?}");
+        settle(&mut broker, &mut contents);
+        // Sessions may have ended meanwhile.
+        assert_eq!(retained(&broker), before, "{contents:#?}");
+    }
+    Ok(())
+}
+
+fn start(contents: &Contents, shards: u16) -> (Vec<Broker>, Vec<StoreGroup>, Restored) {
+    let mut config = BrokerConfig::default();
+    config.durability = Durability::Synced;
+    config.max_session_expiry = 1_000;
+    config.shards = shards;
+    let mut restore = Restore::new(config).expect("settings that can be");
+    contents.records().for_each(|record| restore.record(record));
+    let Restoration { shards, first, restored, .. } = restore.finish(1_000_000);
+    (shards, first, restored)
+}
+
+/// Lets everything be stored and everything be said. No time passes.
+fn settle(shards: &mut [Broker], contents: &mut Contents) {
+    while let Some((from, output)) =
+        shards.iter_mut().enumerate().find_map(|(n, shard)| Some((n, shard.poll_output()?)))
+    {
+        match output {
+            Output::Store(seq, group) => {
+                contents.apply(&group);
+                shards[from].handle_stored(Timestamp::ZERO, seq);
+            }
+            Output::Shard { to, message } => {
+                let from = ShardId(u16::try_from(from).expect("a few"));
+                shards[usize::from(to.0)].handle_shard(Timestamp::ZERO, from, *message);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn retained(shards: &[Broker]) -> usize {
+    shards.iter().map(|shard| shard.stats().retained).sum()
 }
 
 /// Two honest machines, a link that breaks at any byte, and a broker that crashes at any time and loses

@@ -140,13 +140,6 @@ impl Source {
         let decisions = Decisions::read(&config, &origin, &local, console)?;
         let data = config.storage.data.clone().or_else(|| self.default_data.clone()).unwrap_or(Data::None);
         let kept = Kept::new(data, config.storage.durability);
-        if kept.is_some() && broker.shards > 1 {
-            return Err(origin.error(
-                "shards.count",
-                &format!("{} shards cannot keep sessions and messages on the disk", broker.shards),
-                "use one, or keep them in memory only: `--data none`, storage.data = \"none\"",
-            ));
-        }
         let trace = self.trace.clone();
         Ok(Settings {
             config,

@@ -169,6 +169,7 @@ pub struct Shard<W> {
     wall_clock_at: Timestamp,
     shut_down: bool,
     storage: Option<StorageHandle>,
+    number: usize,
     /// Groups were handed to the storage thread that it was not woken for.
     unsaved: bool,
     /// What other shards are to hear, by their numbers.
@@ -191,8 +192,7 @@ impl<W: Wire> Shard<W> {
         Ok(Self::around(broker, now, None, None))
     }
 
-    /// A shard without links around a machine that was restored at `now`. `storage` gets its groups, as
-    /// those of shard 0; have its reports brought by [`Command::Stored`] and
+    /// A shard without links around a machine that was restored at `now`. `storage` gets its groups; have its reports brought by [`Command::Stored`] and
     /// [`Command::StoreFailed`], and its recovery by [`Command::Stored`] with 0.
     pub fn restored(broker: Broker, now: Timestamp, storage: StorageHandle) -> Self {
         Self::recorded(broker, now, Some(storage), None)
@@ -218,6 +218,7 @@ impl<W: Wire> Shard<W> {
     ) -> Self {
         let shards = usize::from(broker.config().shards);
         Self {
+            number: usize::from(broker.config().shard.0),
             letters: (0..shards).map(|_| Vec::new()).collect(),
             has_letters: false,
             subscribing: HashMap::new(),
@@ -566,7 +567,7 @@ impl<W: Wire> Shard<W> {
                 Output::Event(event) => self.event(*event),
                 Output::Store(seq, group) => {
                     if let Some(storage) = &self.storage {
-                        storage.store(0, seq, group);
+                        storage.store(self.number, seq, group);
                         self.unsaved = true;
                     }
                 }

@@ -97,6 +97,6 @@ pub use client::Client;
 pub use message::{Message, PublishError, PublishErrorKind};
 pub use random::Seed;
 pub use server::ServerConnection;
-pub use shard::{MAX_SHARDS, ShardCredit, ShardId, ShardMessage};
+pub use shard::{Care, MAX_SHARDS, ShardCredit, ShardId, ShardMessage};
 pub use store::{Durability, StoreGroup, StoreOp, StoreSeq};
 pub use time::Timestamp;

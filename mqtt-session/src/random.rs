@@ -66,6 +66,15 @@ impl KeyedHash {
         Self(*Random::new(seed, shard, Purpose::Tables).key())
     }
 
+    /// By this key, which was another's.
+    pub(crate) const fn from_key(key: [u8; 16]) -> Self {
+        Self(key)
+    }
+
+    pub(crate) const fn key(&self) -> [u8; 16] {
+        self.0
+    }
+
     /// The one by which all shards of a broker find out what belongs to which of them.
     pub(crate) fn of_homes(seed: Seed) -> Self {
         Self(*Random::new(seed, 0, Purpose::Homes).key())

@@ -46,7 +46,7 @@ pub enum ShardMessage {
     Synced {
         /// Which one.
         sync: u64,
-        /// How many retained writes the sender had sent to each shard by then.
+        /// How many retained writes the sender had for each shard by then.
         writes: Vec<u64>,
     },
     /// A message. Uses up credit.
@@ -58,7 +58,11 @@ pub enum ShardMessage {
         /// The receiver owns what is retained under its topic, and this is the sender's retained write
         /// with that number.
         retain: Option<u64>,
+        /// What the sender keeps until it hears that the message is safe.
+        care: Care,
     },
+    /// The next messages with [`Care`] that the receiver of this had sent are safe with the sender: so many.
+    Safe(u32),
     /// Deliveries were handled: their room is free again.
     Credit(ShardCredit),
     /// Which of your retained messages match `filter`? Without those that came later than the marks say, because these
@@ -96,6 +100,8 @@ pub enum ShardMessage {
         filter: String,
         /// To be told when the group is in force everywhere.
         sync: u64,
+        /// One of them has a stored session: what waits for the group has to be stored.
+        stored: bool,
     },
     /// The group is in force.
     GroupJoined {
@@ -125,32 +131,51 @@ pub enum ShardMessage {
         filter: String,
         /// The message.
         message: StoredMessage,
+        /// The number of its hand-over, if that is stored.
+        number: Option<u64>,
     },
     /// Messages of the group for which no member was there.
     GroupReturn {
         /// The filter.
         filter: String,
-        /// In their order.
-        messages: Vec<StoredMessage>,
+        /// In their order, each with the number of its hand-over, if that is stored.
+        messages: Vec<(StoredMessage, Option<u64>)>,
         /// None of the members may read them.
         forbidden: bool,
     },
-    /// The sender is shutting down: it reads no client any more, and hands over nothing more but wills.
+    /// The sender is shutting down: it reads no client any more, and hands over nothing more but wills. What it has
+    /// handed over as stored, and has not heard of, comes after the restart.
     Leaving,
     /// The sender's figures, for `$SYS`.
     Figures(Box<Stats>),
+}
+
+/// How much a shard depends on what becomes of a message on another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Care {
+    /// It does not.
+    #[default]
+    None,
+    /// Its publisher gets the acknowledgement when the message is safe there.
+    Acknowledged,
+    /// It keeps it as a stored hand-over with this number until then. Nobody sees it there before it is taken over.
+    HandedOver(u64),
 }
 
 impl ShardMessage {
     /// About how many bytes it holds.
     #[must_use]
     pub fn size(&self) -> usize {
-        let bodies = |messages: &[StoredMessage]| messages.iter().map(|message| message.body.len()).sum();
         size_of::<Self>()
             + match self {
                 Self::Interest(changes) => changes.iter().map(|(filter, _)| filter.len() + 32).sum(),
                 Self::Deliver { message, .. } | Self::GroupDeliver { message, .. } => message.body.len(),
-                Self::RetainedPage { messages, .. } | Self::GroupReturn { messages, .. } => bodies(messages),
+                Self::RetainedPage { messages, .. } => {
+                    messages.iter().map(|message| message.body.len()).sum()
+                }
+                Self::GroupReturn { messages, .. } => {
+                    messages.iter().map(|(message, _)| message.body.len()).sum()
+                }
                 Self::RetainedAsk { filter, .. } => filter.len(),
                 _ => 0,
             }

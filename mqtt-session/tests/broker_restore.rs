@@ -54,7 +54,7 @@ fn assert_drained(w: &World) {
         .filter(|op| {
             !matches!(
                 op,
-                StoreOp::PutLimits(_)
+                StoreOp::PutLimits(..)
                     | StoreOp::PutClock(_)
                     | StoreOp::PutSession(..)
                     | StoreOp::PutPacketId(..)

@@ -1,177 +1,15 @@
 //! Several shards of one broker, rule by rule. What goes on between them is held back until a test lets it
 //! pass, pair by pair.
 
+mod cluster;
+
+use cluster::{Cluster, Link};
 use mqtt_proto::{ConnectRef, PacketRef, QoS, SubscribeFiltersBuf, Version};
-use mqtt_session::broker::{
-    BrokerConfig, Closed, ConnectionId, Event, Moved, Output, Peer, ReadStatus, Stats,
-};
-use mqtt_session::{Broker, Durability, Message, ShardCredit, ShardId, ShardMessage, Timestamp};
-use mqtt_testkit::brief_all;
+use mqtt_session::broker::{BrokerConfig, Closed, Event};
+use mqtt_session::{Message, ShardCredit, ShardId, ShardMessage};
 use mqtt_testkit::packets::{filter, publish, retained, subscribe};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
-
-enum Letter {
-    Said(ShardMessage),
-    Moved(Moved, usize),
-}
-
-struct Link {
-    shard: usize,
-    conn: ConnectionId,
-    version: Version,
-    inbox: Vec<u8>,
-    paused: bool,
-    closed: bool,
-}
-
-/// All shards, their mail, and raw peers.
-struct Cluster {
-    now: Timestamp,
-    shards: Vec<Broker>,
-    mail: BTreeMap<(usize, usize), VecDeque<Letter>>,
-    links: Vec<Link>,
-    events: Vec<(usize, Event)>,
-}
-
-impl Cluster {
-    fn new(count: u16, set: impl Fn(&mut BrokerConfig)) -> Self {
-        let now = Timestamp::from_micros(1_000_000);
-        let shards = (0..count).map(|shard| {
-            let mut config = BrokerConfig::default();
-            (config.shard, config.shards) = (ShardId(shard), count);
-            set(&mut config);
-            Broker::new(config, now).unwrap()
-        });
-        let shards = shards.collect();
-        Self { now, shards, mail: BTreeMap::new(), links: Vec::new(), events: Vec::new() }
-    }
-
-    /// A client identifier that lives on a shard.
-    fn name_on(&self, shard: u16, like: &str) -> String {
-        let names = (0..).map(|n| format!("{like}{n}"));
-        names.into_iter().find(|name| self.shards[0].home_of(name) == ShardId(shard)).unwrap()
-    }
-
-    /// Opens a connection at a shard and sends CONNECT.
-    fn connect_at(&mut self, shard: usize, version: Version, client_id: &str, clean_start: bool) -> usize {
-        let conn = self.shards[shard].handle_accept(self.now);
-        self.shards[shard].handle_identified(self.now, conn, Peer::default());
-        self.links.push(Link { shard, conn, version, inbox: Vec::new(), paused: false, closed: false });
-        let link = self.links.len() - 1;
-        self.send(
-            link,
-            &PacketRef::Connect(ConnectRef { version, client_id, clean_start, ..Default::default() }),
-        );
-        link
-    }
-
-    /// A client that lives on a shard, connected there.
-    fn client(&mut self, shard: u16, like: &str) -> usize {
-        let name = self.name_on(shard, like);
-        let link = self.connect_at(usize::from(shard), Version::V5, &name, true);
-        self.pass_all();
-        assert!(self.got(link)[0].starts_with("CONNACK 00"));
-        link
-    }
-
-    fn send(&mut self, link: usize, packet: &PacketRef<'_>) {
-        let mut bytes = Vec::new();
-        packet.encode(self.links[link].version, &mut bytes).unwrap();
-        self.read(link, &bytes);
-        self.obey();
-    }
-
-    fn read(&mut self, link: usize, bytes: &[u8]) {
-        let Link { shard, conn, .. } = self.links[link];
-        let status = self.shards[shard].handle_read(self.now, conn, bytes);
-        self.links[link].paused = status == ReadStatus::Paused;
-    }
-
-    fn got(&mut self, link: usize) -> Vec<String> {
-        let bytes = std::mem::take(&mut self.links[link].inbox);
-        brief_all(&bytes, self.links[link].version)
-    }
-
-    fn link_of(&self, shard: usize, conn: ConnectionId) -> Option<usize> {
-        self.links.iter().position(|link| link.shard == shard && link.conn == conn)
-    }
-
-    fn obey(&mut self) {
-        loop {
-            let mut shards = self.shards.iter_mut().enumerate();
-            let Some((shard, output)) = shards.find_map(|(n, shard)| Some((n, shard.poll_output()?))) else {
-                return;
-            };
-            match output {
-                Output::Flush(conn) => self.flush(shard, conn),
-                Output::Resume(conn) => {
-                    let link = self.link_of(shard, conn).unwrap();
-                    self.read(link, &[]);
-                }
-                Output::Hangup { conn, .. } => {
-                    self.flush(shard, conn);
-                    let link = self.link_of(shard, conn).unwrap();
-                    self.links[link].closed = true;
-                    self.shards[shard].handle_close(self.now, conn, Closed::Hangup);
-                }
-                Output::Shard { to, message } => self.post(shard, to, Letter::Said(*message)),
-                Output::Rehome { conn, to } => {
-                    let link = self.link_of(shard, conn).unwrap();
-                    let moved = self.shards[shard].take_moving(self.now, conn).unwrap();
-                    self.post(shard, to, Letter::Moved(moved, link));
-                }
-                Output::Event(event) => self.events.push((shard, *event)),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    fn flush(&mut self, shard: usize, conn: ConnectionId) {
-        let outbox = self.shards[shard].outbox(self.now, conn, 1 << 20);
-        let mut slices = [&[][..]; 16];
-        let used = outbox.fill_slices(&mut slices);
-        let bytes = slices[..used].concat();
-        outbox.consume(bytes.len());
-        if let Some(link) = self.link_of(shard, conn) {
-            self.links[link].inbox.extend_from_slice(&bytes);
-        }
-    }
-
-    fn post(&mut self, from: usize, to: ShardId, letter: Letter) {
-        self.mail.entry((from, usize::from(to.0))).or_default().push_back(letter);
-    }
-
-    /// Lets everything pass that waits from one shard to another.
-    fn pass(&mut self, from: usize, to: usize) -> bool {
-        let Some(letters) = self.mail.remove(&(from, to)) else { return false };
-        for letter in letters {
-            match letter {
-                Letter::Said(message) => {
-                    self.shards[to].handle_shard(self.now, ShardId(u16::try_from(from).unwrap()), message);
-                }
-                Letter::Moved(moved, link) => {
-                    let conn = self.shards[to].handle_moved(self.now, moved);
-                    (self.links[link].shard, self.links[link].conn) = (to, conn);
-                }
-            }
-            self.obey();
-        }
-        true
-    }
-
-    fn pass_all(&mut self) {
-        while let Some(&(from, to)) = self.mail.keys().next() {
-            self.pass(from, to);
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        let mut sum = Stats::default();
-        self.shards.iter().for_each(|shard| sum += shard.stats());
-        sum
-    }
-}
 
 fn wants(text: &str) -> SubscribeFiltersBuf {
     filter(text, QoS::ExactlyOnce)
@@ -187,7 +25,6 @@ fn what_cannot_be_is_refused() {
     assert_eq!(refused(|c| c.shards = 0), "shards");
     assert_eq!(refused(|c| c.shards = 65), "shards");
     assert_eq!(refused(|c| c.shard = ShardId(1)), "shard");
-    assert_eq!(refused(|c| (c.shards, c.durability) = (2, Durability::Synced)), "shards");
     assert_eq!(refused(|c| c.shard_credit.messages = 0), "shard_credit");
 }
 
@@ -204,16 +41,7 @@ fn a_connection_moves_to_its_home_with_everything_that_it_sent() {
     assert_eq!(c.got(link), ["CONNACK 00"]);
     assert_eq!(c.shards[2].stats().sessions, 1);
     // Again from elsewhere, with a packet behind CONNECT in the same piece: it is the same session.
-    let conn = c.shards[1].handle_accept(c.now);
-    c.shards[1].handle_identified(c.now, conn, Peer::default());
-    c.links.push(Link {
-        shard: 1,
-        conn,
-        version: Version::V311,
-        inbox: Vec::new(),
-        paused: false,
-        closed: false,
-    });
+    c.open_at(1, Version::V311);
     let mut bytes = Vec::new();
     let connect = ConnectRef { version: Version::V311, client_id: &name, ..Default::default() };
     PacketRef::Connect(connect).encode(Version::V311, &mut bytes).unwrap();

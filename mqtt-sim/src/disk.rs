@@ -53,7 +53,7 @@ impl Disk {
     pub fn read(contents: &Contents) -> Self {
         let mut disk = Self::default();
         let mut names: BTreeMap<store::SessionId, String> = BTreeMap::new();
-        let mut groups = BTreeMap::new();
+        let mut groups: BTreeMap<String, Vec<store::SessionId>> = BTreeMap::new();
         let mut bodies = BTreeMap::new();
         let mut unused = BTreeSet::new();
         let mut appended = BTreeSet::new();
@@ -76,7 +76,7 @@ impl Disk {
                     }
                 }
                 StoreOp::PutGroup(id, filter) => {
-                    groups.insert(filter.clone(), *id);
+                    groups.entry(filter.clone()).or_default().push(*id);
                 }
                 StoreOp::PutSubscription { session, filter, .. } => {
                     groups.remove(filter);
@@ -124,6 +124,10 @@ impl Disk {
                     }
                 }
                 StoreOp::PutReplay { .. } | StoreOp::PutReceived(..) => disk.left.push(text()),
+                StoreOp::PutHandOver(record) => {
+                    disk.left.push(text());
+                    appended.insert(record.message);
+                }
                 StoreOp::PutRetained(topic, id) => {
                     unused.remove(id);
                     match bodies.get(id) {
@@ -142,7 +146,7 @@ impl Disk {
         }
         disk.broken.extend(placeless.into_values());
         disk.orphans = unused.difference(&appended).count();
-        for group in groups.values() {
+        for group in groups.values().flatten() {
             disk.lone_groups += 1 + 2 * queued.get(group).copied().unwrap_or(0);
         }
         disk.left.extend(

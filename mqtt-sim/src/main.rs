@@ -25,7 +25,7 @@ struct Arguments {
     /// Lines of history to print after a failure.
     #[arg(long, default_value_t = 60)]
     lines: usize,
-    /// How many shards the broker has, 1 to 4; without this the seed decides. With more than one there is no store.
+    /// How many shards the broker has, 1 to 4; without this the seed decides.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4))]
     shards: Option<u16>,
     /// Run each seed twice and compare everything that the machines gave.
@@ -184,8 +184,8 @@ fn main() -> ExitCode {
         begin.elapsed().as_secs_f64()
     );
     println!(
-        "{} crashes of the broker, {} of clients, {} other faults",
-        sums.broker_crashes, sums.client_crashes, sums.faults
+        "{} crashes of the broker, {} of clients, {} messages between shards at a restart, {} other faults",
+        sums.broker_crashes, sums.client_crashes, sums.handed_over, sums.faults
     );
     println!(
         "{} deliveries, {} acknowledged publishes, {} demanded, {} wills, {} resumed sessions, {} take-overs",

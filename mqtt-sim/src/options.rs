@@ -91,8 +91,12 @@ pub struct Options {
     pub outbox: usize,
     /// Steps at which the broker crashes, in a thousandth of a percent.
     pub broker_crashes: u64,
+    /// Messages that are handed to another shard as stored and followed by a crash, in percent.
+    pub handover_crashes: u64,
     /// Restarts that end in a crash at once, in percent.
     pub restart_crashes: u64,
+    /// Whether it may start again with another number of shards.
+    pub reshards: bool,
     /// How long the broker is down, at most.
     pub down: u64,
     /// How far the wall clock may jump meanwhile, in milliseconds.
@@ -136,9 +140,6 @@ impl Options {
         let mut broker = broker(random, payload);
         if let Some(shards) = shards {
             broker.shards = shards;
-            if shards > 1 {
-                broker.durability = Durability::Off;
-            }
         }
         let stored = broker.durability != Durability::Off;
         Self {
@@ -162,6 +163,7 @@ impl Options {
             outbox: random.pick(&[1, 100, 4_096, 65_536]),
             broker_crashes: random.pick(if stored { &[0, 50, 200, 1_000, 5_000] } else { &[0, 0, 0, 50] }),
             restart_crashes: random.pick(&[0, 20, 60]),
+            handover_crashes: random.pick(&[0, 0, 10]),
             down: random.pick(&[1, 1_000_000, 20_000_000, 200_000_000]),
             leaps: random.pick(&[
                 vec![0],
@@ -173,6 +175,7 @@ impl Options {
             client_crashes: random.pick(&[0, 1, 5]),
             clock: random.pick(&[1_000_000, 10_000_000, 10_000_000]),
             mail: random.pick(&[1, 1_000, 50_000, 3_000_000]),
+            reshards: shards.is_none() && random.chance(30),
         }
     }
 
@@ -182,6 +185,7 @@ impl Options {
         (self.refusals, self.stale_clocks, self.pause) = (0, 0, 200_000);
         (self.store_delay, self.answer_delay, self.mail) = (1_000, 1_000, 1_000);
         (self.broker_crashes, self.client_crashes, self.restart_crashes) = (0, 0, 0);
+        self.handover_crashes = 0;
         let NetworkOptions { latency_min, latency_max, piece, capacity } = &mut self.network;
         (*latency_min, *latency_max, *piece, *capacity) = (100, 1_000, 65_536, 65_536);
     }
@@ -221,11 +225,9 @@ fn broker(random: &mut Random, payload: usize) -> BrokerConfig {
     if random.chance(20) {
         config.max_session_expiry = random.pick(&[2, 20]);
     }
-    if config.durability == Durability::Off {
-        config.shards = random.pick(&[1, 2, 3, 4]);
-        let messages = random.pick(&[1, 2, 10, 4_096]);
-        config.shard_credit = ShardCredit { messages, bytes: random.pick(&[1, 1_000, 8 << 20]) };
-    }
+    config.shards = random.pick(&[1, 2, 3, 4]);
+    let messages = random.pick(&[1, 2, 10, 4_096]);
+    config.shard_credit = ShardCredit { messages, bytes: random.pick(&[1, 1_000, 8 << 20]) };
     if random.chance(20) {
         config.resend_after = Some(Duration::from_secs(random.pick(&[1, 5])));
     }

@@ -46,6 +46,8 @@ pub struct Message {
     settled_at: u64,
     /// The broker crashed while it was under way, and may have taken it before.
     maybe_taken: bool,
+    /// The broker's own subscriber saw it.
+    told: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -159,6 +161,8 @@ pub struct Counts {
     pub taken_over: u64,
     /// Crashes of the broker.
     pub broker_crashes: u64,
+    /// Messages that restarts delivered from shard to shard.
+    pub handed_over: u64,
     /// Crashes of clients.
     pub client_crashes: u64,
     /// Links cut, store failures, dials that failed.
@@ -174,6 +178,7 @@ impl std::ops::AddAssign for Counts {
         self.resumed += other.resumed;
         self.taken_over += other.taken_over;
         self.broker_crashes += other.broker_crashes;
+        self.handed_over += other.handed_over;
         self.client_crashes += other.client_crashes;
         self.faults += other.faults;
     }
@@ -223,6 +228,7 @@ impl Oracle {
             settled: false,
             settled_at: 0,
             maybe_taken: false,
+            told: false,
         };
         self.messages.insert(id, message);
     }
@@ -383,6 +389,7 @@ impl Oracle {
             return Err(format!("{id} was routed and never published"));
         };
         message.routed += 1;
+        message.told = true;
         if message.topic != topic {
             return Err(format!("{id} was published to {} and routed to {topic}", message.topic));
         }
@@ -432,7 +439,12 @@ impl Oracle {
         if present {
             self.counts.resumed += 1;
             // [MQTT-3.1.3-9], unless it was due already.
-            self.dues.retain(|due| due.client != client || due.at <= now);
+            if self.dues.iter().filter(|due| due.client == client).count() > 1 {
+                // One may be that of an earlier session, which nothing takes back.
+                self.dues.iter_mut().filter(|due| due.client == client).for_each(|due| due.maybe = true);
+            } else {
+                self.dues.retain(|due| due.client != client || due.at <= now);
+            }
         } else {
             session.incarnation += 1;
             session.granted.clear();
@@ -646,8 +658,11 @@ impl Oracle {
     /// Whether this can be what is retained under the topic.
     #[must_use]
     pub fn may_be_retained(&self, topic: &str, have: Option<MessageId>) -> bool {
+        let expires = |id: MessageId| self.messages.get(&id).is_some_and(|message| message.expiry.is_some());
         self.retained.get(topic).copied().flatten() == have
-            || self.rivals.get(topic).is_some_and(|rivals| rivals.iter().any(|(_, id)| *id == have))
+            || self.rivals.get(topic).is_some_and(|rivals| {
+                rivals.iter().any(|(_, id)| *id == have || have.is_none() && id.is_some_and(expires))
+            })
     }
 
     /// The message, if it was published.

@@ -59,8 +59,7 @@ pub fn run_traced(seed: u64, steps: u64, lines: usize) -> Result<Report, Box<Fai
     run_with(seed, steps, lines, None)
 }
 
-/// The same with this many shards, instead of the number that the seed gives. With more than one there is no
-/// store.
+/// The same with this many shards, instead of the number that the seed gives.
 ///
 /// # Errors
 /// The first thing that was wrong.

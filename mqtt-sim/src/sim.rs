@@ -103,6 +103,11 @@ pub struct Sim {
     /// What is on its way between them, by both.
     mail: BTreeMap<(usize, usize), VecDeque<Letter>>,
     store: Store,
+    /// The number in the store of each group of each shard, and the other way round.
+    numbers: BTreeMap<(usize, u64), u64>,
+    places: BTreeMap<u64, (usize, u64)>,
+    /// Up to which of its groups each shard knows them to be safe.
+    through: Vec<u64>,
     nodes: Vec<Node>,
     wires: Vec<Wire>,
     by_conn: BTreeMap<(usize, ConnectionId), usize>,
@@ -155,7 +160,10 @@ impl Sim {
         let stored = options.broker.durability != Durability::Off;
         oracle.tick = options.tick + if stored { 120_000_000 } else { 0 };
         oracle.max_expiry = options.broker.max_session_expiry;
-        oracle.overlap = if options.broker.shards > 1 { 2 * options.mail.max(1_000) } else { 0 };
+        // Of two publishers, the one may be first where a message is retained, and the other be seen first: what waits for
+        // a store, or is on its way to another shard, is seen late.
+        let far = if options.broker.shards > 1 || options.reshards { 2 * options.mail.max(1_000) } else { 0 };
+        oracle.overlap = far + if stored { 120_000_000 } else { 0 };
         oracle.refusals = options.broker.ask.publish;
         for (n, node) in nodes.iter().enumerate() {
             if node.options.kind == Kind::Machine {
@@ -174,6 +182,9 @@ impl Sim {
             slots: BTreeMap::new(),
             mail: BTreeMap::new(),
             store: Store::default(),
+            numbers: BTreeMap::new(),
+            places: BTreeMap::new(),
+            through: vec![0; usize::from(options.broker.shards)],
             wires: Vec::new(),
             by_conn: BTreeMap::new(),
             ends: BTreeMap::new(),

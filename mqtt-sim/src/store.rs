@@ -43,10 +43,12 @@ impl Store {
             self.last = seq.0;
             self.learn(seq.0, &group);
         }
-        if self.pending.back().is_some_and(|(last, _)| *last >= seq) {
-            return Err(format!("store group {} is out of order", seq.0));
+        // What comes again comes shard by shard, and takes its old place.
+        let place = self.pending.partition_point(|(other, _)| *other < seq);
+        if self.pending.get(place).is_some_and(|(other, _)| *other == seq) {
+            return Err(format!("store group {} came twice", seq.0));
         }
-        self.pending.push_back((seq, group));
+        self.pending.insert(place, (seq, group));
         Ok(())
     }
 
@@ -77,6 +79,11 @@ impl Store {
             self.again.insert(seq.0, group);
         }
         Some(first)
+    }
+
+    /// A group that is written before the machine starts: it has no number.
+    pub fn write_first(&mut self, group: &StoreGroup) {
+        self.contents.apply(group);
     }
 
     /// The number of the last group.
@@ -129,13 +136,15 @@ impl Store {
     }
 
     fn learn(&mut self, seq: u64, group: &StoreGroup) {
+        // What one shard takes over from another was safe there.
+        let taken_over = group.ops.iter().any(|op| matches!(op, StoreOp::PutTaken { .. }));
         for op in &*group.ops {
             match op {
                 StoreOp::PutSession(id, session) => {
                     self.sessions.insert(*id, session.client_id.clone());
                 }
                 StoreOp::PutMessage(_, message) => {
-                    if let Some(id) = our_id(message) {
+                    if let Some(id) = our_id(message).filter(|_| !taken_over) {
                         self.appended.entry(id).or_insert(seq);
                     }
                 }

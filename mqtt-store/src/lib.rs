@@ -15,7 +15,7 @@
 //!
 //! ```text
 //! lock                     locked while a process has the store
-//! store/format             "mqtt-store 1", a secret, a checksum of both
+//! store/format             "mqtt-store 2", a secret, a checksum of both
 //! store/..                 a fjall database with one keyspace, "records"
 //! store.new/               a database that is being made; of no worth after a crash
 //! store.salvaged/          one that is about to take the place of a damaged one
@@ -29,7 +29,7 @@
 //! | tag | key | value |
 //! |---|---|---|
 //! | 0 | | mark: secret, batch number, batch number that is synced, sequence number |
-//! | 1 | | limits |
+//! | 1 | nothing, or the number of a shard but the first | limits |
 //! | 2 | | clock |
 //! | 3 | session | record of a session |
 //! | 4 | session | packet identifier |
@@ -42,6 +42,9 @@
 //! | 11 | session or group, entry | entry: message, how it is delivered |
 //! | 12 | topic | retained message |
 //! | 13 | session | will |
+//! | 14 | shard, other shard, number | message on its way to the other shard |
+//! | 15 | shard, other shard | number up to which it has taken over what the other sent |
+//! | 16 | | how sessions are spread over shards; loaded first |
 //!
 //! Every value begins with its version, 1, and ends in 32 bits of XXH3 over key and value.
 //!

@@ -22,10 +22,10 @@ use crate::{Loaded, Store};
 use bytes::Bytes;
 use mqtt_proto::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use mqtt_session::store::{
-    Contents, EntryId, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery, StoredLimits,
-    StoredMessage, StoredSession, StoredStage, StoredWill,
+    Contents, EntryId, HandOver, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery,
+    StoredHandOver, StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
 };
-use mqtt_session::{StoreGroup, StoreOp, Timestamp};
+use mqtt_session::{ShardId, StoreGroup, StoreOp, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -266,7 +266,10 @@ fn the_largest_and_the_smallest_come_back<P: Place>(place: &P) {
     let mut all = ops([&longest, &almost, "é/\u{10FFFF}"], u64::MAX - 1);
     all.extend(ops(["", "a", "#"], 1));
     all.extend([
-        StoreOp::PutLimits(StoredLimits { sessions: u64::MAX, messages: 0, entries: 1 }),
+        StoreOp::PutLimits(ShardId(0), StoredLimits { sessions: u64::MAX, messages: 0, entries: 1 }),
+        StoreOp::PutLimits(ShardId(63), StoredLimits { sessions: 0, messages: u64::MAX, entries: 1 }),
+        StoreOp::PutShards(StoredShards { count: 64, key: [7; 16] }),
+        StoreOp::PutTaken { by: ShardId(1), from: ShardId(63), number: u64::MAX },
         StoreOp::PutClock(StoredClock { time: Timestamp::MAX, unix_ms: u64::MAX }),
         StoreOp::PutPacketId(SessionId(1), PacketId::MAX),
     ]);
@@ -315,7 +318,7 @@ enum Step {
 type Act = (u8, u16, u16);
 
 fn step() -> impl Strategy<Value = Step> {
-    let act = (0..22u8, any::<u16>(), any::<u16>());
+    let act = (0..26u8, any::<u16>(), any::<u16>());
     prop_oneof![
         8 => (vec(vec(act, 1..6), 1..12), any::<bool>()).prop_map(|(groups, sync)| Step::Write(groups, sync)),
         2 => (0..8u8).prop_map(Step::Tidy),
@@ -473,13 +476,38 @@ impl Model {
             }
             (20, _) if a % 2 == 0 => {
                 let (sessions, messages) = (self.last + u64::from(a), u64::from(b));
-                vec![StoreOp::PutLimits(StoredLimits { sessions, messages, entries: messages })]
+                vec![StoreOp::PutLimits(
+                    ShardId(b % 3),
+                    StoredLimits { sessions, messages, entries: messages },
+                )]
             }
             (20, _) => {
                 let time = Timestamp::from_micros(b.into());
                 vec![StoreOp::PutClock(StoredClock { time, unix_ms: a.into() })]
             }
             (21, Some(id)) => vec![StoreOp::PutPacketId(SessionId(id), packet_id)],
+            (22, _) => {
+                let purpose = match b % 4 {
+                    0 => HandOver::Group(filter()),
+                    1 => HandOver::Back(filter()),
+                    n => HandOver::Publish { deliver: n == 2, retain: n == 3 },
+                };
+                let (from, to, number) = (ShardId(a % 3), ShardId(b % 3), (a % 5).into());
+                let message = MessageId(a.into());
+                vec![StoreOp::PutHandOver(Box::new(StoredHandOver { from, to, number, message, purpose }))]
+            }
+            (23, _) => {
+                let (from, to, number) = (ShardId(a % 3), ShardId(b % 3), (a % 5).into());
+                vec![StoreOp::DeleteHandOver { from, to, number }]
+            }
+            (24, _) => {
+                let (by, from) = (ShardId(a % 3), ShardId(b % 3));
+                vec![match a % 2 {
+                    0 => StoreOp::PutTaken { by, from, number: a.into() },
+                    _ => StoreOp::DeleteTaken { by, from },
+                }]
+            }
+            (25, _) => vec![StoreOp::PutShards(StoredShards { count: a, key: [b as u8; 16] })],
             _ => vec![],
         }
     }

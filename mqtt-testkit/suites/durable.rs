@@ -16,9 +16,14 @@ use std::time::Duration;
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 async fn broker(store: &MemoryStore) -> Result<BrokerHandle> {
+    broker_in(store, 1).await
+}
+
+async fn broker_in(store: &MemoryStore, shards: u16) -> Result<BrokerHandle> {
     let store = store.clone();
-    let config = Config::listening_on(["127.0.0.1:0".parse::<SocketAddr>()?])
+    let mut config = Config::listening_on(["127.0.0.1:0".parse::<SocketAddr>()?])
         .stored_in(Durability::Synced, move || Ok(Box::new(store.clone())));
+    config.broker.shards = shards;
     Ok(Broker::bind(config).await?)
 }
 
@@ -69,6 +74,43 @@ async fn what_the_broker_acknowledged_survives_its_end() -> Result {
     let third = broker(&store).await?;
     assert_eq!(third.stats().await?.messages, 1, "the retained one");
     third.shutdown().await?;
+    Ok(())
+}
+
+/// All shards write to one store, and find what is theirs when they are more or fewer the next time.
+#[rt::test]
+async fn what_several_shards_acknowledged_survives_in_any_number_of_them() -> Result {
+    let store = MemoryStore::that_forgets();
+    let names: Vec<String> = (0..8).map(|n| format!("s{n}")).collect();
+    let first = broker_in(&store, 3).await?;
+    for name in &names {
+        let subscriber = options(&first, name).connect().await?;
+        drop(subscriber.subscribe("t", QoS::ExactlyOnce).await?);
+        subscriber.disconnect().await?;
+    }
+    let publisher = options(&first, "p").connect().await?;
+    for (number, qos) in [QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().cycle().take(10).enumerate() {
+        publisher.publish(message(&number.to_string(), qos)).await?;
+    }
+    publisher.disconnect().await?;
+    first.shutdown().await?;
+    store.cut_power();
+    for (shards, names) in [(3, &names[..2]), (1, &names[2..4]), (4, &names[4..6]), (2, &names[6..])] {
+        let broker = broker_in(&store, shards).await?;
+        assert_eq!(broker.stats().await?.subscriptions, 8);
+        for name in names {
+            let subscriber =
+                options(&broker, name).configure(|config| config.adopt_session = true).start()?;
+            let mut unclaimed = subscriber.unclaimed().ok_or("nobody else has it")?;
+            for expected in 0..10 {
+                assert_eq!(next(&mut unclaimed).await?, expected.to_string(), "{name} of {shards} shards");
+            }
+            subscriber.disconnect().await?;
+        }
+        while broker.stats().await?.connections > 0 {}
+        broker.shutdown().await?;
+        store.cut_power();
+    }
     Ok(())
 }
 

@@ -21,7 +21,7 @@ impl Default for Sys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shards {
-    /// Threads, each with its own part of the connections. More than one only without a store.
+    /// Threads, each with its own part of the connections. It may change from start to start.
     pub count: u16,
 }
 

@@ -7,14 +7,15 @@ use super::node::Post;
 use super::node::panic_text;
 use super::run::{Life, Mail, Start};
 use super::sockets::{self, Address, Inherited};
+use super::store::{self, Made};
 use super::transport::SharedTransport;
 use crate::runtime::Runtime;
 use crate::trace::TraceOptions;
-use crate::{Clock, Command, ShardError};
+use crate::{Command, ShardError};
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{AskFor, BrokerConfig, ConfigError, Rates};
 use mqtt_session::{Durability, Seed, ShardId};
-use mqtt_store::{Store, StoreError};
+use mqtt_store::{StorageHandle, Store, StoreError};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -269,26 +270,29 @@ pub async fn bind<R: Runtime>(
     let (events, _) = broadcast::channel(config.backlog);
     let weak_events = events.downgrade();
     let (ended, end) = watch::channel(None);
+    let (answers, answered): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+    let reports: Vec<mpsc::UnboundedSender<Command>> = answers.clone();
+    let Made { shards: machines, clock, storage, trace } =
+        make(config.broker, config.store, config.trace, reports).await?;
+    let mut ways = answers.into_iter().zip(answered).zip(machines).collect::<Vec<_>>();
+    let mut trace = trace;
     let end_of_all = Arc::new(End {
         left: Mutex::new((shards, Ok(()))),
         mailboxes: mailboxes.iter().map(mpsc::Sender::downgrade).collect(),
+        storage: storage.clone(),
         ended,
     });
-    let clock = Clock::start();
     let mut starting = Vec::new();
     // The first one last: it lets the clients in.
     for shard in (0..shards).rev() {
-        let (answers, answered) = mpsc::unbounded_channel();
+        let Some(((answers, answered), broker)) = ways.pop() else { break };
         let runtime = runtime.clone();
         let spawn = Box::new(move |task| runtime.spawn(task));
-        let reports = answers.clone();
         let authorizer = config.authorizer.clone();
         let office = authorizer.map(|authorizer| Office { authorizer, spawn, answers });
         let (ready, started) = oneshot::channel();
         let (Some(mail), Some(carried)) = (mails.pop(), carried.pop()) else { break };
         let own = ShardId(shard);
-        let mut broker = config.broker.clone();
-        broker.shard = own;
         let start = Start {
             broker,
             acls: config.acls.clone(),
@@ -296,9 +300,8 @@ pub async fn bind<R: Runtime>(
             read_buffer: config.read_buffer,
             log_style: config.log_style,
             office,
-            store: config.store.clone(),
-            trace: config.trace.clone(),
-            reports,
+            storage: storage.clone(),
+            trace: trace.take(),
             mail,
             answered,
             events: events.clone(),
@@ -316,18 +319,36 @@ pub async fn bind<R: Runtime>(
         starting.push(started);
     }
     drop((events, boxes));
-    let mut storage = None;
     for started in starting {
-        storage = started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
+        started.await.map_err(|_| io::Error::other("the broker's thread ended"))??;
     }
     let mailboxes = mailboxes.into();
     Ok(BrokerHandle::new(mailboxes, weak_events, end, addresses, storage, config.backlog))
+}
+
+/// Reads what is stored, on a thread of its own: that may take its time.
+async fn make(
+    config: BrokerConfig,
+    store: Option<OpenStore>,
+    trace: Option<TraceOptions>,
+    reports: Vec<mpsc::UnboundedSender<Command>>,
+) -> Result<Made, BindError> {
+    if store.is_none() {
+        return store::make(config, store, trace, reports);
+    }
+    let (tell, made) = oneshot::channel();
+    std::thread::Builder::new().name("mqtt-restore".to_owned()).spawn(move || {
+        // Nobody takes it if the start was given up.
+        let _ = tell.send(store::make(config, store, trace, reports));
+    })?;
+    made.await.map_err(|_| io::Error::other("the thread that reads the store panicked"))?
 }
 
 /// The broker ends when all its shards have, and all end when one has failed.
 struct End {
     left: Mutex<(u16, Result<(), ServeError>)>,
     mailboxes: Vec<mpsc::WeakSender<Mail>>,
+    storage: Option<StorageHandle>,
     ended: watch::Sender<Option<Result<(), ServeError>>>,
 }
 
@@ -339,6 +360,13 @@ impl End {
             left.0 = left.0.saturating_sub(1);
             if left.1.is_ok() {
                 left.1 = result;
+            }
+            // What was handed over is written, whatever became of the machines.
+            if left.0 == 0
+                && let Some(Err(e)) = self.storage.as_ref().map(StorageHandle::close)
+                && left.1.is_ok()
+            {
+                left.1 = Err(ServeError::Store(e.to_string()));
             }
             (left.0 == 0).then(|| left.1.clone())
         };

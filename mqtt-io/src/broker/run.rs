@@ -1,7 +1,7 @@
 //! The thread of a shard: its runtime, its tasks, its end.
 
 use super::auth::Office;
-use super::bind::{BindError, Listener, OpenStore};
+use super::bind::{BindError, Listener};
 use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
 use super::link::{self, Carried};
@@ -9,12 +9,12 @@ use super::listen::{Door, accept};
 use super::log::LogStyle;
 use super::node::{Node, Post, flusher, timer};
 use super::sockets::Open;
-use super::store::{self, Made};
 use crate::runtime::{LocalRuntime, LocalTask};
-use crate::trace::TraceOptions;
-use crate::{Clock, Command, Stack};
+use crate::trace::Recorder;
+use crate::{Clock, Command, Shard, Stack};
+use mqtt_session::Broker;
 use mqtt_session::acl::Acl;
-use mqtt_session::broker::{BrokerConfig, Event, Peer};
+use mqtt_session::broker::{Event, Peer};
 use mqtt_store::StorageHandle;
 use std::io;
 use std::rc::Rc;
@@ -26,20 +26,18 @@ const COMMANDS_PER_TURN: usize = 64;
 
 /// What a thread starts with.
 pub(super) struct Start {
-    pub(super) broker: BrokerConfig,
+    pub(super) broker: Broker,
     pub(super) acls: Vec<Arc<Acl>>,
     pub(super) listeners: Vec<(Open, Listener)>,
     pub(super) read_buffer: usize,
     pub(super) log_style: LogStyle,
     pub(super) office: Option<Office>,
-    pub(super) store: Option<OpenStore>,
-    pub(super) trace: Option<TraceOptions>,
-    /// Where the store's reports go.
-    pub(super) reports: mpsc::UnboundedSender<Command>,
+    pub(super) storage: Option<StorageHandle>,
+    pub(super) trace: Option<Recorder>,
     pub(super) mail: mpsc::Receiver<Mail>,
     pub(super) answered: mpsc::UnboundedReceiver<Command>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
-    pub(super) ready: oneshot::Sender<Result<Option<StorageHandle>, BindError>>,
+    pub(super) ready: oneshot::Sender<Result<(), BindError>>,
     /// One for all shards.
     pub(super) clock: Clock,
     pub(super) post: Post,
@@ -89,9 +87,8 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
         read_buffer,
         log_style,
         office,
-        store,
+        storage,
         trace,
-        reports,
         mail,
         answered,
         events,
@@ -100,19 +97,17 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
         post,
         carried,
     } = start;
-    let made = store::make(broker, store, trace, clock, reports).and_then(|made| {
-        let listeners = listeners.into_iter().map(|(Open { socket, file }, settings)| {
-            L::listener(socket).map(|listener| Door { listener, file, settings })
-        });
-        Ok((made, listeners.collect::<Result<Vec<_>, _>>()?))
+    let listeners = listeners.into_iter().map(|(Open { socket, file }, settings)| {
+        L::listener(socket).map(|listener| Door { listener, file, settings })
     });
-    let (Made { shard, clock, storage }, listeners) = match made {
-        Ok(made) => made,
+    let listeners = match listeners.collect::<Result<Vec<_>, _>>() {
+        Ok(listeners) => listeners,
         Err(e) => {
-            let _ = ready.send(Err(e));
+            let _ = ready.send(Err(e.into()));
             return Ok(());
         }
     };
+    let shard = Shard::recorded(broker, clock.now(), storage, trace);
     let node =
         Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events, post).told_in(log_style));
     node.spawn(flusher(Rc::clone(&node))).detach();
@@ -125,12 +120,8 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     node.spawn(arrivals(Rc::clone(&node), carried)).detach();
     // What a restored machine has to do at once.
     node.turn(|shard, now| shard.tick(now));
-    let _ = ready.send(Ok(storage.clone()));
-    let ended = node.ended().await.map_err(ServeError::Panicked);
-    // What was handed over is written, whatever became of the machine.
-    let stored =
-        storage.map_or(Ok(()), |storage| storage.close().map_err(|e| ServeError::Store(e.to_string())));
-    ended.and(stored)
+    let _ = ready.send(Ok(()));
+    node.ended().await.map_err(ServeError::Panicked)
 }
 
 /// Does what handles want. When the last of them is gone, the broker ends.

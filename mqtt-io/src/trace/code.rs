@@ -12,8 +12,8 @@ use mqtt_session::broker::{
     RefusedFilter31,
 };
 use mqtt_session::store::{
-    EntryId, MessageId, SessionId, StoreOp, StoredAuthor, StoredClock, StoredDelivery, StoredLimits,
-    StoredMessage, StoredSession, StoredStage, StoredWill,
+    EntryId, HandOver, MessageId, SessionId, StoreOp, StoredAuthor, StoredClock, StoredDelivery,
+    StoredHandOver, StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
 };
 use mqtt_session::{Durability, Message, Seed, ShardCredit, ShardId, StoreSeq, Timestamp};
 use std::net::SocketAddr;
@@ -112,6 +112,9 @@ wrapped! {
     QoS: |v| v.as_u8(), |n: u8| Self::from_u8(n);
     ReasonCode: |v| v.as_u8(), |n: u8| Self::ALL.iter().copied().find(|code| code.as_u8() == n);
     Version: |v| v.level(), |n: u8| [Self::V31, Self::V311, Self::V5].into_iter().find(|v| v.level() == n);
+    StoredShards: |v| (v.count, v.key.to_vec()), |(count, key): (u16, Vec<u8>)| {
+        Some(Self { count, key: key.try_into().ok()? })
+    };
     Seed: |v| v.0.to_vec(), |bytes: Vec<u8>| Some(Self(bytes.try_into().ok()?));
     SocketAddr: |v| v.to_string(), |text: String| text.parse().ok();
     Duration: |v| (v.as_secs(), v.subsec_nanos()), |(secs, nanos): (u64, u32)| {
@@ -301,6 +304,7 @@ macro_rules! records {
     };
 }
 records! {
+    StoredHandOver { from, to, number, message, purpose }
     StoredMessage { body, topic_len, properties_len, qos, retain, expires_at, author }
     StoredDelivery { session, entry, qos, retain, subscription_ids }
     StoredWill { message, delay_secs, author }
@@ -335,6 +339,7 @@ macro_rules! variants {
 }
 pub(super) use variants;
 variants! {
+    HandOver { 0 Publish { deliver, retain }, 1 Group(filter), 2 Back(filter), }
     Durability { 0 Off, 1 Written, 2 Synced, }
     Overflow { 0 DropNewest, 1 DropOldest, 2 Disconnect, }
     RefusedFilter31 { 0 Hangup, 1 PretendGranted, }
@@ -344,7 +349,6 @@ variants! {
     RetainHandling { 0 Send, 1 SendIfNew, 2 DoNotSend, }
     Answer { 0 Allow, 1 Grant(grant), 2 Deny(reason), 3 Continue(data), 4 Filters(verdicts), }
     StoreOp {
-        0 PutLimits(limits),
         1 PutClock(clock),
         2 PutSession(id, session),
         3 DeleteSession(id),
@@ -366,6 +370,12 @@ variants! {
         19 DeleteRetained(topic),
         20 PutWill(session, will),
         21 DeleteWill(session),
+        22 PutShards(shards),
+        23 PutHandOver(record),
+        24 DeleteHandOver { from, to, number },
+        25 PutTaken { by, from, number },
+        26 DeleteTaken { by, from },
+        27 PutLimits(shard, limits),
     }
 }
 

@@ -155,8 +155,10 @@ impl<R: Read> Player<R> {
                 match record(&mut from, &mut read)? {
                     Some(Record { entry: Entry::Stored(op), .. }) => restore.record(*op),
                     Some(Record { entry: Entry::Restored(unix_ms), outputs, checksum }) => {
-                        let (broker, restored) = restore.finish(unix_ms);
-                        break (broker, restored.now, Some((outputs, checksum)));
+                        let mut restoration = restore.finish(unix_ms);
+                        // A trace is of a broker with one shard.
+                        let broker = restoration.shards.pop().ok_or(TraceError::Damaged(at))?;
+                        break (broker, restoration.restored.now, Some((outputs, checksum)));
                     }
                     _ => return Err(TraceError::Damaged(at)),
                 }

@@ -200,6 +200,8 @@ impl Broker {
     /// Removes a session and all that is in it; a will that waited fires now ([MQTT-3.1.2-8]).
     pub(super) fn end_session(&mut self, key: SessionKey) {
         self.fire_will(key);
+        // Others may have joined its groups since it was alone in them.
+        self.return_to_groups(key);
         let mut left = Left::default();
         self.router.forget(key, &mut left);
         self.release_left(left);
@@ -322,9 +324,10 @@ impl Broker {
             let lifetime = held.expires.since(Timestamp::ZERO);
             held.expires = now + lifetime;
         }
-        self.route(message, Source { publisher, ..Source::default() });
+        let source = Source { publisher, is_will: true, ..Source::default() };
+        self.route(message, source);
         if defect!(WillTwice) {
-            self.route(message, Source { publisher, ..Source::default() });
+            self.route(message, source);
         }
         self.release_message(message);
     }

@@ -214,6 +214,10 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    pub(super) const NO_SHARDS: Self = Self { setting: "shards", problem: "must not be 0" };
+}
+
 impl BrokerConfig {
     /// Whether these settings can be, as [`Broker::new`](super::Broker::new) will find.
     ///
@@ -223,11 +227,6 @@ impl BrokerConfig {
         let rules = [
             (self.shards != 0, "shards", "must not be 0"),
             (self.shards <= MAX_SHARDS, "shards", "must be at most 64"),
-            (
-                self.shards < 2 || self.durability == Durability::Off,
-                "shards",
-                "must be 1 with a store: only a broker without durability can have several",
-            ),
             (self.shard.0 < self.shards, "shard", "must be below the number of shards"),
             (
                 self.shard_credit.messages != 0,

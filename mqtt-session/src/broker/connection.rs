@@ -33,6 +33,8 @@ pub(super) struct HeldAck {
     pub(super) id: PacketId,
     pub(super) reason: ReasonCode,
     pub(super) after: StoreSeq,
+    /// What it waits for on other shards; 0 for nothing.
+    pub(super) ticket: u64,
 }
 
 /// What is rarely needed and so lives elsewhere.
@@ -80,6 +82,8 @@ pub(super) struct Connection {
     pub(super) acks: VecDeque<HeldAck>,
     pub(super) window: Window,
     pub(super) keep_alive: KeepAlive,
+    /// When the first of what waits to be read came.
+    pub(super) held_since: Timestamp,
     /// When it is looked at next; the timer that is armed.
     pub(super) deadline: Timestamp,
     /// CONNECT, a closing link or a stalled write has to be done by then.
@@ -146,6 +150,7 @@ impl Connection {
             acks: VecDeque::new(),
             window: Window::new(0),
             keep_alive: KeepAlive::new(0, now),
+            held_since: Timestamp::MAX,
             deadline: limit,
             limit,
             stalled: Timestamp::MAX,

@@ -237,11 +237,12 @@ impl Broker {
             group.queued_bytes = group.queued_bytes.saturating_sub(size);
             group.unforbid(message);
             let leaf = group.leaf.as_ref().map(|leaf| (leaf.owner, leaf.filter.clone()));
-            match (taker, delivery.entry, group.stored) {
+            let stored = group.stored;
+            match (taker, delivery.entry, stored) {
                 (Some(taker), ..) => self.hand_to(key, taker, delivery, size),
                 (None, ..) if leaf.is_some() => {
                     if let Some((owner, filter)) = leaf {
-                        self.give_back_to(owner, &filter, [delivery], true);
+                        self.give_back_to(owner, &filter, stored, [delivery], true);
                     }
                     continue;
                 }

@@ -114,7 +114,7 @@ impl Broker {
             self.wait_for(index, id, bytes);
             return;
         }
-        self.publish_allowed(index, key, packet, self.now);
+        self.publish_allowed(index, key, packet, self.since);
     }
 
     /// The answer to the question about a PUBLISH.
@@ -160,6 +160,7 @@ impl Broker {
             publisher: Some(key),
             exactly_once: packet.packet_id.filter(|_| twice),
             may_refuse: tells && packet.packet_id.is_some(),
+            ..Source::default()
         };
         let routed = self.route(message, source);
         self.release_message(message);
@@ -176,7 +177,7 @@ impl Broker {
             ReasonCode::Success
         };
         let kind = if twice { PacketType::Pubrec } else { PacketType::Puback };
-        self.ack(index, kind, id, reason, routed.after);
+        self.ack_with(index, HeldAck { kind, id, reason, after: routed.after, ticket: routed.ticket });
     }
 
     /// A PUBLISH that is not taken. QoS 0 is dropped; above, 5.0 is told why, and below it is
@@ -215,13 +216,19 @@ impl Broker {
     /// Sends an acknowledgement ([MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8]) once `after` is stored, in
     /// the order of the calls.
     fn ack(&mut self, index: u32, kind: PacketType, id: PacketId, reason: ReasonCode, after: StoreSeq) {
+        self.ack_with(index, HeldAck { kind, id, reason, after, ticket: 0 });
+    }
+
+    /// The same, and once all that its ticket stands for is safe.
+    fn ack_with(&mut self, index: u32, held: HeldAck) {
         let stored = self.journal.stored();
+        let is_settled = self.is_settled(held.ticket);
         let Some(c) = self.connections.get_mut(index) else { return };
         // They leave in order, so this one waits for what the one before it waits for.
-        let after = if defect!(AckEarly) { StoreSeq(0) } else { after };
+        let after = if defect!(AckEarly) { StoreSeq(0) } else { held.after };
         let after = c.acks.back().map_or(after, |before| before.after.max(after));
-        let held = HeldAck { kind, id, reason, after };
-        if c.acks.is_empty() && after <= stored {
+        let held = HeldAck { after, ..held };
+        if c.acks.is_empty() && after <= stored && is_settled {
             self.write_ack(index, held);
             return;
         }
@@ -236,15 +243,14 @@ impl Broker {
     pub(super) fn release_held(&mut self, index: u32) {
         let stored = self.journal.stored();
         loop {
-            let Some(c) = self.connections.get_mut(index) else { return };
-            match c.acks.front() {
-                Some(ack) if ack.after <= stored => {
-                    let ack = *ack;
-                    c.acks.pop_front();
-                    self.write_ack(index, ack);
-                }
-                _ => break,
+            let front = self.connections.get(index).and_then(|c| c.acks.front()).copied();
+            let Some(ack) = front.filter(|ack| ack.after <= stored && self.is_settled(ack.ticket)) else {
+                break;
+            };
+            if let Some(c) = self.connections.get_mut(index) {
+                c.acks.pop_front();
             }
+            self.write_ack(index, ack);
         }
         let Some(c) = self.connections.get_mut(index) else { return };
         self.spares.lend(c);

@@ -1,6 +1,8 @@
 //! Groups of store operations on their way to the store.
 
+use super::BrokerConfig;
 use super::output::Output;
+use crate::ShardId;
 use crate::store::{Durability, EntryId, MessageId, SessionId, StoreGroup, StoreOp, StoreSeq, StoredLimits};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -12,6 +14,12 @@ const RESERVED: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Journal {
     on: bool,
+    /// What is committed stays in the open group.
+    held_back: bool,
+    shard: ShardId,
+    /// From one number to the next: the numbers between are those of other shards. A power of two, so
+    /// that numbers of two shards never agree in their low six bits.
+    stride: u64,
     open: Vec<StoreOp>,
     last: StoreSeq,
     stored: StoreSeq,
@@ -29,18 +37,23 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn new(durability: Durability, max_unconfirmed: usize) -> Self {
+    pub(super) fn new(config: &BrokerConfig) -> Self {
+        let shard = u64::from(config.shard.0);
+        let given = StoredLimits { sessions: shard, messages: shard, entries: shard };
         Self {
-            on: durability != Durability::Off,
+            on: config.durability != Durability::Off,
+            held_back: false,
+            shard: config.shard,
+            stride: u64::from(config.shards.max(1).next_power_of_two()),
             open: Vec::new(),
             last: StoreSeq(0),
             stored: StoreSeq(0),
             unconfirmed: VecDeque::new(),
             unconfirmed_bytes: 0,
-            max_unconfirmed,
+            max_unconfirmed: config.max_unstored_bytes,
             failed: false,
-            given: StoredLimits::default(),
-            limits: StoredLimits::default(),
+            given,
+            limits: given,
             limits_moved: false,
         }
     }
@@ -68,28 +81,31 @@ impl Journal {
     /// says so must not make counting overflow.
     pub(super) fn restore_limits(&mut self, limits: StoredLimits) {
         const MOST: u64 = 1 << 62;
+        let (own, stride) = (u64::from(self.shard.0), self.stride);
+        // Not below any that was given, whoever gave it.
+        let behind = |limit: u64| limit.min(MOST).next_multiple_of(stride) + own;
         self.given = StoredLimits {
-            sessions: limits.sessions.min(MOST),
-            messages: limits.messages.min(MOST),
-            entries: limits.entries.min(MOST),
+            sessions: behind(limits.sessions),
+            messages: behind(limits.messages),
+            entries: behind(limits.entries),
         };
         self.limits = self.given;
     }
 
     pub(super) fn new_session(&mut self) -> SessionId {
-        self.given.sessions += 1;
+        self.given.sessions += self.stride;
         self.reserve();
         SessionId(self.given.sessions)
     }
 
     pub(super) fn new_message(&mut self) -> MessageId {
-        self.given.messages += 1;
+        self.given.messages += self.stride;
         self.reserve();
         MessageId(self.given.messages)
     }
 
     pub(super) fn new_entry(&mut self) -> EntryId {
-        self.given.entries += 1;
+        self.given.entries += self.stride;
         self.reserve();
         EntryId(self.given.entries)
     }
@@ -101,7 +117,9 @@ impl Journal {
             || given.messages > limits.messages
             || given.entries > limits.entries
         {
-            let further = |given: u64, limit: u64| if given > limit { given + RESERVED } else { limit };
+            let stride = self.stride;
+            let further =
+                |given: u64, limit: u64| if given > limit { given + RESERVED * stride } else { limit };
             self.limits = StoredLimits {
                 sessions: further(given.sessions, limits.sessions),
                 messages: further(given.messages, limits.messages),
@@ -132,15 +150,10 @@ impl Journal {
     /// Closes the open group, if it has operations, and gives the number that has to be stored
     /// before anything that depends on what was emitted so far.
     pub(super) fn commit(&mut self, outputs: &mut VecDeque<Output>) -> StoreSeq {
-        if !self.open.is_empty() {
+        if !self.held_back
+            && let Some(group) = self.take_open()
+        {
             self.last = self.last.next();
-            // Before the first operation with a number beyond the old limits. Numbers without operations
-            // need no limits.
-            if core::mem::take(&mut self.limits_moved) {
-                self.open.insert(0, StoreOp::PutLimits(self.limits));
-            }
-            // One allocation for the group; the list that it was made in is kept.
-            let group = StoreGroup { ops: self.open.drain(..).collect() };
             let size = group.size();
             self.unconfirmed_bytes += size;
             // Also after a failure: it comes behind what was emitted again.
@@ -148,6 +161,25 @@ impl Journal {
             self.unconfirmed.push_back((self.last, size, group));
         }
         self.last
+    }
+
+    /// From now on, or no longer, [`Journal::commit`] leaves the open group open.
+    pub(super) const fn hold_back(&mut self, held_back: bool) {
+        self.held_back = held_back;
+    }
+
+    /// The open group, for somebody who has it stored in another way.
+    pub(super) fn take_open(&mut self) -> Option<StoreGroup> {
+        if self.open.is_empty() {
+            return None;
+        }
+        // Before the first operation with a number beyond the old limits. Numbers without operations
+        // need no limits.
+        if core::mem::take(&mut self.limits_moved) {
+            self.open.insert(0, StoreOp::PutLimits(self.shard, self.limits));
+        }
+        // One allocation for the group; the list that it was made in is kept.
+        Some(StoreGroup { ops: self.open.drain(..).collect() })
     }
 
     /// The number that the open group will have.

@@ -73,6 +73,15 @@ impl Held {
         expiry_left(self.expires, now)
     }
 
+    pub(super) const fn is_held_once(&self) -> bool {
+        self.holders == 1
+    }
+
+    /// Bytes of topic, properties and payload.
+    pub(super) fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// Bytes that count against limits.
     pub(super) fn size(&self) -> usize {
         self.body.len() + OVERHEAD
@@ -227,20 +236,27 @@ impl Messages {
         if of_link.into_iter().any(|id| properties.contains(id)) {
             return None;
         }
+        Some(self.adopt(stored.clone()))
+    }
+
+    /// Holds a message of another shard for the caller, who releases it. It was one there, so it is not looked at; its
+    /// body is taken over if nobody else has it.
+    pub(super) fn adopt(&mut self, stored: StoredMessage) -> MessageKey {
+        let StoredMessage { body, topic_len, properties_len, qos, retain, expires_at, author } = stored;
         let held = Held {
-            body: stored.body.to_vec(),
-            topic_len: stored.topic_len,
-            properties_len: stored.properties_len,
+            body: body.into(),
+            topic_len,
+            properties_len,
             holders: 1,
-            qos: stored.qos,
-            retain: stored.retain,
+            qos,
+            retain,
             retained_at: 0,
-            expires: stored.expires_at.map_or(Timestamp::MAX, Timestamp::from_micros),
+            expires: expires_at.map_or(Timestamp::MAX, Timestamp::from_micros),
             stored: None,
-            author: stored.author.clone(),
+            author,
         };
         self.bytes += held.size();
-        Some(MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX))
+        MessageKey::try_from(self.held.insert(held)).unwrap_or(MessageKey::MAX)
     }
 
     pub(super) fn get(&self, key: MessageKey) -> Option<&Held> {

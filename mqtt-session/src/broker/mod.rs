@@ -10,6 +10,7 @@ mod config;
 mod connect;
 mod connection;
 mod count;
+mod deferred;
 mod groups;
 mod inbound;
 mod inspect;
@@ -39,7 +40,7 @@ pub use output::{
     QuestionId, ReadStatus,
 };
 pub use rate::Rates;
-pub use restore::{Restore, Restored};
+pub use restore::{Restoration, Restore, Restored};
 pub use shards::Moved;
 
 use crate::defects::defect;
@@ -52,11 +53,12 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use answers::Asked;
 use connection::{Connection, Connections};
+use deferred::Deferred;
 use journal::Journal;
 use message::{Incoming, Messages};
 use mqtt_proto::{EncodeError, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
 use rate::Meter;
-use route::{Deferred, Source};
+use route::Source;
 use router::{Matches, Router, SessionKey};
 use session::{DueWill, Session};
 use shards::Shards;
@@ -121,6 +123,8 @@ pub struct Stats {
 pub struct Broker {
     config: BrokerConfig,
     now: Timestamp,
+    /// When what is being worked on came.
+    since: Timestamp,
     hasher: KeyedHash,
     random: Random,
     connections: Connections,
@@ -192,6 +196,7 @@ impl Broker {
         Ok(Self {
             shards,
             now,
+            since: now,
             random: Random::new(config.seed, config.shard.0, Purpose::ClientIds),
             connections: Connections::default(),
             sessions: Slab::new(),
@@ -199,7 +204,7 @@ impl Broker {
             router,
             hasher,
             messages: Messages::default(),
-            journal: Journal::new(config.durability, config.max_unstored_bytes),
+            journal: Journal::new(&config),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             flushes: VecDeque::new(),
@@ -234,7 +239,7 @@ impl Broker {
         })
     }
 
-    /// A broker made from `records`, at `unix_ms` milliseconds since 1970; see [`Restore`].
+    /// A broker with one shard made from `records`, at `unix_ms` milliseconds since 1970; see [`Restore`].
     ///
     /// # Errors
     /// Names the setting that cannot be.
@@ -243,9 +248,12 @@ impl Broker {
         unix_ms: u64,
         records: impl IntoIterator<Item = crate::StoreOp>,
     ) -> Result<(Self, Restored), ConfigError> {
-        let mut restore = Restore::new(config)?;
+        let mut restore = Restore::new(BrokerConfig { shards: 1, ..config })?;
         records.into_iter().for_each(|record| restore.record(record));
-        Ok(restore.finish(unix_ms))
+        let Restoration { shards, restored, .. } = restore.finish(unix_ms);
+        // There is one, and with one nothing has to be written first.
+        let shard = shards.into_iter().next().ok_or(ConfigError::NO_SHARDS)?;
+        Ok((shard, restored))
     }
 
     /// The settings.
@@ -349,6 +357,7 @@ impl Broker {
             self.event(Event::StoreRecovered);
         }
         self.route_deferred();
+        self.stored_for_others();
         while let Some((after, conn)) = self.waiting.front()
             && *after <= self.journal.stored()
         {
@@ -484,7 +493,12 @@ impl Broker {
 
     /// Hangs up on everybody if the broker is shutting down and waits for nothing.
     fn take_leave(&mut self) {
-        if !self.shutting_down || !self.journal.is_settled() || !self.all_shards_leave() {
+        let has_failed = self.journal.has_failed();
+        if !self.shutting_down
+            || !self.journal.is_settled()
+            || !(self.is_cared_for() || has_failed)
+            || !self.all_shards_leave()
+        {
             return;
         }
         self.has_left = true;
@@ -518,6 +532,7 @@ impl Broker {
     /// Each input begins here.
     fn begin(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
+        self.since = self.now;
         self.budget = self.config.work_budget;
     }
 

@@ -501,7 +501,9 @@ impl Drain<'_> {
     fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> Replayed {
         let has_room = session.ledger.has_room(c.window.max());
         let Some(replay) = session.replays.front_mut() else { return Replayed::Some };
-        if replay.far.as_ref().is_some_and(|far| !far.is_asked()) {
+        if let (Some(far), Some(shards)) = (&replay.far, self.shards)
+            && !shards.has_what_counts_for(far)
+        {
             return Replayed::Blocked;
         }
         let found = match &mut replay.found {

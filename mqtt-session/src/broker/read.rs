@@ -89,7 +89,9 @@ impl Broker {
         let mut used = 0;
         if !(c.paused || c.backlogged) {
             let kept = buffer.as_deref().unwrap_or_default();
+            self.since = c.held_since.min(self.now);
             used = self.work(index, kept);
+            self.since = self.now;
             if used == kept.len() {
                 let worked = self.work(index, rest);
                 rest = rest.get(worked..).unwrap_or_default();
@@ -101,6 +103,8 @@ impl Broker {
         };
         if c.phase != Phase::Closing {
             c.framer.put_back(buffer, used, rest);
+            let waits = c.paused || c.backlogged;
+            c.held_since = if waits { c.held_since.min(self.now) } else { Timestamp::MAX };
         }
         let kept = c.framer.len();
         let still_connecting = c.phase == Phase::Connecting;
@@ -298,7 +302,7 @@ impl Broker {
 
     /// Keeps a packet until its question is answered.
     pub(super) fn wait_for(&mut self, index: u32, question: QuestionId, packet: &[u8]) {
-        let since = self.now;
+        let since = self.since;
         if let Some(c) = self.connections.get_mut(index) {
             c.pending = Some(Box::new(Pending { question, since, packet: packet.into() }));
         }

@@ -2,12 +2,12 @@
 
 use super::message::MessageKey;
 use super::output::{DropReason, Event, Output};
-use super::router::{GroupKey, Matches, SessionKey};
+use super::router::{Matches, SessionKey};
 use super::session::{Delivery, Session};
+use super::shards::Arrival;
 use super::{Broker, Overflow, delivery_qos};
 use crate::defects::defect;
 use crate::shared::received::Receipt;
-use crate::store::{EntryId, SessionId, StoredDelivery};
 use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -19,13 +19,15 @@ pub(super) struct Routed {
     /// Sessions and groups that it matched.
     pub(super) matched: usize,
     /// Those of them that took it.
-    accepted: usize,
+    pub(super) accepted: usize,
     /// Those of them whose queues are full.
-    refused: usize,
+    pub(super) refused: usize,
     /// Nobody took it, nothing changed, and the publisher is to be told.
     pub(super) is_refused: bool,
     /// What an acknowledgement waits for.
     pub(super) after: StoreSeq,
+    /// And what it waits for on other shards; 0 for nothing.
+    pub(super) ticket: u64,
 }
 
 /// What became of one delivery.
@@ -39,15 +41,6 @@ pub(super) enum Fate {
     Refused,
 }
 
-/// A message whose routing is stored and must not be seen before that is confirmed.
-#[derive(Debug)]
-pub(super) struct Deferred {
-    after: StoreSeq,
-    message: MessageKey,
-    deliveries: Vec<(SessionKey, SessionId, Delivery)>,
-    groups: Vec<(GroupKey, Option<EntryId>)>,
-}
-
 /// From where a message comes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Source {
@@ -58,17 +51,21 @@ pub(super) struct Source {
     pub(super) exactly_once: Option<PacketId>,
     /// It can be refused if nobody has room.
     pub(super) may_refuse: bool,
+    /// It is a will, which is gone from the store when it is published.
+    pub(super) is_will: bool,
+    /// It came from another shard.
+    pub(super) arrival: Option<Arrival>,
 }
 
 impl Routed {
-    fn count(&mut self, fate: Fate) {
+    pub(super) fn count(&mut self, fate: Fate) {
         self.matched += 1;
         self.accepted += usize::from(fate == Fate::Taken);
         self.refused += usize::from(fate == Fate::Refused);
     }
 
     /// Everybody who wants it has a full queue.
-    const fn has_no_room(&self) -> bool {
+    pub(super) const fn has_no_room(&self) -> bool {
         self.accepted == 0 && self.refused > 0
     }
 }
@@ -79,14 +76,16 @@ impl Broker {
         let mut matches = core::mem::take(&mut self.matches);
         let qos = self.messages.get(key).map_or(QoS::AtMostOnce, |held| held.qos);
         let origin = self.match_here(key, source.publisher, &mut matches);
-        let wanting = matches.elsewhere;
-        let elsewhere =
-            if self.shards.is_some() { self.hand_over(key, source.publisher, wanting) } else { 0 };
+        let elsewhere = matches.elsewhere.count_ones() as usize;
         let routed = if self.journal.is_on()
             && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
         {
             self.route_stored(key, source, &matches)
         } else {
+            if let Some(mut onward) = self.onward(key, source.publisher, matches.elsewhere) {
+                self.announce(key, &mut onward);
+                self.send_onward(key, &onward);
+            }
             self.retain_if_asked(key);
             let mut routed = self.route_at_once(key, &matches);
             routed.matched += elsewhere;
@@ -108,7 +107,7 @@ impl Broker {
     }
 
     /// Remembers the identifier of a QoS 2 publication.
-    fn note_received(&mut self, source: Source) {
+    pub(super) fn note_received(&mut self, source: Source) {
         if let Some(id) = source.exactly_once
             && let Some(session) = source.publisher.and_then(|key| self.sessions.get_mut(key as usize))
             && session.received.get(id).is_none()
@@ -148,108 +147,9 @@ impl Broker {
         routed
     }
 
-    /// One group of operations holds everything that the message changes; see the module `store`.
-    fn route_stored(&mut self, key: MessageKey, source: Source, matches: &Matches) -> Routed {
-        let mut deliveries = Vec::with_capacity(matches.receivers.len());
-        let mut groups = Vec::with_capacity(matches.groups.len());
-        let mut appended = Vec::new();
-        let mut routed = Routed::default();
-        let Some(held) = self.messages.get(key) else {
-            return Routed::default();
-        };
-        let (qos, retain, size) = (held.qos, held.retain, held.size());
-        for receiver in &matches.receivers {
-            let Some(session) = self.sessions.get(receiver.session as usize) else { continue };
-            let (id, stored) = (session.id, session.stored);
-            let qos = delivery_qos(qos, receiver.qos);
-            let retain = retain && (receiver.retain_as_published || defect!(RetainAsPublished));
-            let fate = self.room_for(receiver.session, size, qos);
-            routed.count(fate);
-            if fate != Fate::Taken {
-                continue;
-            }
-            let entry = (stored && qos > QoS::AtMostOnce).then(|| self.journal.new_entry());
-            if let Some(entry) = entry {
-                let subscription_ids = receiver.ids.as_slice().into();
-                appended.push(StoredDelivery { session: id, entry, qos, retain, subscription_ids });
-            }
-            let ids = receiver.ids.clone();
-            deliveries.push((
-                receiver.session,
-                id,
-                Delivery { message: key, group: None, qos, retain, entry, ids },
-            ));
-        }
-        for &group in &matches.groups {
-            let fate = self.group_takes(group, key);
-            routed.count(fate);
-            if fate != Fate::Taken {
-                continue;
-            }
-            let stored = self.router.group(group).and_then(|group| group.stored);
-            let entry = stored.filter(|_| qos > QoS::AtMostOnce).map(|session| {
-                let (entry, subscription_ids) = (self.journal.new_entry(), Box::default());
-                appended.push(StoredDelivery { session, entry, qos, retain, subscription_ids });
-                entry
-            });
-            groups.push((group, entry));
-        }
-        let barrier = self.barrier_of(source.publisher);
-        if source.may_refuse && !retain && routed.has_no_room() {
-            return Routed { is_refused: true, after: barrier, ..routed };
-        }
-        self.note_received(source);
-        if !appended.is_empty()
-            && !defect!(AppendMissing)
-            && let Some(stored) = self.messages.store_body(key, &mut self.journal)
-        {
-            self.journal.op(StoreOp::Append(stored, appended));
-        }
-        self.retain_if_asked(key);
-        let own = self.journal.commit(&mut self.outputs);
-        let stored = self.journal.stored();
-        let after = if qos == QoS::AtMostOnce { barrier } else { own.max(barrier) };
-        if (barrier > stored || source.exactly_once.is_some() && own > stored) && !defect!(RouteEarly) {
-            if let Some(session) = source.publisher.and_then(|p| self.sessions.get_mut(p as usize)) {
-                session.barrier = after;
-            }
-            if retain {
-                self.unstored_retained.insert(key, after);
-            }
-            self.messages.hold(key);
-            self.deferred.push_back(Deferred { after, message: key, deliveries, groups });
-        } else {
-            for (session, _, delivery) in deliveries {
-                self.enqueue(session, delivery, size);
-            }
-            for (group, entry) in groups {
-                self.hand_to_group(group, key, entry);
-            }
-        }
-        Routed { after, ..routed }
-    }
-
-    /// Routes what is confirmed by now.
-    pub(super) fn route_deferred(&mut self) {
-        while let Some(at) = self.deferred.iter().position(|d| d.after <= self.journal.stored()) {
-            let Some(deferred) = self.deferred.remove(at) else { return };
-            self.unstored_retained.remove(&deferred.message);
-            let size = self.messages.get(deferred.message).map_or(0, super::message::Held::size);
-            for (session, id, delivery) in deferred.deliveries {
-                if self.sessions.get(session as usize).is_some_and(|s| s.id == id) {
-                    self.enqueue(session, delivery, size);
-                }
-            }
-            for (group, entry) in deferred.groups {
-                self.hand_to_group(group, deferred.message, entry);
-            }
-            self.release_message(deferred.message);
-        }
-    }
-
     /// Keeps or removes the topic's retained message ([MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7],
     /// [MQTT-3.3.1-8]; also [MQTT-3.3.1-7] of 3.1.1). It belongs to no session ([MQTT-3.1.2-7] of 3.1.1).
-    fn retain_if_asked(&mut self, key: MessageKey) {
+    pub(super) fn retain_if_asked(&mut self, key: MessageKey) {
         if self.shards.is_none() {
             self.retain_here(key);
         } else if self.messages.get(key).is_some_and(|held| held.retain) && self.retained_owner(key).is_none()
@@ -356,7 +256,7 @@ impl Broker {
     }
 
     /// Whether the session takes a message of this size. Makes room by its policy.
-    fn room_for(&mut self, key: SessionKey, size: usize, qos: QoS) -> Fate {
+    pub(super) fn room_for(&mut self, key: SessionKey, size: usize, qos: QoS) -> Fate {
         let Some(session) = self.sessions.get(key as usize) else { return Fate::Unwanted };
         if session.local.is_some() {
             return Fate::Taken;

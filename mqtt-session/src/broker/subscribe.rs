@@ -65,7 +65,8 @@ impl Broker {
         if self.shards.is_some() {
             // Once every shard knows of it.
             let (conn, packet_id) = (self.id_of(index), packet.packet_id);
-            self.sync(Then::Suback { conn, packet_id, codes });
+            let after = self.last_operation();
+            self.sync(Then::Suback { conn, packet_id, codes, after });
             return;
         }
         // [MQTT-2.2.1-6] [MQTT-3.9.2-1] [MQTT-3.9.2-2]
@@ -75,10 +76,17 @@ impl Broker {
 
     /// Sends a packet once the operations of the one that it answers are stored.
     fn put_stored(&mut self, index: u32, packet: &PacketRef<'_>) {
-        let mut after = StoreSeq(0);
-        if self.journal.is_open() {
-            after = self.journal.commit(&mut self.outputs);
-        }
+        let after = self.last_operation();
+        self.put_after(index, packet, after);
+    }
+
+    /// Closes the open group: what an answer waits for.
+    fn last_operation(&mut self) -> StoreSeq {
+        if self.journal.is_open() { self.journal.commit(&mut self.outputs) } else { StoreSeq(0) }
+    }
+
+    /// Sends a packet once this much is stored.
+    pub(super) fn put_after(&mut self, index: u32, packet: &PacketRef<'_>, after: StoreSeq) {
         if after <= self.journal.stored() {
             self.put(index, packet);
             return;

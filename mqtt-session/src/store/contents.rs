@@ -1,7 +1,8 @@
 use super::{
-    EntryId, MessageId, SessionId, StoreGroup, StoreOp, StoredClock, StoredDelivery, StoredLimits,
-    StoredMessage, StoredSession, StoredStage, StoredWill,
+    EntryId, HandOver, MessageId, SessionId, StoreGroup, StoreOp, StoredClock, StoredDelivery,
+    StoredHandOver, StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
 };
+use crate::ShardId;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -28,7 +29,8 @@ use mqtt_proto::{PacketId, QoS, SubscriptionOptions};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    limits: Option<StoredLimits>,
+    shards: Option<StoredShards>,
+    limits: BTreeMap<ShardId, StoredLimits>,
     clock: Option<StoredClock>,
     sessions: BTreeMap<SessionId, StoredSession>,
     packet_ids: BTreeMap<SessionId, PacketId>,
@@ -41,6 +43,8 @@ pub struct Contents {
     entries: BTreeMap<(SessionId, EntryId), Entry>,
     retained: BTreeMap<String, MessageId>,
     wills: BTreeMap<SessionId, StoredWill>,
+    hand_overs: BTreeMap<(ShardId, ShardId, u64), (MessageId, HandOver)>,
+    taken: BTreeMap<(ShardId, ShardId), u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +65,10 @@ impl Contents {
 
     fn apply_op(&mut self, op: StoreOp) {
         match op {
-            StoreOp::PutLimits(limits) => self.limits = Some(limits),
+            StoreOp::PutShards(shards) => self.shards = Some(shards),
+            StoreOp::PutLimits(shard, limits) => {
+                self.limits.insert(shard, limits);
+            }
             StoreOp::PutClock(clock) => self.clock = Some(clock),
             StoreOp::PutSession(id, session) => {
                 self.sessions.insert(id, *session);
@@ -128,6 +135,19 @@ impl Contents {
             StoreOp::DeleteWill(session) => {
                 self.wills.remove(&session);
             }
+            StoreOp::PutHandOver(record) => {
+                let StoredHandOver { from, to, number, message, purpose } = *record;
+                self.hand_overs.insert((from, to, number), (message, purpose));
+            }
+            StoreOp::DeleteHandOver { from, to, number } => {
+                self.hand_overs.remove(&(from, to, number));
+            }
+            StoreOp::PutTaken { by, from, number } => {
+                self.taken.insert((by, from), number);
+            }
+            StoreOp::DeleteTaken { by, from } => {
+                self.taken.remove(&(by, from));
+            }
         }
     }
 
@@ -147,12 +167,13 @@ impl Contents {
         self.clock
     }
 
-    /// What a machine is restored from: the puts that are left, and nothing else, in the order limits,
+    /// What a machine is restored from: the puts that are left, and nothing else, in the order shards, limits,
     /// clock, sessions, packet identifiers, groups, subscriptions, replays, messages, received
     /// identifiers, exchanges, entries (each as an `Append` of one delivery; those of a queue in their
-    /// order), retained messages, wills.
+    /// order), retained messages, wills, hand-overs, what is taken.
     pub fn records(&self) -> impl Iterator<Item = StoreOp> {
-        let limits = self.limits.into_iter().map(StoreOp::PutLimits);
+        let shards = self.shards.into_iter().map(StoreOp::PutShards);
+        let limits = self.limits.iter().map(|(shard, limits)| StoreOp::PutLimits(*shard, *limits));
         let clock = self.clock.into_iter().map(StoreOp::PutClock);
         let sessions = self.sessions.iter().map(|(id, s)| StoreOp::PutSession(*id, Box::new(s.clone())));
         let packet_ids = self.packet_ids.iter().map(|(session, id)| StoreOp::PutPacketId(*session, *id));
@@ -179,7 +200,17 @@ impl Contents {
         });
         let retained = self.retained.iter().map(|(topic, id)| StoreOp::PutRetained(topic.clone(), *id));
         let wills = self.wills.iter().map(|(id, will)| StoreOp::PutWill(*id, Box::new(will.clone())));
-        limits
+        let hand_overs = self.hand_overs.iter().map(|((from, to, number), (message, purpose))| {
+            let (from, to, number, message) = (*from, *to, *number, *message);
+            let purpose = purpose.clone();
+            StoreOp::PutHandOver(Box::new(StoredHandOver { from, to, number, message, purpose }))
+        });
+        let taken = self.taken.iter().map(|((by, from), number)| {
+            let (by, from, number) = (*by, *from, *number);
+            StoreOp::PutTaken { by, from, number }
+        });
+        shards
+            .chain(limits)
             .chain(clock)
             .chain(sessions)
             .chain(packet_ids)
@@ -192,5 +223,7 @@ impl Contents {
             .chain(entries)
             .chain(retained)
             .chain(wills)
+            .chain(hand_overs)
+            .chain(taken)
     }
 }

@@ -15,6 +15,7 @@ mod contents;
 pub use clock::StoredClock;
 pub use contents::Contents;
 
+use crate::ShardId;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -173,12 +174,55 @@ pub struct StoredLimits {
     pub entries: u64,
 }
 
+/// How a broker's sessions are spread over its shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredShards {
+    /// How many there are.
+    pub count: u16,
+    /// The secret key by which a client identifier tells its shard.
+    pub key: [u8; 16],
+}
+
+/// A message that one shard has taken over and that another has to get. The receiver stores the number
+/// together with what the message changes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredHandOver {
+    /// The shard that has it.
+    pub from: ShardId,
+    /// The shard that is to get it.
+    pub to: ShardId,
+    /// Its number among those of the two. Grows.
+    pub number: u64,
+    /// The message.
+    pub message: MessageId,
+    /// What is to become of it there.
+    pub purpose: HandOver,
+}
+
+/// What is to become of a message on another shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// It was published.
+    Publish {
+        /// There are sessions that want it.
+        deliver: bool,
+        /// What is retained under its topic lives there, and it is to be retained.
+        retain: bool,
+    },
+    /// It is for a member of this group of shared subscriptions.
+    Group(String),
+    /// It comes back to this group, because no member there can have it.
+    Back(String),
+}
+
 /// One absolute change. Exhaustive on purpose: a store that does not know an operation must not
 /// compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOp {
-    /// Put how far numbers are reserved.
-    PutLimits(StoredLimits),
+    /// Put how sessions are spread over shards. A store gives this record first.
+    PutShards(StoredShards),
+    /// Put how far a shard has reserved numbers.
+    PutLimits(ShardId, StoredLimits),
     /// Put what the clocks showed.
     PutClock(StoredClock),
     /// Put a session's record.
@@ -262,6 +306,33 @@ pub enum StoreOp {
     PutWill(SessionId, Box<StoredWill>),
     /// The session has no will.
     DeleteWill(SessionId),
+    /// Put a message on its way to another shard.
+    PutHandOver(Box<StoredHandOver>),
+    /// It is there.
+    DeleteHandOver {
+        /// From this shard.
+        from: ShardId,
+        /// To this one.
+        to: ShardId,
+        /// The number.
+        number: u64,
+    },
+    /// Shard `by` has taken over all that `from` had for it up to this number.
+    PutTaken {
+        /// The receiver.
+        by: ShardId,
+        /// The sender.
+        from: ShardId,
+        /// The number.
+        number: u64,
+    },
+    /// Numbers between these shards begin anew.
+    DeleteTaken {
+        /// The receiver.
+        by: ShardId,
+        /// The sender.
+        from: ShardId,
+    },
 }
 
 impl StoreOp {
@@ -277,6 +348,10 @@ impl StoreOp {
             Self::Append(_, deliveries) => deliveries.len() * 32,
             Self::PutRetained(topic, _) | Self::DeleteRetained(topic) => topic.len(),
             Self::PutWill(_, will) => will.message.body.len(),
+            Self::PutHandOver(record) => match &record.purpose {
+                HandOver::Group(filter) | HandOver::Back(filter) => filter.len(),
+                HandOver::Publish { .. } => 0,
+            },
             _ => 0,
         }
     }

@@ -96,6 +96,14 @@ impl Oracle {
         }
         self.fired.clear();
         self.gone_wills.clear();
+        // What was on its way to be retained may be: nobody was told.
+        for (topic, kept) in &disk.retained {
+            let untold =
+                |id: &MessageId| self.messages.get(id).is_some_and(|m| m.arrived.is_some() && !m.told);
+            if kept.as_ref().is_some_and(untold) {
+                self.retained.insert(topic.clone(), *kept);
+            }
+        }
         for message in self.messages.values_mut() {
             message.maybe_taken |= message.arrived.is_some() && message.routed == 0;
         }
@@ -118,10 +126,10 @@ impl Oracle {
         }
     }
 
-    /// The groups that the restart itself made.
-    pub fn restarted(&mut self, last: u64) {
-        for session in self.sessions.values_mut() {
-            session.lost_by = session.lost_by.min(last);
+    /// The restart itself stores, in this group, that the client's connection is lost.
+    pub fn restarted(&mut self, client: &str, group: u64) {
+        if let Some(session) = self.sessions.get_mut(client) {
+            session.lost_by = session.lost_by.min(group);
         }
     }
 

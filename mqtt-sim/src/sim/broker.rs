@@ -8,7 +8,8 @@ use mqtt_proto::{PacketType, QoS, ReasonCode, SubscriptionOptions, Version};
 use mqtt_session::broker::{
     Answer, Ask, Closed, ConnectionId, Event as Told, Output, Peer, Question, ReadStatus,
 };
-use mqtt_session::{ShardId, ShardMessage, StoreGroup, StoreSeq, Timestamp};
+use mqtt_session::store::HandOver;
+use mqtt_session::{Care, ShardId, ShardMessage, StoreGroup, StoreOp, StoreSeq, Timestamp};
 use std::collections::VecDeque;
 
 impl Sim {
@@ -86,16 +87,32 @@ impl Sim {
                 let handed = self.handed.entry((there, from)).or_default();
                 *handed = handed.saturating_sub(u64::from(credit.messages));
             }
-            ShardMessage::GroupDeliver { filter, .. } => {
-                let slots = self.slots.entry((from, there, filter.clone())).or_default();
-                match slots.checked_sub(1) {
-                    Some(left) => *slots = left,
-                    None => self.fail(format!("{from} hands {there} more of {filter} than it has room for")),
-                }
+            // What is handed over as stored has used up its slot when that was noted.
+            ShardMessage::GroupDeliver { filter, number: None, .. } => {
+                self.use_slot(from, there, &filter.clone());
             }
             _ => {}
         }
+        let is_handed_over = match &message {
+            ShardMessage::Deliver { care, .. } => matches!(care, Care::HandedOver(_)),
+            ShardMessage::GroupDeliver { number, .. } => number.is_some(),
+            ShardMessage::GroupReturn { messages, .. } => messages.iter().any(|(_, number)| number.is_some()),
+            // It was taken over.
+            ShardMessage::Safe(_) => true,
+            _ => false,
+        };
+        if is_handed_over && self.random.chance(self.options.handover_crashes) {
+            self.crash_after.get_or_insert(self.random.pick(&[0, 1, 2, 5, 20]));
+        }
         self.post(from, to, Letter::Said(message));
+    }
+
+    fn use_slot(&mut self, from: usize, to: usize, filter: &str) {
+        let slots = self.slots.entry((from, to, filter.to_owned())).or_default();
+        match slots.checked_sub(1) {
+            Some(left) => *slots = left,
+            None => self.fail(format!("{from} hands {to} more of {filter} than it has room for")),
+        }
     }
 
     fn rehome(&mut self, from: usize, conn: ConnectionId, to: ShardId) {
@@ -250,8 +267,7 @@ impl Sim {
                     self.later(self.options.answer_delay, Event::Answer { life: self.life, shard, ask });
                 }
                 Output::Store(seq, group) => {
-                    self.broker_stores(seq, group);
-                    self.later(self.options.store_delay, Event::Stored { life: self.life, seq });
+                    self.broker_stores(shard, seq, group);
                 }
                 Output::Event(event) => {
                     self.hash.add_text(&event);
@@ -269,7 +285,21 @@ impl Sim {
         busy
     }
 
-    pub(super) fn broker_stores(&mut self, seq: StoreSeq, group: StoreGroup) {
+    /// One store has the groups of all shards, in the order in which they come.
+    pub(super) fn broker_stores(&mut self, shard: usize, seq: StoreSeq, group: StoreGroup) {
+        let next = self.store.last() + 1;
+        let is_new = !self.numbers.contains_key(&(shard, seq.0));
+        for op in group.ops.iter().filter(|_| is_new) {
+            if let StoreOp::PutHandOver(record) = op
+                && let HandOver::Group(filter) = &record.purpose
+            {
+                self.use_slot(shard, usize::from(record.to.0), filter);
+            }
+        }
+        let number = *self.numbers.entry((shard, seq.0)).or_insert(next);
+        self.places.insert(number, (shard, seq.0));
+        let seq = StoreSeq(number);
+        self.later(self.options.store_delay, Event::Stored { life: self.life, seq });
         self.hash.add_text(&(seq, &group));
         self.trace.line(self.now, || format!("store {}: {:?}", seq.0, brief_ops(&group)));
         self.oracle.wills_stored(seq.0, &group);
@@ -389,7 +419,9 @@ impl Sim {
                 // Sent twice on one link, it may be the earlier one that is acknowledged.
                 let node = self.wires[link].link.node;
                 let again = self.nodes[node].options.config.resend_interval.is_some();
-                self.store.acknowledges(&client, seen.id, message.filter(|_| !again))?;
+                // Of QoS 2 it is the identifier that counts: it is stored together with the message.
+                let counts = !again && seen.kind == PacketType::Puback;
+                self.store.acknowledges(&client, seen.id, message.filter(|_| counts))?;
                 if let Some(id) = message {
                     self.oracle.acknowledged(self.broker_time().as_micros(), id);
                 }
@@ -523,11 +555,20 @@ impl Sim {
             if let Some(first) = self.store.fail() {
                 self.oracle.counts.faults += 1;
                 self.trace.line(self.now, || format!("the store fails at {}", first.0));
-                self.brokers[0].handle_store_failed(now, first);
+                for (broker, through) in self.brokers.iter_mut().zip(&self.through) {
+                    broker.handle_store_failed(now, StoreSeq(through + 1));
+                }
             }
         } else if self.store.confirm(seq) {
             self.trace.line(self.now, || format!("stored {}", seq.0));
-            self.brokers[0].handle_stored(now, seq);
+            let done = self.places.range(..=seq.0).map(|(_, place)| *place).collect::<Vec<_>>();
+            self.places = self.places.split_off(&(seq.0 + 1));
+            for (shard, seq) in done {
+                self.through[shard] = seq;
+            }
+            for (broker, through) in self.brokers.iter_mut().zip(&self.through) {
+                broker.handle_stored(now, StoreSeq(*through));
+            }
         }
     }
 

@@ -19,21 +19,22 @@ pub(super) struct Known {
     exchanges: HashSet<(u64, u64)>,
 }
 
-/// The highest number so far, of each range that a shard counts in.
+/// The highest number so far, of each row that a shard counts in: the numbers of two shards never agree in
+/// their low six bits.
 #[derive(Debug, Default)]
-struct Highest(HashMap<u16, u64>);
+struct Highest(HashMap<u8, u64>);
 
 impl Highest {
-    fn range(n: u64) -> u16 {
-        (n >> 48) as u16
+    fn row(n: u64) -> u8 {
+        (n & 63) as u8
     }
 
     fn is_below(&self, n: u64) -> bool {
-        self.0.get(&Self::range(n)).is_none_or(|highest| *highest < n)
+        self.0.get(&Self::row(n)).is_none_or(|highest| *highest < n)
     }
 
     fn raise(&mut self, n: u64) {
-        let highest = self.0.entry(Self::range(n)).or_default();
+        let highest = self.0.entry(Self::row(n)).or_default();
         *highest = n.max(*highest);
     }
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The format that this version writes.
-const FORMAT: u32 = 1;
+/// The format that this version writes. Of format 1, which has no records of shards but the first, it reads all.
+const FORMAT: u32 = 2;
 /// So many databases that were set aside are kept.
 const ASIDE: usize = 3;
 
@@ -156,6 +156,7 @@ impl Directory {
 /// The file `format` of a database: what it is, and the secret in its marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
+    number: u32,
     pub(super) secret: [u8; 16],
 }
 
@@ -169,10 +170,27 @@ pub(super) enum Known {
 }
 
 impl Format {
+    /// Of a database whose file cannot be read.
+    pub(super) const UNKNOWN: Self = Self { number: FORMAT, secret: [0; 16] };
+
     fn draw() -> io::Result<Self> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(io::Error::from)?;
-        Ok(Self { secret })
+        Ok(Self { number: FORMAT, secret })
+    }
+
+    /// Makes the file say that this version wrote the database, so that an earlier one does not take its records for
+    /// damage.
+    pub(super) fn renew(&self, directory: &Directory) -> Result<(), StoreError> {
+        if self.number == FORMAT {
+            return Ok(());
+        }
+        let store = directory.store();
+        let renewed = remove_file(&store.join("format.new"))
+            .and_then(|()| self.write_as(&store.join("format.new")))
+            .and_then(|()| fs::rename(store.join("format.new"), store.join("format")))
+            .and_then(|()| sync(&store));
+        renewed.map_err(|error| directory.explain("writing its format", &error))
     }
 
     fn text(number: u32, secret: &str) -> String {
@@ -182,8 +200,12 @@ impl Format {
     }
 
     fn write(&self, store: &Path) -> io::Result<()> {
+        self.write_as(&store.join("format"))
+    }
+
+    fn write_as(&self, path: &Path) -> io::Result<()> {
         let text = Self::text(FORMAT, &format!("{:032x}", u128::from_be_bytes(self.secret)));
-        let mut file = File::create_new(store.join("format"))?;
+        let mut file = File::create_new(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     }
@@ -205,7 +227,7 @@ impl Format {
             return Some(Known::Newer(number));
         }
         let secret = u128::from_str_radix(secret, 16).ok()?.to_be_bytes();
-        Some(Known::This(Self { secret }))
+        Some(Known::This(Self { number, secret }))
     }
 }
 
@@ -219,6 +241,13 @@ fn make_private(path: &Path) -> io::Result<()> {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -262,6 +291,8 @@ mod tests {
         let text = Format::text(FORMAT, secret);
         let Some(Known::This(format)) = Format::parse(&text) else { panic!("{text}") };
         assert_eq!(format.secret, std::array::from_fn(|i| i as u8));
+        let earlier = Format::parse(&Format::text(1, secret));
+        assert_eq!(earlier, Some(Known::This(Format { number: 1, ..format })));
         assert_eq!(Format::parse(&Format::text(7, "anything")), Some(Known::Newer(7)));
         for bit in 0..text.len() * 8 {
             let mut bad = text.clone().into_bytes();

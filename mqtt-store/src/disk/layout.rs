@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use mqtt_proto::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use mqtt_session::store::{
-    EntryId, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery, StoredLimits, StoredMessage,
-    StoredSession, StoredStage, StoredWill,
+    EntryId, HandOver, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery, StoredHandOver,
+    StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
 };
-use mqtt_session::{StoreOp, Timestamp};
+use mqtt_session::{ShardId, StoreOp, Timestamp};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The first byte of every value.
@@ -37,10 +37,19 @@ pub(super) mod tag {
     pub(crate) const ENTRY: u8 = 11;
     pub(crate) const RETAINED: u8 = 12;
     pub(crate) const WILL: u8 = 13;
+    pub(crate) const HAND_OVER: u8 = 14;
+    pub(crate) const TAKEN: u8 = 15;
+    /// Loaded before all others.
+    pub(crate) const SHARDS: u8 = 16;
 
     /// What is void without a session or group, whose number follows the tag.
     pub(crate) const OWNED: [u8; 6] = [PACKET_ID, SUBSCRIPTION, REPLAY, RECEIVED, EXCHANGE, ENTRY];
 }
+
+/// What is to become of a message that is handed over.
+const PUBLISH: u8 = 0;
+const GROUP: u8 = 1;
+const BACK: u8 = 2;
 
 /// A change of one key: a value to put, or none to remove it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +85,23 @@ fn text_key(tag: u8, session: Option<SessionId>, text: &str) -> Vec<u8> {
             key.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
         }
     }
+    key
+}
+
+/// The key of how sessions are spread.
+pub(super) fn shards_key() -> Vec<u8> {
+    key(tag::SHARDS, &[])
+}
+
+/// The number of a shard but for the first, whose keys have none.
+fn other_shard(shard: ShardId) -> Option<u64> {
+    (shard.0 != 0).then_some(u64::from(shard.0))
+}
+
+/// The key of a hand-over (with its number) or of what was taken.
+fn pair_key(tag: u8, first: ShardId, second: ShardId, number: Option<u64>) -> Vec<u8> {
+    let mut key = key(tag, &[u64::from(first.0), u64::from(second.0)]);
+    key.extend(number.into_iter().flat_map(u64::to_be_bytes));
     key
 }
 
@@ -184,8 +210,12 @@ impl Value {
 /// Appends what `op` changes to `to`.
 pub(super) fn encode(op: &StoreOp, to: &mut Vec<Change>) {
     let change = match op {
-        StoreOp::PutLimits(StoredLimits { sessions, messages, entries }) => {
-            Value::new(24).u64(*sessions).u64(*messages).u64(*entries).under(key(tag::LIMITS, &[]))
+        StoreOp::PutShards(StoredShards { count, key: secret }) => {
+            Value::new(18).u16(*count).raw(secret).under(shards_key())
+        }
+        StoreOp::PutLimits(shard, StoredLimits { sessions, messages, entries }) => {
+            let key = key(tag::LIMITS, other_shard(*shard).as_slice());
+            Value::new(24).u64(*sessions).u64(*messages).u64(*entries).under(key)
         }
         StoreOp::PutClock(StoredClock { time, unix_ms }) => {
             Value::new(16).u64(time.as_micros()).u64(*unix_ms).under(key(tag::CLOCK, &[]))
@@ -265,6 +295,26 @@ pub(super) fn encode(op: &StoreOp, to: &mut Vec<Change>) {
                 .under(key(tag::WILL, &[session.0]))
         }
         StoreOp::DeleteWill(session) => Change::remove(key(tag::WILL, &[session.0])),
+        StoreOp::PutHandOver(record) => {
+            let StoredHandOver { from, to, number, message, purpose } = &**record;
+            let key = pair_key(tag::HAND_OVER, *from, *to, Some(*number));
+            let value = Value::new(16).u64(message.0);
+            let value = match purpose {
+                HandOver::Publish { deliver, retain } => {
+                    value.u8(PUBLISH).u8(u8::from(*deliver) | u8::from(*retain) << 1)
+                }
+                HandOver::Group(filter) => value.u8(GROUP).text(filter),
+                HandOver::Back(filter) => value.u8(BACK).text(filter),
+            };
+            value.under(key)
+        }
+        StoreOp::DeleteHandOver { from, to, number } => {
+            Change::remove(pair_key(tag::HAND_OVER, *from, *to, Some(*number)))
+        }
+        StoreOp::PutTaken { by, from, number } => {
+            Value::new(8).u64(*number).under(pair_key(tag::TAKEN, *by, *from, None))
+        }
+        StoreOp::DeleteTaken { by, from } => Change::remove(pair_key(tag::TAKEN, *by, *from, None)),
     };
     to.push(change);
 }
@@ -316,6 +366,11 @@ impl<'a> Reader<'a> {
     /// A number in a key.
     fn id(&mut self) -> Result<u64, Corrupt> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    /// The number of a shard in a key.
+    fn shard(&mut self) -> Result<ShardId, Corrupt> {
+        u16::try_from(self.id()?).map(ShardId).map_err(|_| Corrupt)
     }
 
     fn flag(&mut self) -> Result<bool, Corrupt> {
@@ -404,7 +459,9 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Option<StoreOp>, Corrup
     let op = match k.u8()? {
         tag::MARK => return Ok(None),
         tag::LIMITS => {
-            StoreOp::PutLimits(StoredLimits { sessions: v.u64()?, messages: v.u64()?, entries: v.u64()? })
+            let shard = if k.0.is_empty() { ShardId(0) } else { k.shard()? };
+            let limits = StoredLimits { sessions: v.u64()?, messages: v.u64()?, entries: v.u64()? };
+            StoreOp::PutLimits(shard, limits)
         }
         tag::CLOCK => {
             StoreOp::PutClock(StoredClock { time: Timestamp::from_micros(v.u64()?), unix_ms: v.u64()? })
@@ -468,6 +525,22 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Option<StoreOp>, Corrup
             let will = StoredWill { message: v.message()?, delay_secs, author };
             StoreOp::PutWill(SessionId(k.id()?), Box::new(will))
         }
+        tag::HAND_OVER => {
+            let (from, to, number) = (k.shard()?, k.shard()?, k.id()?);
+            let message = MessageId(v.u64()?);
+            let purpose = match v.u8()? {
+                PUBLISH => {
+                    let flags = v.u8()?;
+                    HandOver::Publish { deliver: flags & 1 != 0, retain: flags & 2 != 0 }
+                }
+                GROUP => HandOver::Group(v.text()?),
+                BACK => HandOver::Back(v.text()?),
+                _ => return Err(Corrupt),
+            };
+            StoreOp::PutHandOver(Box::new(StoredHandOver { from, to, number, message, purpose }))
+        }
+        tag::TAKEN => StoreOp::PutTaken { by: k.shard()?, from: k.shard()?, number: v.u64()? },
+        tag::SHARDS => StoreOp::PutShards(StoredShards { count: v.u16()?, key: v.array()? }),
         _ => return Err(Corrupt),
     };
     if k.0.is_empty() && v.0.is_empty() { Ok(Some(op)) } else { Err(Corrupt) }

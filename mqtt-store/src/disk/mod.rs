@@ -18,7 +18,7 @@ use crate::{Loaded, Store, StoreError, StoreErrorKind};
 use batch::Known;
 use directory::{Directory, Format, Known as KnownFormat};
 use engine::Engine;
-use layout::{decode, owner};
+use layout::{decode, owner, shards_key};
 use mqtt_session::{StoreGroup, StoreOp};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -217,6 +217,7 @@ impl FjallStore {
             settle_tails(&directory, finding)?;
         }
         let format = if salvaged.is_some() { look(&directory)?.0 } else { format };
+        format.renew(&directory)?;
         let engine = Engine::open(&directory.store(), &options, format.secret)?;
         let known = if new { Known::of_nothing() } else { Known::default() };
         let store = Self { engine: Some(engine), directory, options, format, known, tidy: Tidy::default() };
@@ -273,7 +274,7 @@ fn look(directory: &Directory) -> Result<(Format, Finding), StoreError> {
         }
         KnownFormat::Damaged => {
             let what = "the checksum of the file format is wrong".to_owned();
-            return Ok((Format { secret: [0; 16] }, Finding::Damaged(what)));
+            return Ok((Format::UNKNOWN, Finding::Damaged(what)));
         }
     };
     if let Ok(what) = std::fs::read_to_string(store.join("damaged")) {
@@ -290,6 +291,17 @@ impl Store for FjallStore {
         };
         let mut sift = Sift::default();
         let mut items = engine.records.iter();
+        let key = shards_key();
+        let shards = engine.guarded("loading it", || {
+            engine.records.get(&key).map_err(|error| engine.explain("loading it", error))
+        })?;
+        // The others are read in the order of their keys. What does not decode is met there.
+        if let Some(value) = shards
+            && let Ok(Some(record)) = decode(&key, &value)
+            && sift.passes(&record, key.len() + value.len())
+        {
+            each(record);
+        }
         // Not around `each`, whose panics are not fjall's.
         let mut next = || {
             engine.guarded("loading it", || {
@@ -305,7 +317,9 @@ impl Store for FjallStore {
                 );
             };
             known.put(&key);
-            let Some(record) = record else { continue };
+            let Some(record) = record.filter(|record| !matches!(record, StoreOp::PutShards(_))) else {
+                continue;
+            };
             if sift.passes(&record, key.len() + value.len()) {
                 each(record);
             } else if let Some(owner) = owner(&key) {

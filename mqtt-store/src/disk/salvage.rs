@@ -202,6 +202,9 @@ impl Whole {
                 StoreOp::PutRetained(_, message) => {
                     whole.wanted.insert(message.0);
                 }
+                StoreOp::PutHandOver(record) => {
+                    whole.wanted.insert(record.message.0);
+                }
                 _ => {}
             }
         }
@@ -215,6 +218,7 @@ impl Whole {
         match record {
             StoreOp::PutMessage(id, _) => self.wanted.contains(&id.0),
             StoreOp::PutRetained(_, message) => self.messages.contains(&message.0),
+            StoreOp::PutHandOver(record) => self.messages.contains(&record.message.0),
             StoreOp::PutExchange { session, entry, .. } => self.entries.contains(&(session.0, entry.0)),
             StoreOp::Append(message, deliveries) => {
                 let ids = deliveries.first().map_or((0, 0), |one| (one.session.0, one.entry.0));

@@ -20,6 +20,8 @@ pub(in crate::broker) struct Leaf {
     pub(in crate::broker) owner: ShardId,
     /// Slots that the owner may still use.
     pub(in crate::broker) slots: u32,
+    /// Messages that have used up theirs, and are not stored yet.
+    pub(in crate::broker) coming: u32,
 }
 
 /// Another shard that has members of a group of ours.
@@ -122,7 +124,7 @@ impl Router {
 
     pub(super) fn add_leaf(&mut self, filter: TopicFilter<'_>, owner: ShardId) -> GroupKey {
         let name = filter.shared().map_or("", |shared| shared.share_name);
-        let leaf = Leaf { filter: filter.as_str().into(), owner, slots: 0 };
+        let leaf = Leaf { filter: filter.as_str().into(), owner, slots: 0, coming: 0 };
         let mut group = Group::new(name, NodeId::MAX);
         group.leaf = Some(Box::new(leaf));
         let key = self.insert_group(group);

@@ -294,6 +294,7 @@ impl Router {
         let Some(group) = self.groups.remove(&key) else { return };
         if let Some(leaf) = group.leaf {
             self.forget_leaf(&leaf);
+            left.stored.extend(group.stored);
             left.leaves.push((leaf, group.queue.into()));
             return;
         }

@@ -4,14 +4,14 @@
 //! and gets at most that many; what finds no member after all goes back to the head of the queue.
 
 use super::super::groups::Taker;
-use super::super::message::MessageKey;
+use super::super::message::{Held, MessageKey};
 use super::super::router::{GroupKey, Leaf, Left, SubscriptionIds, bit};
 use super::super::session::Delivery;
 use super::Broker;
 use super::sync::Then;
 use crate::defects::defect;
-use crate::store::StoredMessage;
-use crate::{ShardId, ShardMessage};
+use crate::store::{SessionId, StoredMessage};
+use crate::{ShardId, ShardMessage, StoreOp};
 use alloc::string::String;
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, TopicFilter};
@@ -20,15 +20,18 @@ use mqtt_proto::{QoS, TopicFilter};
 const LOCAL_SLOTS: usize = 64;
 
 impl Broker {
-    fn group_named(&self, filter: &str) -> Option<GroupKey> {
+    pub(super) fn group_named(&self, filter: &str) -> Option<GroupKey> {
         self.router.group_of_filter(TopicFilter::new(filter).ok()?)
     }
 
     // ---- the owner's side ----
 
-    pub(super) fn group_joined(&mut self, from: ShardId, filter: &str, sync: u64) {
+    pub(super) fn group_joined(&mut self, from: ShardId, filter: &str, sync: u64, stored: bool) {
         if let Ok(parsed) = TopicFilter::new(filter) {
             self.router.add_share(parsed, from);
+            if stored {
+                self.store_group(parsed);
+            }
         }
         self.sync(Then::Joined { to: from, sync });
     }
@@ -75,17 +78,20 @@ impl Broker {
     }
 
     /// Uses up a slot of another shard.
-    pub(in crate::broker) fn give_to_share(&mut self, key: GroupKey, shard: ShardId, message: MessageKey) {
+    fn give_to_share(&mut self, key: GroupKey, shard: ShardId, delivery: &Delivery) {
         let Some(filter) = self.router.filter_of_group(key) else { return };
-        let Some(message) = self.messages.get(message).map(super::super::message::Held::to_stored) else {
-            return;
-        };
+        let stored = self.router.group(key).and_then(|group| group.stored);
         if let Some(group) = self.router.group_mut(key)
             && let Some(share) = group.shares.iter_mut().find(|share| share.shard == shard)
         {
             share.slots = share.slots.saturating_sub(u32::from(!defect!(ShardSlotsIgnored)));
         }
-        self.tell_shard(shard, ShardMessage::GroupDeliver { filter, message });
+        if let (Some(stored), Some(entry)) = (stored, delivery.entry) {
+            self.journal.op(StoreOp::RemoveEntry(stored, entry));
+            self.pass(shard, delivery.message, filter, None);
+        } else if let Some(message) = self.messages.get(delivery.message).map(Held::to_stored) {
+            self.tell_shard(shard, ShardMessage::GroupDeliver { filter, message, number: None });
+        }
     }
 
     /// Messages come back. They are older than all that wait.
@@ -93,13 +99,17 @@ impl Broker {
         &mut self,
         from: ShardId,
         filter: &str,
-        messages: &[StoredMessage],
+        messages: &[(StoredMessage, Option<u64>)],
         forbidden: bool,
     ) {
         let key = self.group_named(filter);
-        for stored in messages.iter().rev() {
+        for (stored, number) in messages.iter().rev() {
+            if let Some(number) = *number {
+                self.take_over(from, filter, stored, number, Some(forbidden));
+                continue;
+            }
             let Some(message) = self.messages.restore(stored) else { continue };
-            let size = self.messages.get(message).map_or(0, super::super::message::Held::size);
+            let size = self.messages.get(message).map_or(0, Held::size);
             let Some(group) = key.and_then(|key| self.router.group_mut(key)) else {
                 self.counters.dropped.no_member += 1;
                 self.release_message(message);
@@ -120,15 +130,26 @@ impl Broker {
     // ---- the members' side ----
 
     /// A message of a group of another shard, against a slot.
-    pub(super) fn group_gets(&mut self, from: ShardId, filter: String, stored: StoredMessage) {
-        let Some(key) = self.group_named(&filter) else {
-            let messages = [stored].into();
+    pub(super) fn group_gets(
+        &mut self,
+        from: ShardId,
+        filter: String,
+        stored: StoredMessage,
+        number: Option<u64>,
+    ) {
+        let group = self.group_named(&filter);
+        if let Some(leaf) = group.and_then(|key| self.router.group_mut(key)).and_then(|g| g.leaf.as_mut()) {
+            leaf.slots = leaf.slots.saturating_sub(1);
+        }
+        if let Some(number) = number {
+            self.take_over(from, &filter, &stored, number, None);
+            return;
+        }
+        let Some(key) = group else {
+            let messages = [(stored, None)].into();
             self.tell_shard(from, ShardMessage::GroupReturn { filter, messages, forbidden: false });
             return;
         };
-        if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
-            leaf.slots = leaf.slots.saturating_sub(1);
-        }
         if let Some(message) = self.messages.restore(&stored) {
             self.hand_to_group(key, message, None);
             self.release_message(message);
@@ -146,16 +167,18 @@ impl Broker {
     pub(in crate::broker) fn settle_leaf(&mut self, key: GroupKey) {
         let Some(group) = self.router.group(key) else { return };
         let Some(leaf) = &group.leaf else { return };
-        let (owner, had) = (leaf.owner, leaf.slots);
+        let (owner, had, coming) = (leaf.owner, leaf.slots, leaf.coming as usize);
+        let stored = group.stored;
         let filter = String::from(&*leaf.filter);
         let room: usize = group.members.iter().map(|member| self.free_slots(member.session)).sum();
+        let room = room.saturating_sub(coming);
         let online = group.members.iter().any(|member| self.is_online(member.session));
         if !group.queue.is_empty() {
             let waiting = self.router.group_mut(key).map(|group| {
                 group.queued_bytes = 0;
                 core::mem::take(&mut group.queue)
             });
-            self.give_back_to(owner, &filter, waiting.unwrap_or_default(), false);
+            self.give_back_to(owner, &filter, stored, waiting.unwrap_or_default(), false);
         }
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         let slots = match (online, room > had && had <= room / 2) {
@@ -178,13 +201,18 @@ impl Broker {
         &mut self,
         owner: ShardId,
         filter: &str,
+        stored: Option<SessionId>,
         deliveries: impl IntoIterator<Item = Delivery>,
         forbidden: bool,
     ) {
         let mut messages = Vec::new();
         for delivery in deliveries {
-            let held = self.messages.get(delivery.message).filter(|held| held.qos > QoS::AtMostOnce);
-            messages.extend(held.map(super::super::message::Held::to_stored));
+            if delivery.entry.is_some() && !defect!(ShardReturnLost) {
+                self.pass_back(owner, filter, stored, &delivery, forbidden);
+            } else {
+                let held = self.messages.get(delivery.message).filter(|held| held.qos > QoS::AtMostOnce);
+                messages.extend(held.map(|held| (held.to_stored(), None)));
+            }
             self.release_message(delivery.message);
         }
         if !messages.is_empty() && !defect!(ShardReturnLost) {
@@ -195,7 +223,8 @@ impl Broker {
 
     /// The last member of a group of another shard has left.
     pub(in crate::broker) fn leave_owner(&mut self, leaf: &Leaf, deliveries: Vec<Delivery>) {
-        self.give_back_to(leaf.owner, &leaf.filter, deliveries, false);
+        self.give_back_to(leaf.owner, &leaf.filter, None, deliveries, false);
+        self.pass_back_what_comes(leaf.owner, &leaf.filter);
         self.tell_shard(leaf.owner, ShardMessage::GroupLeave { filter: (*leaf.filter).into() });
     }
 
@@ -224,7 +253,7 @@ impl Broker {
             Taker::Member(member) => {
                 let _ = self.give_to_member(member, delivery, size);
             }
-            Taker::Shard(shard) => self.give_to_share(key, shard, delivery.message),
+            Taker::Shard(shard) => self.give_to_share(key, shard, &delivery),
         }
     }
 }

@@ -5,17 +5,21 @@
 //!   matches once; SUBACK waits until all know (`sync.rs`, `deliver.rs`).
 //! - A retained message lives on the shard that its topic gives; a new subscription asks them all
 //!   (`retained.rs`).
+//! - What must not be lost on the way waits for the other shard's store, or is stored as handed over (`care.rs`).
 //! - A group of shared subscriptions lives on the shard that its filter gives, which hands messages to
 //!   the shards of the members as far as these have room (`groups.rs`).
 //!
 //! Shards talk through channels that lose nothing and keep the order of each pair.
 
+mod care;
 mod deliver;
 mod groups;
 mod home;
 mod retained;
 mod sync;
 
+pub(super) use care::Passed;
+pub(super) use deliver::{Arrival, Onward};
 pub use home::Moved;
 pub(super) use retained::{FarReplay, is_marked};
 pub(super) use sync::Then;
@@ -25,10 +29,11 @@ use super::output::{ConnectionId, Output};
 use super::router::bit;
 use super::{Broker, BrokerConfig, Stats};
 use crate::random::IdMap;
-use crate::{ShardCredit, ShardId, ShardMessage, Timestamp};
+use crate::{ShardCredit, ShardId, ShardMessage, StoreSeq, Timestamp};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use care::{Ticket, Watched};
 use retained::{Answering, Asking};
 use sync::{Opened, Sync};
 
@@ -42,9 +47,28 @@ struct Neighbour {
     waiting: VecDeque<ConnectionId>,
     /// What was handled of its deliveries, and not given back yet.
     handled: ShardCredit,
-    /// Retained writes of its that are done here.
+    /// Retained writes of its that are done here: all up to this one, and these. What waits for the store is overtaken.
     applied: u64,
+    applied_too: BTreeSet<u64>,
     figures: Stats,
+    /// The number of the last hand-over to it.
+    handed_over: u64,
+    /// What was sent to it and is not known to be safe.
+    watched: VecDeque<Watched>,
+    /// What came from it and is to be told safe when this much is stored.
+    owed: VecDeque<StoreSeq>,
+    /// What comes from it waits behind this.
+    barrier: StoreSeq,
+}
+
+impl Neighbour {
+    /// A retained write of its is done.
+    fn apply(&mut self, write: u64) {
+        self.applied_too.insert(write);
+        while self.applied_too.remove(&(self.applied + 1)) {
+            self.applied += 1;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -62,6 +86,8 @@ pub(super) struct Shards {
     asking: IdMap<u64, Asking>,
     /// Those of others.
     answering: BTreeMap<(ShardId, u64), Answering>,
+    /// Acknowledgements that wait for other shards.
+    tickets: IdMap<u64, Ticket>,
     /// How many retained writes each owner was sent.
     writes: Vec<u64>,
     /// From where the retained messages here came, and as which write.
@@ -84,7 +110,12 @@ impl Shards {
             waiting: VecDeque::new(),
             handled: ShardCredit { messages: 0, bytes: 0 },
             applied: 0,
+            applied_too: BTreeSet::new(),
             figures: Stats::default(),
+            handed_over: 0,
+            watched: VecDeque::new(),
+            owed: VecDeque::new(),
+            barrier: StoreSeq(0),
         });
         Some(Box::new(Self {
             own: config.shard,
@@ -95,6 +126,7 @@ impl Shards {
             opened: Opened::default(),
             asking: IdMap::default(),
             answering: BTreeMap::new(),
+            tickets: IdMap::default(),
             writes: (0..config.shards).map(|_| 0).collect(),
             origins: IdMap::default(),
             left: 0,
@@ -111,6 +143,18 @@ impl Shards {
     /// From where a retained message came, and as which write.
     pub(super) fn origin(&self, message: MessageKey) -> Option<(ShardId, u64)> {
         self.origins.get(&message).copied()
+    }
+
+    /// Whether all retained writes are done here that these marks count. Those of this shard are done at once.
+    fn has_applied(&self, marks: &[u64]) -> bool {
+        let mut neighbours = (0..).map(ShardId).zip(&self.neighbours).zip(marks);
+        neighbours.all(|((shard, neighbour), mark)| shard == self.own || neighbour.applied >= *mark)
+    }
+
+    /// Whether what is retained here can be looked up for a new subscription: all shards know of it, and what they had
+    /// for this one by then has come.
+    pub(super) fn has_what_counts_for(&self, far: &FarReplay) -> bool {
+        far.is_asked() && self.has_applied(&far.marks)
     }
 
     fn next(&mut self) -> u64 {
@@ -150,9 +194,10 @@ impl Broker {
                 self.tell_shard(from, ShardMessage::Synced { sync, writes });
             }
             ShardMessage::Synced { sync, writes } => self.synced(from, sync, writes),
-            ShardMessage::Deliver { message, deliver, retain } => {
-                self.arrived(from, &message, deliver, retain);
+            ShardMessage::Deliver { message, deliver, retain, care } => {
+                self.arrived(from, message, deliver, retain, care);
             }
+            ShardMessage::Safe(messages) => self.told_safe(from, messages),
             ShardMessage::Credit(credit) => self.credited(from, credit),
             ShardMessage::RetainedAsk { query, filter, marks } => {
                 self.retained_asked(from, query, filter, marks);
@@ -162,12 +207,16 @@ impl Broker {
             ShardMessage::RetainedPage { query, messages, more } => {
                 self.retained_came(from, query, &messages, more);
             }
-            ShardMessage::GroupJoin { filter, sync } => self.group_joined(from, &filter, sync),
+            ShardMessage::GroupJoin { filter, sync, stored } => {
+                self.group_joined(from, &filter, sync, stored)
+            }
             ShardMessage::GroupJoined { sync } => self.join_in_force(sync),
             ShardMessage::GroupLeave { filter } => self.group_left(from, &filter),
             ShardMessage::GroupSlots { filter, more } => self.group_has_room(from, &filter, more),
             ShardMessage::GroupClosed { filter } => self.group_closed(from, &filter),
-            ShardMessage::GroupDeliver { filter, message } => self.group_gets(from, filter, message),
+            ShardMessage::GroupDeliver { filter, message, number } => {
+                self.group_gets(from, filter, message, number);
+            }
             ShardMessage::GroupReturn { filter, messages, forbidden } => {
                 self.group_gets_back(from, &filter, &messages, forbidden);
             }
@@ -183,6 +232,10 @@ impl Broker {
     /// Shard `lost` is gone, with all that it had. Nothing more comes from there.
     pub fn handle_shard_lost(&mut self, now: Timestamp, lost: ShardId) {
         self.begin(now);
+        if let Some(neighbour) = self.neighbour(lost) {
+            // Nobody is going to tell.
+            neighbour.watched.clear();
+        }
         self.shard_leaves(lost);
         self.finish();
     }

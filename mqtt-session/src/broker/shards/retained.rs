@@ -33,6 +33,8 @@ pub(super) struct Answering {
     marks: Vec<u64>,
     /// What it gets, once everything that it counts on is here.
     found: Option<VecDeque<MessageKey>>,
+    /// The next of it is not stored yet.
+    is_blocked: bool,
 }
 
 /// The part of a replay that comes from other shards.
@@ -151,7 +153,9 @@ impl Broker {
         let Some(replay) = found.replays.front_mut() else { return };
         let (qos, ids, first) = (replay.qos, replay.ids.clone(), replay.found.is_none());
         let filter = replay.filter.clone();
-        let Some(far) = replay.far.as_mut().filter(|far| far.is_asked()) else { return };
+        let shards = self.shards.as_deref();
+        let is_ready = |far: &FarReplay| shards.is_some_and(|shards| shards.has_what_counts_for(far));
+        let Some(far) = replay.far.as_mut().filter(|far| is_ready(far)) else { return };
         let (query, marks) = (far.query, far.marks.clone());
         let arrived = core::mem::take(&mut far.arrived);
         let (complete, more) = (far.is_complete(), far.more != 0);
@@ -217,7 +221,7 @@ impl Broker {
     // ---- the owner's side ----
 
     /// Keeps or removes what is retained under the topic of a message from another shard.
-    pub(super) fn retain_from(&mut self, key: MessageKey, from: ShardId, write: u64) {
+    pub(in crate::broker) fn retain_from(&mut self, key: MessageKey, from: ShardId, write: u64) {
         if self.retain_here(key)
             && let Some(shards) = &mut self.shards
         {
@@ -246,7 +250,9 @@ impl Broker {
 
     pub(super) fn retained_asked(&mut self, from: ShardId, query: u64, filter: String, marks: Vec<u64>) {
         if let Some(shards) = &mut self.shards {
-            shards.answering.insert((from, query), Answering { filter, marks, found: None });
+            shards
+                .answering
+                .insert((from, query), Answering { filter, marks, found: None, is_blocked: false });
         }
         self.look_up(from, query);
     }
@@ -255,8 +261,16 @@ impl Broker {
     pub(super) fn answer_who_waits(&mut self) {
         let Some(shards) = &self.shards else { return };
         let waiting = shards.answering.iter().filter(|(_, answering)| answering.found.is_none());
-        for (from, query) in waiting.map(|(&of, _)| of).collect::<Vec<_>>() {
+        let waiting = waiting.map(|(&of, _)| of).collect::<Vec<_>>();
+        let mut asking: Vec<SessionKey> = shards.asking.values().map(|asking| asking.session).collect();
+        for (from, query) in waiting {
             self.look_up(from, query);
+        }
+        // And those of our own that wait for it here.
+        asking.sort_unstable();
+        asking.dedup();
+        for session in asking {
+            self.go_on_with(session);
         }
     }
 
@@ -264,12 +278,10 @@ impl Broker {
     fn look_up(&mut self, from: ShardId, query: u64) {
         let Some(shards) = &mut self.shards else { return };
         let Some(answering) = shards.answering.get(&(from, query)) else { return };
-        let mut applied = shards.neighbours.iter().map(|neighbour| neighbour.applied);
-        let own = usize::from(shards.own.0);
-        let mut marks = answering.marks.iter().enumerate();
-        if !marks.all(|(place, mark)| applied.next().is_some_and(|have| have >= *mark) || place == own) {
+        if !shards.has_applied(&answering.marks) {
             return;
         }
+        let Some(answering) = shards.answering.get(&(from, query)) else { return };
         let mut found = self.router.retained_matching(&answering.filter);
         let marks = answering.marks.as_slice();
         found.retain(|message| is_marked(shards.origin(*message), marks));
@@ -286,8 +298,18 @@ impl Broker {
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while messages.len() < PAGE && bytes < PAGE_BYTES {
             let answering = self.shards.as_mut().and_then(|shards| shards.answering.get_mut(&(to, query)));
-            let Some(found) = answering.and_then(|answering| answering.found.as_mut()) else { return };
-            let Some(message) = found.pop_front() else { break };
+            let Some(answering) = answering else { return };
+            let Some(found) = answering.found.as_mut() else { return };
+            let Some(&message) = found.front() else { break };
+            if self.unstored_retained.get(&message).is_some_and(|after| *after > self.journal.stored()) {
+                if messages.is_empty() {
+                    // When it is stored.
+                    answering.is_blocked = true;
+                    return;
+                }
+                break;
+            }
+            found.pop_front();
             if let Some(held) = self.messages.get(message) {
                 let revoked = held.author.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
                 if revoked || held.is_expired(self.now) {
@@ -306,6 +328,19 @@ impl Broker {
             shards.answering.remove(&(to, query));
         }
         self.tell_shard(to, ShardMessage::RetainedPage { query, messages, more });
+    }
+
+    /// More is stored: answers that waited for it go on.
+    pub(super) fn go_on_answering(&mut self) {
+        let Some(shards) = &mut self.shards else { return };
+        let blocked = shards.answering.iter_mut().filter(|(_, answering)| answering.is_blocked);
+        let blocked = blocked.map(|(&of, answering)| {
+            answering.is_blocked = false;
+            of
+        });
+        for (to, query) in blocked.collect::<Vec<_>>() {
+            self.send_retained(to, query);
+        }
     }
 
     pub(super) fn retained_cancelled(&mut self, from: ShardId, query: u64) {

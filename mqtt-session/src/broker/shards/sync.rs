@@ -4,7 +4,7 @@ use super::super::output::{ConnectionId, Event, LocalId};
 use super::super::router::bit;
 use super::{Broker, each};
 use crate::defects::defect;
-use crate::{ShardId, ShardMessage};
+use crate::{ShardId, ShardMessage, StoreSeq};
 use alloc::string::String;
 use alloc::vec::Vec;
 use mqtt_proto::{PacketId, PacketRef, Properties, SubackRef};
@@ -17,6 +17,8 @@ pub(in crate::broker) enum Then {
         conn: ConnectionId,
         packet_id: PacketId,
         codes: Vec<u8>,
+        /// And this much is stored.
+        after: StoreSeq,
     },
     /// Another shard hears that a group is in force.
     Joined {
@@ -110,7 +112,7 @@ impl Broker {
         }
         let others = shards.others();
         if defect!(ShardSubackEarly)
-            && let Then::Suback { conn, packet_id, codes } = &then
+            && let Then::Suback { conn, packet_id, codes, .. } = &then
             && let Some(index) = self.index_of(*conn)
         {
             let suback = SubackRef { packet_id: *packet_id, properties: Properties::EMPTY, codes };
@@ -123,7 +125,9 @@ impl Broker {
             self.tell_shard(shard, ShardMessage::Sync(number));
         }
         for (owner, filter) in joins {
-            self.tell_shard(owner, ShardMessage::GroupJoin { filter: filter.clone(), sync: number });
+            let stored = self.group_named(&filter).and_then(|key| self.router.group(key)?.stored).is_some();
+            let join = ShardMessage::GroupJoin { filter: filter.clone(), sync: number, stored };
+            self.tell_shard(owner, join);
             self.settle_leaf_of(&filter);
         }
     }
@@ -153,10 +157,10 @@ impl Broker {
         }
         let Some(Sync { replays, writes, then, .. }) = shards.syncs.remove(&number) else { return };
         match then {
-            Then::Suback { conn, packet_id, codes } => {
+            Then::Suback { conn, packet_id, codes, after } => {
                 if let Some(index) = self.index_of(conn) {
                     let suback = SubackRef { packet_id, properties: Properties::EMPTY, codes: &codes };
-                    self.put(index, &PacketRef::Suback(suback));
+                    self.put_after(index, &PacketRef::Suback(suback), after);
                 }
             }
             Then::Joined { to, sync } => self.tell_shard(to, ShardMessage::GroupJoined { sync }),
