@@ -208,11 +208,16 @@ class Stored(TestCase):
 
 
 class Kills(Stored):
-    def kills(self, mode):
-        """Two publishers, one subscriber that is always there, and one that comes at the end."""
-        chance = random.Random(f"{SEED} {mode}")
-        options = [*UNLIMITED, "--durability", mode]
-        broker = self.broker(*options)
+    def kills(self, mode, shards=(1,)):
+        """Two publishers, one subscriber that is always there, and one that comes at the end. Each start has one of
+        these numbers of shards."""
+        chance = random.Random(f"{SEED} {mode} {shards}")
+        fixed = [*UNLIMITED, "--durability", mode]
+
+        def options():
+            return [*fixed, "--shards", str(chance.choice(shards))]
+
+        broker = self.broker(*options())
         away = Subscriber(self.port, "away")
         first = Runner(away)
         until(lambda: away.subscribed, "SUBACK")
@@ -227,11 +232,11 @@ class Kills(Stored):
             broker.close()
             while chance.random() < 0.3:
                 # While it recovers, or a little later.
-                program = Program(self.command(*options))
+                program = Program(self.command(*options()))
                 time.sleep(chance.uniform(0.0, 0.2))
                 program.close()
                 early += 1
-            broker = Broker(self.command(*options), self.port)
+            broker = Broker(self.command(*options()), self.port)
             self.addCleanup(broker.close)
             for runner in [there, *publishers]:
                 self.assertIsNone(runner.error)
@@ -241,7 +246,7 @@ class Kills(Stored):
         # All is acknowledged. Killed once more, so that nothing comes from memory.
         broker.kill()
         broker.close()
-        broker = Broker(self.command(*options), self.port)
+        broker = Broker(self.command(*options()), self.port)
         self.addCleanup(broker.close)
         away.closing = False
         last = Runner(away)
@@ -262,17 +267,23 @@ class Kills(Stored):
                     once.append(number)
             self.assertEqual(once, list(range(sent["n/q1"])), f"{session.name}: QoS 1 lost or out of order")
             repeated = len(session.got["n/q1"]) - len(once)
-            print(f"  {mode}, {session.name}: {sent} all there, QoS 1 repeated {repeated} times")
+            print(f"  {mode}, shards {shards}, {session.name}: {sent} all there, QoS 1 repeated {repeated} times")
         result = broker.stop()
         self.assertEqual(result.code, 0, str(result))
         self.assertNotIn(b"panicked", result.err)
-        print(f"  {mode}: {KILLS} kills, {early} more during recovery")
+        print(f"  {mode}, shards {shards}: {KILLS} kills, {early} more during recovery")
 
     def test_synced(self):
         self.kills("synced")
 
     def test_written(self):
         self.kills("written")
+
+    def test_shards(self):
+        self.kills("synced", (3,))
+
+    def test_another_number_of_shards_at_each_start(self):
+        self.kills("written", (1, 2, 3, 4))
 
 
 class Damage(Stored):
