@@ -44,12 +44,35 @@ fn a_newer_format_is_left_alone() {
     drop(open(dir.path()).expect("it opens"));
     let format = dir.path().join("store/format");
     // As a newer version would write it: with the checksum that this one demands.
-    let body = "mqtt-store 2\nwhatever\n";
+    let body = "mqtt-store 3\nwhatever\n";
     let text = format!("{body}{:016x}\n", xxhash_rust::xxh3::xxh3_64(body.as_bytes()));
     fs::write(&format, &text).expect("a file");
     let error = open(dir.path()).expect_err("it is newer");
     assert_eq!(error.kind(), StoreErrorKind::NewerFormat, "{error}");
     assert_eq!(fs::read_to_string(format).expect("it is there"), text);
+}
+
+/// What format 1 has, format 2 has as well; its file says so from then on, so that an earlier version leaves it alone.
+#[test]
+fn an_earlier_format_goes_on_as_this_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut store = open(dir.path()).expect("it opens").store;
+    store.write(&[group(vec![put_session(1)])], true).expect("it writes");
+    drop(store);
+    let format = dir.path().join("store/format");
+    let text = fs::read_to_string(&format).expect("a file");
+    let secret = text.lines().nth(1).expect("a secret");
+    let body = format!("mqtt-store 1\n{secret}\n");
+    let earlier = format!("{body}{:016x}\n", xxhash_rust::xxh3::xxh3_64(body.as_bytes()));
+    fs::write(&format, earlier).expect("a file");
+    for _ in 0..2 {
+        let opened = open(dir.path()).expect("it opens");
+        assert!(opened.salvaged.is_none());
+        let mut store = opened.store;
+        assert_eq!(load(&mut store).expect("it loads"), [put_session(1)]);
+        drop(store);
+        assert_eq!(fs::read_to_string(&format).expect("a file"), text);
+    }
 }
 
 #[cfg(unix)]
