@@ -20,6 +20,9 @@ const WAITING_TABLES: usize = 16;
 /// How often to look whether fjall's worker has caught up. It tells nobody.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// See [`Engine::forget_readers`].
+const READERS: usize = 10_000;
+
 /// An open database.
 pub(super) struct Engine {
     path: PathBuf,
@@ -170,9 +173,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether all that was written is in tables, and nothing in the journals is needed.
+    /// Whether all that was written is in tables, and nothing in the journals is needed. In this order: fjall's worker
+    /// puts a full memtable among the sealed ones at any moment, and nothing else writes.
     pub(super) fn is_flushed(&self) -> bool {
-        self.records.sealed_memtable_count() == 0 && self.records.tree.active_memtable().is_empty()
+        self.records.tree.active_memtable().is_empty() && self.records.sealed_memtable_count() == 0
+    }
+
+    /// Makes fjall see that nobody reads what was deleted, so that compacting drops it. After opening, and after the
+    /// readers of a load or a sweep, it does not look before so many readers have gone.
+    pub(super) fn forget_readers(&self) {
+        for _ in 0..READERS {
+            drop(self.database.snapshot());
+        }
     }
 
     /// Has the memtable flushed, in the background.
@@ -242,5 +254,29 @@ fn of_io(path: &Path, doing: &str, error: &std::io::Error) -> StoreError {
             StoreError::new(StoreErrorKind::Damaged, path, doing, error)
         }
         _ => StoreError::io(path, doing, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// fjall's worker puts the memtable aside when it is full, at any moment. What is said to be flushed is what
+    /// journals are emptied by.
+    #[test]
+    fn flushed_is_said_only_when_nothing_is_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FjallOptions { memtable_bytes: 64 << 10, ..FjallOptions::default() };
+        let mut engine = Engine::open(dir.path(), &options, [0; 16]).unwrap();
+        for n in 0..30u64 {
+            let change = Change { key: n.to_be_bytes().to_vec(), value: Some(vec![1; 70_000]) };
+            engine.write(vec![change], false).unwrap();
+            while !engine.is_flushed() {}
+            assert_eq!(
+                engine.records.tree.get_highest_memtable_seqno(),
+                None,
+                "batch {n} is in memory still"
+            );
+        }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Tidy {
     written_at: Option<Instant>,
     flushing: bool,
     compaction: Option<JoinHandle<fjall::Result<()>>>,
+    /// What a compaction replaced goes with the next flush, which is on its way.
+    replacing: bool,
 }
 
 /// About how much is not garbage. What a removed record had is not known: the average is taken.
@@ -93,7 +95,7 @@ impl Tidy {
 
     /// The database is about to be closed. Sweeping goes on afterwards.
     pub(super) fn stop(&mut self) {
-        self.flushing = false;
+        (self.flushing, self.replacing) = (false, false);
         if let Some(compaction) = self.compaction.take() {
             // What it failed with, fjall remembers.
             drop(compaction.join());
@@ -111,6 +113,13 @@ impl FjallStore {
             if compaction.is_finished() {
                 self.end_compaction()?;
             }
+            return Ok(true);
+        }
+        if self.tidy.replacing {
+            let engine = self.engine()?;
+            engine.check_worker()?;
+            let is_flushed = engine.records.sealed_memtable_count() == 0;
+            self.tidy.replacing = !is_flushed;
             return Ok(true);
         }
         if self.tidy.written > self.options.journal_bytes {
@@ -230,6 +239,7 @@ impl FjallStore {
         if engine.records.disk_space() <= live.bytes.saturating_mul(2).saturating_add(GARBAGE) {
             return false;
         }
+        engine.forget_readers();
         let records = engine.records.clone();
         let thread = std::thread::Builder::new().name("mqtt-compaction".to_owned());
         // If there are no threads, there will be.
@@ -256,7 +266,7 @@ impl FjallStore {
         engine.write(Vec::new(), false)?;
         engine.flush()?;
         let (bytes, records) = (engine.records.disk_space(), engine.records.approximate_len() as u64);
-        self.tidy.live = Some(Live { records, bytes });
+        (self.tidy.live, self.tidy.replacing) = (Some(Live { records, bytes }), true);
         Ok(())
     }
 }
