@@ -328,7 +328,8 @@ impl Oracle {
                 .iter()
                 .any(|(filter, s)| s.since == *since && matches(filter, &message.topic));
             let has = session.got.contains_key(&id);
-            if session.incarnation == *incarnation && session.is_safe(now) && still {
+            // Of one that lost track meanwhile, nothing can be demanded.
+            if session.incarnation == *incarnation && session.is_safe(now) && still && session.judged {
                 self.counts.demanded += 1;
                 if !has {
                     session.owed.insert(id);
