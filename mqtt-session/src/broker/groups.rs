@@ -10,8 +10,9 @@ use super::session::Delivery;
 use super::{Broker, delivery_qos};
 use crate::ShardId;
 use crate::defects::defect;
-use crate::store::EntryId;
+use crate::store::{EntryId, StoredDelivery};
 use crate::{StoreOp, Timestamp};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, TopicFilter};
 
@@ -32,6 +33,24 @@ impl Broker {
         let id = self.journal.new_session();
         group.stored = Some(id);
         self.journal.op(StoreOp::PutGroup(id, filter.as_str().into()));
+    }
+
+    /// Writes a message into the store behind what waits for the group of a filter, and gives the number
+    /// of the entry. `None` without such a group or message.
+    pub(super) fn append_to_group(
+        &mut self,
+        filter: TopicFilter<'_>,
+        message: MessageKey,
+    ) -> Option<EntryId> {
+        self.store_group(filter);
+        let session = self.router.group(self.router.group_of_filter(filter)?)?.stored?;
+        let held = self.messages.get(message)?;
+        let (qos, retain) = (held.qos, held.retain);
+        let body = self.messages.store_body(message, &mut self.journal)?;
+        let entry = self.journal.new_entry();
+        let delivery = StoredDelivery { session, entry, qos, retain, subscription_ids: Box::default() };
+        self.journal.op(StoreOp::Append(body, [delivery].into()));
+        Some(entry)
     }
 
     /// A session is about to leave the group of a filter. What it was given and has not begun goes to

@@ -10,9 +10,8 @@ use crate::broker::route::Source;
 use crate::broker::router::SubscriptionIds;
 use crate::defects::defect;
 use crate::random::IdMap;
-use crate::store::{HandOver, StoredDelivery, StoredHandOver, StoredMessage, StoredShards};
+use crate::store::{HandOver, StoredHandOver, StoredMessage, StoredShards};
 use crate::{Care, ShardId};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use mqtt_proto::TopicFilter;
 
@@ -149,22 +148,15 @@ impl Restore {
         let owner = self.home(filter);
         let Some(part) = self.parts.get_mut(owner) else { return };
         let broker = &mut part.broker;
-        let group = TopicFilter::new(filter).ok().and_then(|parsed| {
-            broker.store_group(parsed);
-            broker.router.group_of_filter(parsed)
-        });
-        let session = group.and_then(|group| broker.router.group(group)).and_then(|group| group.stored);
-        let (Some(group), Some(session)) = (group, session) else {
+        let parsed = TopicFilter::new(filter).ok();
+        let group = parsed.and_then(|parsed| Some((parsed, broker.router.group_of_filter(parsed)?)));
+        let Some((parsed, group)) = group else {
             broker.counters.dropped.no_member += 1;
             return;
         };
         let Some(key) = broker.messages.restore(message) else { return };
-        let entry = broker.journal.new_entry();
+        let Some(entry) = broker.append_to_group(parsed, key) else { return };
         let (qos, retain, ids) = (message.qos, message.retain, SubscriptionIds::None);
-        if let Some(body) = broker.messages.store_body(key, &mut broker.journal) {
-            let delivery = StoredDelivery { session, entry, qos, retain, subscription_ids: Box::default() };
-            broker.journal.op(StoreOp::Append(body, [delivery].into()));
-        }
         let size = broker.messages.get(key).map_or(0, super::super::message::Held::size);
         if let Some(its) = broker.router.group_mut(group) {
             its.queued_bytes += size;

@@ -17,7 +17,7 @@ use super::super::session::Delivery;
 use super::deliver::Onward;
 use super::{Broker, each};
 use crate::defects::defect;
-use crate::store::{HandOver, SessionId, StoredDelivery, StoredHandOver, StoredMessage};
+use crate::store::{HandOver, SessionId, StoredHandOver, StoredMessage};
 use crate::{Care, ShardId, ShardMessage, StoreOp, StoreSeq};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -293,13 +293,7 @@ impl Broker {
             }
             return;
         };
-        self.store_group(parsed);
-        let Some(session) = self.router.group(group).and_then(|group| group.stored) else { return };
-        let Some(body) = self.messages.store_body(key, &mut self.journal) else { return };
-        let Some((qos, retain)) = self.messages.get(key).map(|held| (held.qos, held.retain)) else { return };
-        let entry = self.journal.new_entry();
-        let delivery = StoredDelivery { session, entry, qos, retain, subscription_ids: Box::default() };
-        self.journal.op(StoreOp::Append(body, [delivery].into()));
+        let Some(entry) = self.append_to_group(parsed, key) else { return };
         let mut leaf = None;
         if let Some(group) = self.router.group_mut(group) {
             if back == Some(true) {

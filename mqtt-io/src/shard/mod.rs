@@ -2,27 +2,27 @@
 //!
 //! No function here waits, and none calls into code of the program's user.
 
+mod effect;
+mod write;
+
+pub use self::effect::{Effect, Reading, TransportEvent, TransportStats, Travelling};
+use self::write::{Written, says_goodbye, write};
 use crate::link::{Link, Links, State};
-use crate::stack::{Layers, Opened, Received, StackError};
+use crate::stack::Received;
 use crate::trace::{Machine, Recorder};
 use crate::{Clock, Command, Reply, Sink, Stack, View, Wire};
 use mqtt_proto::EncodeError;
 use mqtt_session::broker::{
-    Ask, BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Moved, Output, Peer, ReadStatus,
-    Stats,
+    BrokerConfig, Closed, ConfigError, ConnectionId, Event, LocalId, Output, Peer, ReadStatus, Stats,
 };
-use mqtt_session::{Broker, Durability, Message, ShardId, ShardMessage, Timestamp};
+use mqtt_session::{Broker, Durability, ShardId, ShardMessage, Timestamp};
 use mqtt_store::StorageHandle;
 use std::collections::HashMap;
-use std::io::{ErrorKind, IoSlice};
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::task::Waker;
 use std::time::Duration;
 
-/// Bytes that one drain of an outbox builds at most.
-const FLUSH_BYTES: usize = 64 << 10;
-/// Pieces that one write passes to the socket at most.
-const FLUSH_SLICES: usize = 16;
 /// How often one flush goes through the links that became dirty again while it wrote.
 const FLUSH_ROUNDS: usize = 4;
 /// So many bytes read and not followed by a flush are followed by one at once, so that what they
@@ -30,116 +30,6 @@ const FLUSH_ROUNDS: usize = 4;
 const COLLECT_BYTES: usize = 64 << 10;
 /// How often the machine is told the wall clock.
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(10);
-
-/// Something to be done when nobody borrows the shard.
-#[non_exhaustive]
-pub enum Effect<W> {
-    /// Close the socket, whose connection is gone from the shard. With `linger` the last bytes
-    /// written matter: shut down the writing side only, then read and throw away for a short, limited
-    /// time, until the peer ends its side. (To close a socket with unread bytes resets the
-    /// connection, and the reset destroys the farewell.)
-    Close {
-        /// The handle of the socket.
-        wire: W,
-        /// Whether to see the peer off.
-        linger: bool,
-    },
-    /// Wait until the link's socket takes bytes, then call [`Shard::writable`].
-    AwaitWritable(ConnectionId),
-    /// Ask who decides; bring the answer by [`Command::Answer`].
-    Ask(Box<Ask>),
-    /// Something happened below MQTT, at this address.
-    Transport(TransportEvent, Option<SocketAddr>),
-    /// Something worth knowing happened, at this address if it happened on an open connection.
-    Event(Box<Event>, Option<SocketAddr>),
-    /// Call `sink` with the message; if it is gone, end the subscription by
-    /// [`Command::Unsubscribe`].
-    Deliver {
-        /// The subscription.
-        id: LocalId,
-        /// Where its messages go.
-        sink: Sink,
-        /// The message.
-        message: Message,
-    },
-    /// Call it.
-    Call(Box<dyn FnOnce() + Send>),
-    /// Carry these to another shard, whose [`Shard::letters`] takes them, in their order.
-    Letters(ShardId, Vec<ShardMessage>),
-    /// Carry this link to another shard, whose [`Shard::arrive`] takes it. Its socket is not read meanwhile.
-    Move {
-        /// The other shard.
-        to: ShardId,
-        /// What it has to know.
-        link: Box<Travelling>,
-        /// The handle of the socket.
-        wire: W,
-    },
-}
-
-/// A link on its way to another shard, without its socket.
-pub struct Travelling {
-    moved: Moved,
-    stack: Stack,
-    address: Option<SocketAddr>,
-}
-
-/// What happens on a link below MQTT.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum TransportEvent {
-    /// All layers are open.
-    Opened(Box<Opened>),
-    /// A layer gave up, and the link is closed.
-    Failed(StackError),
-}
-
-/// Links with layers below MQTT, as they opened and failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TransportStats {
-    /// All layers opened.
-    pub opened: u64,
-    /// No PROXY header came, or a wrong one.
-    pub proxy_failed: u64,
-    /// TLS did not come about, or was broken.
-    pub tls_failed: u64,
-    /// WebSocket did not come about, or was broken.
-    pub websocket_failed: u64,
-}
-
-impl TransportStats {
-    const fn failed(&mut self, error: &StackError) {
-        *match error {
-            StackError::Proxy(_) => &mut self.proxy_failed,
-            #[cfg(feature = "tls")]
-            StackError::Tls(_) => &mut self.tls_failed,
-            StackError::WebSocket(_) => &mut self.websocket_failed,
-        } += 1;
-    }
-}
-
-impl std::ops::AddAssign for TransportStats {
-    fn add_assign(&mut self, other: Self) {
-        let Self { opened, proxy_failed, tls_failed, websocket_failed } = other;
-        self.opened += opened;
-        self.proxy_failed += proxy_failed;
-        self.tls_failed += tls_failed;
-        self.websocket_failed += websocket_failed;
-    }
-}
-
-/// How reading a link goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a paused link must not be read"]
-pub enum Reading {
-    /// Go on.
-    Go,
-    /// Stop until the waker that was given wakes.
-    Paused,
-    /// The connection is closed: end, or, when lingering, throw away what else comes.
-    Gone,
-}
 
 /// Why there is no shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -688,102 +578,4 @@ impl<W: Wire> Shard<W> {
             }
         }
     }
-}
-
-enum Written {
-    /// The outbox was empty.
-    Nothing,
-    /// The socket took the whole outbox.
-    All,
-    /// It took less, or less was offered.
-    Part,
-    /// It takes nothing now.
-    Blocked,
-    /// It takes nothing any more.
-    Failed,
-}
-
-/// One drain of one outbox into one write.
-fn write<W: Wire>(broker: &mut Machine, link: &mut Link<W>, now: Timestamp) -> Written {
-    let Link { conn, wire, stack, .. } = link;
-    if let Some(layers) = stack.layers_mut() {
-        return write_layered(broker, *conn, wire, layers, now);
-    }
-    let outbox = broker.outbox(now, *conn, FLUSH_BYTES);
-    let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
-    let used = outbox.fill_slices(&mut slices);
-    let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
-    for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
-        *io = IoSlice::new(slice);
-    }
-    if used == 0 {
-        return Written::Nothing;
-    }
-    match wire.write(&plain[..used]) {
-        Ok(taken) => {
-            let all = taken == outbox.len();
-            outbox.consume(taken);
-            if all { Written::All } else { Written::Part }
-        }
-        Err(e) => {
-            // The machine counts the time from the first byte that was not taken.
-            outbox.consume(0);
-            match e.kind() {
-                ErrorKind::WouldBlock => Written::Blocked,
-                ErrorKind::Interrupted => Written::Part,
-                _ => Written::Failed,
-            }
-        }
-    }
-}
-
-/// The same through layers, which take only so much at once, and keep what the socket does not take.
-fn write_layered<W: Wire>(
-    broker: &mut Machine,
-    conn: ConnectionId,
-    wire: &mut W,
-    layers: &mut Layers,
-    now: Timestamp,
-) -> Written {
-    let mut all = true;
-    let room = layers.room();
-    if room > 0 {
-        let outbox = broker.outbox(now, conn, room);
-        let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
-        let used = outbox.fill_slices(&mut slices);
-        let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
-        for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
-            *io = IoSlice::new(slice);
-        }
-        let taken = layers.write_plain(&plain[..used]);
-        all = taken == outbox.len();
-        outbox.consume(taken);
-    }
-    let out = layers.wire_out();
-    if out.is_empty() {
-        return if all { Written::Nothing } else { Written::Part };
-    }
-    match wire.write(&[IoSlice::new(out)]) {
-        Ok(taken) => {
-            layers.consume(taken);
-            if all && room > 0 && layers.wire_out().is_empty() { Written::All } else { Written::Part }
-        }
-        Err(e) => match e.kind() {
-            ErrorKind::WouldBlock => {
-                if layers.room() == 0 {
-                    // One packet is built and not taken, and with it the machine begins to count.
-                    broker.outbox(now, conn, 1).consume(0);
-                }
-                Written::Blocked
-            }
-            ErrorKind::Interrupted => Written::Part,
-            _ => Written::Failed,
-        },
-    }
-}
-
-/// Whether there is something to say yet.
-fn says_goodbye(layers: &mut Layers) -> bool {
-    layers.close();
-    !layers.wire_out().is_empty()
 }

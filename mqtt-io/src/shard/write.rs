@@ -1,0 +1,112 @@
+//! From one outbox to one socket.
+
+use crate::Wire;
+use crate::link::Link;
+use crate::stack::Layers;
+use crate::trace::Machine;
+use mqtt_session::Timestamp;
+use mqtt_session::broker::ConnectionId;
+use std::io::{ErrorKind, IoSlice};
+
+/// Bytes that one drain of an outbox builds at most.
+const FLUSH_BYTES: usize = 64 << 10;
+/// Pieces that one write passes to the socket at most.
+const FLUSH_SLICES: usize = 16;
+
+pub(super) enum Written {
+    /// The outbox was empty.
+    Nothing,
+    /// The socket took the whole outbox.
+    All,
+    /// It took less, or less was offered.
+    Part,
+    /// It takes nothing now.
+    Blocked,
+    /// It takes nothing any more.
+    Failed,
+}
+
+/// One drain of one outbox into one write.
+pub(super) fn write<W: Wire>(broker: &mut Machine, link: &mut Link<W>, now: Timestamp) -> Written {
+    let Link { conn, wire, stack, .. } = link;
+    if let Some(layers) = stack.layers_mut() {
+        return write_layered(broker, *conn, wire, layers, now);
+    }
+    let outbox = broker.outbox(now, *conn, FLUSH_BYTES);
+    let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
+    let used = outbox.fill_slices(&mut slices);
+    let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
+    for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
+        *io = IoSlice::new(slice);
+    }
+    if used == 0 {
+        return Written::Nothing;
+    }
+    match wire.write(&plain[..used]) {
+        Ok(taken) => {
+            let all = taken == outbox.len();
+            outbox.consume(taken);
+            if all { Written::All } else { Written::Part }
+        }
+        Err(e) => {
+            // The machine counts the time from the first byte that was not taken.
+            outbox.consume(0);
+            match e.kind() {
+                ErrorKind::WouldBlock => Written::Blocked,
+                ErrorKind::Interrupted => Written::Part,
+                _ => Written::Failed,
+            }
+        }
+    }
+}
+
+/// The same through layers, which take only so much at once, and keep what the socket does not take.
+fn write_layered<W: Wire>(
+    broker: &mut Machine,
+    conn: ConnectionId,
+    wire: &mut W,
+    layers: &mut Layers,
+    now: Timestamp,
+) -> Written {
+    let mut all = true;
+    let room = layers.room();
+    if room > 0 {
+        let outbox = broker.outbox(now, conn, room);
+        let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
+        let used = outbox.fill_slices(&mut slices);
+        let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
+        for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
+            *io = IoSlice::new(slice);
+        }
+        let taken = layers.write_plain(&plain[..used]);
+        all = taken == outbox.len();
+        outbox.consume(taken);
+    }
+    let out = layers.wire_out();
+    if out.is_empty() {
+        return if all { Written::Nothing } else { Written::Part };
+    }
+    match wire.write(&[IoSlice::new(out)]) {
+        Ok(taken) => {
+            layers.consume(taken);
+            if all && room > 0 && layers.wire_out().is_empty() { Written::All } else { Written::Part }
+        }
+        Err(e) => match e.kind() {
+            ErrorKind::WouldBlock => {
+                if layers.room() == 0 {
+                    // One packet is built and not taken, and with it the machine begins to count.
+                    broker.outbox(now, conn, 1).consume(0);
+                }
+                Written::Blocked
+            }
+            ErrorKind::Interrupted => Written::Part,
+            _ => Written::Failed,
+        },
+    }
+}
+
+/// Whether there is something to say yet.
+pub(super) fn says_goodbye(layers: &mut Layers) -> bool {
+    layers.close();
+    !layers.wire_out().is_empty()
+}
