@@ -534,7 +534,7 @@ impl Drain<'_> {
                 self.drained.more = Some(far.query()).filter(|_| far.more != 0);
                 return Replayed::Blocked;
             }
-            let done = session.replays.pop_front();
+            let done = session.end_replay();
             self.drained.answered.extend(done.as_ref().and_then(|d| d.far.as_ref()).map(|far| far.query()));
             if let Some(done) = done.filter(|_| session.stored) {
                 let filter = done.filter.into();

@@ -151,6 +151,15 @@ impl Session {
         self.expiry_secs > 0 && self.local.is_none()
     }
 
+    /// Ends the first replay, and keeps no memory for others: most sessions never have one again.
+    pub(super) fn end_replay(&mut self) -> Option<Replay> {
+        let ended = self.replays.pop_front();
+        if self.replays.is_empty() {
+            self.replays = VecDeque::new();
+        }
+        ended
+    }
+
     /// Whether anything waits to be sent.
     pub(super) fn has_work(&mut self) -> bool {
         !self.queue.is_empty() || !self.replays.is_empty() || self.ledger.next_to_send().is_some()

@@ -175,7 +175,7 @@ impl Broker {
         if complete {
             self.forget_question(query);
             if let Some(found) = self.sessions.get_mut(session as usize) {
-                found.replays.pop_front();
+                found.end_replay();
             }
         } else if more {
             self.ask_for_more(query);
