@@ -67,7 +67,8 @@ need_python() {
 need_mqtt() {
     if [ -z "${MQTT_BIN:-}" ]; then
         say "building the mqtt program"
-        CARGO_TARGET_DIR=$target cargo build --locked -p mqtt-cli
+        # With the features that the workspace's tests were built with, or everything would be built again.
+        CARGO_TARGET_DIR=$target cargo build --locked --workspace --bin mqtt
         MQTT_BIN=$target/debug/mqtt
     fi
     [ -x "$MQTT_BIN" ] || die "MQTT_BIN=$MQTT_BIN is no program"

@@ -3,7 +3,11 @@
 
 use clap::Parser;
 use mqtt_sim::run_with;
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Simulates many MQTT clients against the broker, and checks everything.
@@ -48,14 +52,73 @@ struct Arguments {
     all_defects: bool,
 }
 
-/// Looks at every state within some bounds.
-fn model() -> ExitCode {
+impl Arguments {
+    const fn seeds(&self) -> Range<u64> {
+        self.seed..self.seed.saturating_add(self.seeds)
+    }
+}
+
+/// Runs seeds on all cores as long as `may_begin`, and gives each result to `each`, in the order of the seeds,
+/// until that breaks.
+fn on_all_cores<T: Send>(
+    seeds: Range<u64>,
+    may_begin: impl Fn(u64) -> bool + Sync,
+    run: impl Fn(u64) -> T + Sync,
+    mut each: impl FnMut(u64, T) -> ControlFlow<()>,
+) {
+    let next = AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (results, ran) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let results = results.clone();
+            scope.spawn(|| {
+                let results = results;
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || !may_begin(seed) || results.send((seed, run(seed))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(results);
+        let mut waiting = BTreeMap::new();
+        let mut due = seeds.start;
+        for (seed, result) in ran {
+            waiting.insert(seed, result);
+            while let Some(result) = waiting.remove(&due) {
+                if each(due, result).is_break() {
+                    // Nobody receives any more, so the threads end.
+                    return;
+                }
+                due += 1;
+            }
+        }
+    });
+}
+
+/// A failure, once more with its history.
+fn tell(seed: u64, failure: &mqtt_sim::Failure, arguments: &Arguments) {
+    match run_with(seed, arguments.steps, arguments.lines, arguments.shards) {
+        Err(failure) => println!("{failure}"),
+        Ok(_) => println!("{failure}\n(a second run did not fail: it is not deterministic)"),
+    }
+    println!("again: cargo run --release -p mqtt-sim -- --seed {seed} --steps {}", arguments.steps);
+}
+
+/// Looks at every state within some bounds, and begins no further bounds after so many seconds.
+fn model(seconds: Option<u64>) -> ExitCode {
     use mqtt_proto::QoS;
     use mqtt_sim::model::{Bounds, explore};
+    let started = Instant::now();
     // From small to large; the last take minutes.
     for (drops, crashes) in [(0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (1, 1)] {
         for window in [1, 2] {
             for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+                if seconds.is_some_and(|limit| started.elapsed() >= Duration::from_secs(limit)) {
+                    return ExitCode::SUCCESS;
+                }
                 let bounds = Bounds { qos, messages: 2, window, drops, crashes };
                 let begin = Instant::now();
                 match explore(bounds) {
@@ -94,14 +157,24 @@ fn defects(arguments: &Arguments) -> ExitCode {
         }
         defect.choose();
         let begin = Instant::now();
-        let mut seeds = arguments.seed..arguments.seed.saturating_add(arguments.seeds);
-        let found = seeds.find_map(|seed| {
-            match catch_unwind(|| run_with(seed, arguments.steps, 0, arguments.shards)) {
-                Ok(Ok(_)) => None,
-                Ok(Err(failure)) => Some((seed, failure.to_string())),
-                Err(_) => Some((seed, "a panic".to_owned())),
-            }
-        });
+        let run = |seed| match catch_unwind(|| run_with(seed, arguments.steps, 0, arguments.shards)) {
+            Ok(Ok(_)) => None,
+            Ok(Err(failure)) => Some(failure.to_string()),
+            Err(_) => Some("a panic".to_owned()),
+        };
+        let mut found = None;
+        on_all_cores(
+            arguments.seeds(),
+            |_| true,
+            run,
+            |seed, how| match how {
+                Some(how) => {
+                    found = Some((seed, how));
+                    ControlFlow::Break(())
+                }
+                None => ControlFlow::Continue(()),
+            },
+        );
         let secs = begin.elapsed().as_secs_f64();
         match found {
             Some((seed, how)) => {
@@ -128,56 +201,45 @@ fn main() -> ExitCode {
             let chosen = Defect::ALL.iter().find(|(_, name, _)| name == wanted);
             chosen.inspect(|(defect, ..)| defect.choose());
         }
-        return model();
+        return model(arguments.seconds);
     }
     #[cfg(mqtt_defects)]
     if arguments.all_defects || arguments.defect.is_some() {
         return defects(&arguments);
     }
     let begin = Instant::now();
+    let in_time = |_| arguments.seconds.is_none_or(|limit| begin.elapsed() <= Duration::from_secs(limit));
+    let run = |seed| {
+        let report = run_with(seed, arguments.steps, 0, arguments.shards)?;
+        let again = arguments.twice.then(|| run_with(seed, arguments.steps, 0, arguments.shards));
+        let is_same = again.is_none_or(|again| again.is_ok_and(|again| again.hash == report.hash));
+        Ok::<_, Box<mqtt_sim::Failure>>((report, is_same))
+    };
     let (mut ran, mut failed, mut steps, mut time) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut sums = mqtt_sim::Counts::default();
-    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
-        if arguments.seconds.is_some_and(|limit| begin.elapsed() > Duration::from_secs(limit)) {
-            break;
-        }
+    on_all_cores(arguments.seeds(), in_time, run, |seed, result| {
         ran += 1;
-        let first = run_with(seed, arguments.steps, 0, arguments.shards);
-        match first {
-            Ok(report) => {
+        match result {
+            Ok((report, is_same)) => {
                 steps += report.steps;
                 time += report.time;
                 sums += report.counts;
-                if arguments.twice
-                    && run_with(seed, arguments.steps, 0, arguments.shards)
-                        .is_ok_and(|again| again.hash == report.hash)
-                {
-                    continue;
-                }
-                if arguments.twice {
+                if !is_same {
                     println!("seed {seed} failed: a second run gave something else");
                     failed += 1;
                 }
             }
             Err(failure) => {
                 failed += 1;
-                if arguments.keep_going {
-                    println!("{failure}");
-                } else {
-                    // The same again, with its history.
-                    match run_with(seed, arguments.steps, arguments.lines, arguments.shards) {
-                        Err(failure) => println!("{failure}"),
-                        Ok(_) => println!("{failure}\n(a second run did not fail: it is not deterministic)"),
-                    }
-                    println!(
-                        "again: cargo run --release -p mqtt-sim -- --seed {seed} --steps {}",
-                        arguments.steps
-                    );
-                    break;
+                if !arguments.keep_going {
+                    tell(seed, &failure, &arguments);
+                    return ControlFlow::Break(());
                 }
+                println!("{failure}");
             }
         }
-    }
+        ControlFlow::Continue(())
+    });
     println!(
         "{ran} seeds, {steps} steps, {:.1} simulated hours in {:.1} s: {failed} failed",
         Duration::from_micros(time).as_secs_f64() / 3_600.0,
