@@ -40,11 +40,15 @@ pub use mqtt_io::broker::{
     ServeError, SharedTransport, Stats, SubscribeFailed, SubscriptionInfo, TraceOptions, Transport,
 };
 use mqtt_io::broker::{Life, MovingSocket, bind};
+#[cfg(unix)]
+use mqtt_io::runtime::NoWatch;
 use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};
 use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 #[cfg(unix)]
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::{Rc, Weak};
@@ -98,6 +102,14 @@ impl LocalRuntime for Local {
     type Task = Task;
     type Listener = Listening;
     type Stream = Socket;
+    #[cfg(unix)]
+    type Watch = NoWatch;
+
+    #[cfg(unix)]
+    fn watch(_: OwnedFd) -> Option<io::Result<NoWatch>> {
+        // async-io watches by a thread of its own for all threads; a task for each connection stays nearer to it.
+        None
+    }
 
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Task {
         // Without an executor the thread is ending, and nothing begins any more.

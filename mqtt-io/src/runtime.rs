@@ -12,6 +12,8 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 #[cfg(any(feature = "broker", feature = "client"))]
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -87,6 +89,14 @@ pub trait LocalRuntime: Clone + 'static {
     type Listener: 'static;
     /// A connection.
     type Stream: StreamSocket;
+    /// What watches a descriptor; [`NoWatch`] if nothing does.
+    #[cfg(unix)]
+    type Watch: Watch;
+
+    /// Watches a descriptor. With this the connections of a shard share one task, over a poller that the runtime
+    /// watches. Without it, which is `None`, each has a task and a [`Stream`](Self::Stream).
+    #[cfg(unix)]
+    fn watch(descriptor: OwnedFd) -> Option<io::Result<Self::Watch>>;
 
     /// Starts a task on this thread.
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Self::Task;
@@ -126,6 +136,28 @@ pub trait LocalRuntime: Clone + 'static {
     /// If the system refuses to watch it.
     #[cfg(feature = "broker")]
     fn enter(socket: crate::broker::MovingSocket) -> io::Result<Self::Stream>;
+}
+
+/// A descriptor that is watched.
+#[cfg(unix)]
+pub trait Watch: Unpin + 'static {
+    /// Ready when the descriptor has become readable since this was ready last; each time it has may be told once.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch it any more.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Watches nothing.
+#[cfg(unix)]
+#[derive(Debug)]
+pub enum NoWatch {}
+
+#[cfg(unix)]
+impl Watch for NoWatch {
+    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match *self {}
+    }
 }
 
 /// A task on this thread.

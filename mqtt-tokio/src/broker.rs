@@ -23,8 +23,8 @@
 //!
 //! # Cost
 //!
-//! A connection has one task, which waits only for bytes to read; nobody is woken to write. All
-//! connections share one read buffer, and an idle connection owns none.
+//! All connections share one task and one read buffer, over a poller that the runtime watches; nobody is woken to
+//! write. (On systems whose pollers do not nest, such as Windows, each connection has a task.)
 
 use crate::Tokio;
 use crate::runtime::TokioTimer;
@@ -39,14 +39,22 @@ pub use mqtt_io::broker::{
     ServeError, SharedTransport, Stats, SubscribeFailed, SubscriptionInfo, TraceOptions, Transport,
 };
 use mqtt_io::broker::{Life, MovingSocket, bind};
+#[cfg(unix)]
+use mqtt_io::runtime::Watch;
 use mqtt_io::runtime::{LocalRuntime, LocalTask, StreamSocket, Wrap};
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+#[cfg(unix)]
+use tokio::io::Interest;
+#[cfg(unix)]
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
@@ -98,6 +106,17 @@ impl LocalRuntime for Local {
     type Task = Task;
     type Listener = Listening;
     type Stream = Socket;
+    #[cfg(unix)]
+    type Watch = Watched;
+
+    #[cfg(unix)]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for descriptors that change; an owned one does not"
+    )]
+    fn watch(descriptor: OwnedFd) -> Option<io::Result<Watched>> {
+        Some(AsyncFd::with_interest(descriptor, Interest::READABLE).map(Watched))
+    }
 
     fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> Task {
         Task(Some(spawn_local(task)))
@@ -155,6 +174,18 @@ impl LocalRuntime for Local {
             MovingSocket::Unix(stream) => UnixStream::from_std(stream).map(|s| Socket::Unix(RefCell::new(s))),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+}
+
+/// A descriptor that is watched.
+#[cfg(unix)]
+struct Watched(AsyncFd<OwnedFd>);
+
+#[cfg(unix)]
+impl Watch for Watched {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_read_ready(cx))?.clear_ready();
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::foreign::{self, BoxedStream, Pipe};
 use super::listen::Place;
 use super::node::Node;
+use super::poller::Polled;
 use super::sockets::MovingSocket;
 use crate::runtime::{LocalRuntime, LocalTask, StreamSocket, until};
 use crate::{Reading, Stack, Travelling, Wire};
@@ -28,6 +29,11 @@ pub(super) enum Socket<L: LocalRuntime> {
         /// Counts the connection as long as the socket is open.
         place: Place,
     },
+    /// The shard's poller watches it.
+    Polled {
+        stream: Polled,
+        place: Place,
+    },
     Foreign(Rc<Pipe>),
 }
 
@@ -36,7 +42,32 @@ impl<L: LocalRuntime> Wire for Socket<L> {
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Native { stream, .. } => stream.try_write(slices),
+            Self::Polled { stream, .. } => stream.write(slices),
             Self::Foreign(pipe) => pipe.write(slices),
+        }
+    }
+}
+
+/// The socket of a connection that is in no shard.
+pub(super) enum Accepted<L: LocalRuntime> {
+    /// It is going to have a task.
+    Task(L::Stream),
+    /// A poller is going to watch it.
+    Polled(Polled),
+}
+
+impl<L: LocalRuntime> Accepted<L> {
+    fn enter(node: &Node<L>, socket: MovingSocket) -> io::Result<Self> {
+        match node.poller() {
+            Some(_) => Polled::try_from(socket).map(Self::Polled),
+            None => L::enter(socket).map(Self::Task),
+        }
+    }
+
+    fn leave(self) -> io::Result<MovingSocket> {
+        match self {
+            Self::Task(stream) => L::leave(stream),
+            Self::Polled(stream) => Ok(stream.into()),
         }
     }
 }
@@ -44,7 +75,7 @@ impl<L: LocalRuntime> Wire for Socket<L> {
 /// Takes a connection into the shard.
 pub(super) fn open<L: LocalRuntime>(
     node: &Rc<Node<L>>,
-    stream: L::Stream,
+    stream: Accepted<L>,
     peer: Peer,
     stack: Stack,
     place: Place,
@@ -55,13 +86,13 @@ pub(super) fn open<L: LocalRuntime>(
 /// Takes a connection into the shard whose turn it is.
 pub(super) fn open_somewhere<L: LocalRuntime>(
     node: &Rc<Node<L>>,
-    stream: L::Stream,
+    stream: Accepted<L>,
     peer: Peer,
     stack: Stack,
     place: Place,
 ) {
     let Some(to) = node.next_shard() else { return open(node, stream, peer, stack, place) };
-    match L::leave(stream) {
+    match stream.leave() {
         Ok(socket) => node.carry(to, Carried::Accepted { socket, peer: Box::new(peer), stack, place }),
         Err(e) => tracing::error!("A connection was lost between two shards: {e}."),
     }
@@ -69,11 +100,19 @@ pub(super) fn open_somewhere<L: LocalRuntime>(
 
 fn start<L: LocalRuntime>(
     node: &Rc<Node<L>>,
-    stream: L::Stream,
+    stream: Accepted<L>,
     place: Place,
     conn: ConnectionId,
 ) -> Socket<L> {
-    let stream = Rc::new(stream);
+    let stream = match stream {
+        Accepted::Task(stream) => Rc::new(stream),
+        Accepted::Polled(mut stream) => {
+            if let Some(poller) = node.poller() {
+                poller.watch(conn, &mut stream);
+            }
+            return Socket::Polled { stream, place };
+        }
+    };
     let reader = Reader { stream: Rc::clone(&stream), node: Rc::clone(node), conn, paused: false };
     Socket::Native { reader: node.spawn(reader), writer: None, stream, place }
 }
@@ -106,6 +145,10 @@ pub(super) fn depart<L: LocalRuntime>(
         Socket::Foreign(pipe) => pipe.leave(move |stream| {
             departing.carry(to, Carried::Link { link, vehicle: Vehicle::Foreign(stream) });
         }),
+        Socket::Polled { stream, place } => {
+            let vehicle = Vehicle::Native(release(node, stream), place);
+            departing.carry(to, Carried::Link { link, vehicle });
+        }
         Socket::Native { stream, reader, writer, place } => {
             drop((reader, writer));
             node.spawn(async move {
@@ -139,21 +182,34 @@ pub(super) fn arrive<L: LocalRuntime>(node: &Rc<Node<L>>, carried: Carried) {
         Carried::Letters(from, letters) => {
             node.turn(|shard, now| shard.letters(now, from, letters));
         }
-        Carried::Accepted { socket, peer, stack, place } => match L::enter(socket) {
+        Carried::Accepted { socket, peer, stack, place } => match Accepted::enter(node, socket) {
             Ok(stream) => open(node, stream, *peer, stack, place),
             Err(e) => lost(e),
         },
         Carried::Link { link, vehicle: Vehicle::Foreign(stream) } => foreign::arrive(node, stream, *link),
-        Carried::Link { link, vehicle: Vehicle::Native(socket, place) } => match L::enter(socket) {
-            Ok(stream) => {
-                node.turn(|shard, now| shard.arrive(now, *link, |conn| start(node, stream, place, conn)));
+        Carried::Link { link, vehicle: Vehicle::Native(socket, place) } => {
+            match Accepted::enter(node, socket) {
+                Ok(stream) => {
+                    node.turn(|shard, now| shard.arrive(now, *link, |conn| start(node, stream, place, conn)));
+                }
+                Err(e) => lost(e),
             }
-            Err(e) => lost(e),
-        },
+        }
     }
 }
 
-/// Reads one socket. This is all the task that a connection has.
+/// Takes a socket from the poller.
+fn release<L: LocalRuntime>(node: &Node<L>, mut stream: Polled) -> MovingSocket {
+    if let Some(poller) = node.poller()
+        && let Err(e) = poller.forget(&mut stream)
+    {
+        // What it says of the socket from now on finds no connection.
+        tracing::debug!("The system's poller does not let go of a socket: {e}.");
+    }
+    stream.into()
+}
+
+/// Reads one socket. This is all the task that a connection has where there is no poller.
 struct Reader<L: LocalRuntime> {
     stream: Rc<L::Stream>,
     node: Rc<Node<L>>,
@@ -209,12 +265,24 @@ pub(super) fn close<L: LocalRuntime>(node: &Rc<Node<L>>, socket: Socket<L>, ling
             // With the tasks go their shares of the socket.
             drop((reader, writer));
             if linger {
-                stream.shutdown_write();
-                node.linger();
-                node.spawn(see_off(Rc::clone(node), stream, place)).detach();
+                linger_on(node, stream, place);
+            }
+        }
+        Socket::Polled { stream, place } => {
+            if linger {
+                match L::enter(release(node, stream)) {
+                    Ok(stream) => linger_on(node, Rc::new(stream), place),
+                    Err(e) => tracing::debug!("A connection was closed at once: {e}."),
+                }
             }
         }
     }
+}
+
+fn linger_on<L: LocalRuntime>(node: &Rc<Node<L>>, stream: Rc<L::Stream>, place: Place) {
+    stream.shutdown_write();
+    node.linger();
+    node.spawn(see_off(Rc::clone(node), stream, place)).detach();
 }
 
 /// Throws away what comes until the peer's end, for a limited time.
@@ -238,6 +306,8 @@ pub(super) fn await_writable<L: LocalRuntime>(node: &Rc<Node<L>>, conn: Connecti
     node.look(|shard| match shard.wire(conn) {
         None => {}
         Some(Socket::Foreign(pipe)) => pipe.await_room(),
+        // The poller tells without being asked.
+        Some(Socket::Polled { .. }) => {}
         Some(Socket::Native { stream, writer, .. }) => {
             let (stream, waiting) = (Rc::clone(stream), Rc::clone(node));
             *writer = Some(node.spawn(async move {

@@ -1,13 +1,15 @@
 //! Accepting connections.
 
 use super::bind::Listener;
-use super::link;
+use super::link::{self, Accepted};
 use super::log::{self, At};
 use super::node::Node;
+use super::poller::Entrance;
 use super::sockets::{Address, SocketFile};
 use crate::runtime::{LocalRuntime, sleep};
 use mqtt_session::broker::Peer;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,11 +73,39 @@ impl Pace {
 }
 
 /// A socket that is listened on.
-pub(super) struct Door<L> {
-    pub(super) listener: L,
+pub(super) struct Door<L: LocalRuntime> {
+    pub(super) listener: Listening<L>,
     /// Goes when the listener does.
     pub(super) file: Option<SocketFile>,
     pub(super) settings: Listener,
+}
+
+/// A listening socket and who waits for it.
+pub(super) enum Listening<L: LocalRuntime> {
+    /// Its connections have tasks.
+    Task(L::Listener),
+    /// Its connections have a poller.
+    Polled(Entrance<L>),
+}
+
+impl<L: LocalRuntime> Listening<L> {
+    fn port(&self) -> u16 {
+        match self {
+            Self::Task(listener) => L::port(listener),
+            Self::Polled(entrance) => entrance.port(),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Accepted<L>, Option<SocketAddr>)> {
+        match self {
+            Self::Task(listener) => {
+                L::accept(listener).await.map(|(stream, from)| (Accepted::Task(stream), from))
+            }
+            Self::Polled(entrance) => {
+                entrance.accept().await.map(|(stream, from)| (Accepted::Polled(stream), from))
+            }
+        }
+    }
 }
 
 /// Something that is told now and then only.
@@ -93,14 +123,14 @@ impl Seldom {
 }
 
 /// Accepts for ever [MQTT-4.2-1].
-pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Listener>) {
+pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L>) {
     let Door {
         listener,
         file,
         settings: Listener { number, max_connections, max_connect_rate, rates, transport, address, .. },
     } = door;
     let _file = file;
-    let at = match (&address, L::port(&listener)) {
+    let at = match (&address, listener.port()) {
         (Address::Unix(_), _) => address.to_string(),
         (Address::Tcp(_), port) => format!("port {port}"),
     };
@@ -121,7 +151,7 @@ pub(super) async fn accept<L: LocalRuntime>(node: Rc<Node<L>>, door: Door<L::Lis
             }
             sleep::<L::Timer>(wait).await;
         }
-        match L::accept(&listener).await {
+        match listener.accept().await {
             Ok((stream, address)) => {
                 let from = At(address);
                 log::accepted(node.log_style(), address, &at);

@@ -6,8 +6,9 @@
 //!
 //! # Cost
 //!
-//! A connection has one task, which waits only for bytes to read; nobody is woken to write. All
-//! connections share one read buffer, and an idle connection owns none.
+//! Nobody is woken to write, all connections share one read buffer, and an idle connection owns none. Where the
+//! runtime can watch a descriptor, all connections share one task, too, over a poller of the shard's own; elsewhere
+//! each has a task that waits for bytes to read.
 #![deny(clippy::await_holding_refcell_ref)]
 
 #[cfg(feature = "access")]
@@ -21,6 +22,8 @@ mod listen;
 mod log;
 mod node;
 mod observe;
+#[cfg_attr(not(unix), path = "poller/absent.rs")]
+mod poller;
 mod run;
 mod sockets;
 mod store;

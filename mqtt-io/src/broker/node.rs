@@ -6,6 +6,7 @@
 use super::auth::Office;
 use super::link::{self, Carried, Socket};
 use super::log::{self, LogStyle};
+use super::poller::Poller;
 use crate::runtime::{LocalRuntime, Timer};
 use crate::{Clock, Command, Effect, Shard, Taken};
 use mqtt_session::broker::Event;
@@ -71,6 +72,8 @@ pub(super) struct Node<L: LocalRuntime> {
     events: broadcast::Sender<Arc<Event>>,
     post: Post,
     log_style: LogStyle,
+    /// Who watches the sockets, if not a task for each.
+    poller: Option<Rc<Poller>>,
     /// The shard that the next connection with layers goes to.
     turn: Cell<usize>,
 }
@@ -105,6 +108,7 @@ impl<L: LocalRuntime> Node<L> {
         Self {
             post,
             log_style: LogStyle::default(),
+            poller: None,
             turn: Cell::new(0),
             runtime,
             shard: RefCell::new(shard),
@@ -125,6 +129,16 @@ impl<L: LocalRuntime> Node<L> {
     pub(super) const fn told_in(mut self, style: LogStyle) -> Self {
         self.log_style = style;
         self
+    }
+
+    pub(super) fn polled_by(mut self, poller: Option<Rc<Poller>>) -> Self {
+        self.poller = poller;
+        self
+    }
+
+    /// Who watches the sockets, if not a task for each.
+    pub(super) fn poller(&self) -> Option<&Poller> {
+        self.poller.as_deref()
     }
 
     /// In whose words the log tells of clients.

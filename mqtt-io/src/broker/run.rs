@@ -5,9 +5,10 @@ use super::bind::{BindError, Listener};
 use super::foreign::{self, BoxedStream};
 use super::handle::ServeError;
 use super::link::{self, Carried};
-use super::listen::{Door, accept};
+use super::listen::{Door, Listening, accept};
 use super::log::LogStyle;
 use super::node::{Node, Post, flusher, timer};
+use super::poller::{Entrance, Poller};
 use super::sockets::Open;
 use crate::runtime::{LocalRuntime, LocalTask};
 use crate::trace::Recorder;
@@ -97,19 +98,32 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
         post,
         carried,
     } = start;
-    let listeners = listeners.into_iter().map(|(Open { socket, file }, settings)| {
-        L::listener(socket).map(|listener| Door { listener, file, settings })
-    });
-    let listeners = match listeners.collect::<Result<Vec<_>, _>>() {
-        Ok(listeners) => listeners,
+    let opened = || -> io::Result<_> {
+        let poller = Poller::new::<L>()?;
+        let listeners = listeners.into_iter().map(|(Open { socket, file }, settings)| {
+            let listener = match &poller {
+                Some(_) => Listening::Polled(Entrance::new(socket)?),
+                None => Listening::Task(L::listener(socket)?),
+            };
+            Ok(Door { listener, file, settings })
+        });
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        Ok((listeners, poller))
+    };
+    let (listeners, poller) = match opened() {
+        Ok(opened) => opened,
         Err(e) => {
             let _ = ready.send(Err(e.into()));
             return Ok(());
         }
     };
     let shard = Shard::recorded(broker, clock.now(), storage, trace);
-    let node =
-        Rc::new(Node::new(shard, clock, runtime, read_buffer, office, events, post).told_in(log_style));
+    let (poller, watch) = poller.map(|(poller, watch)| (Rc::new(poller), watch)).unzip();
+    let node = Node::new(shard, clock, runtime, read_buffer, office, events, post);
+    let node = Rc::new(node.told_in(log_style).polled_by(poller.clone()));
+    if let (Some(poller), Some(watch)) = (poller, watch) {
+        node.spawn(Poller::run(Rc::clone(&node), poller, watch)).detach();
+    }
     node.spawn(flusher(Rc::clone(&node))).detach();
     node.spawn(timer(Rc::clone(&node))).detach();
     // Before anybody is let in, and before a will of old is published.

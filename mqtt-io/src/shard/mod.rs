@@ -211,6 +211,20 @@ impl<W: Wire> Shard<W> {
         }
     }
 
+    /// Who is woken when a paused link may be read again, in place of the waker that [`Shard::read`] was given: for those
+    /// to whom a waker costs something.
+    pub fn resume_by(&mut self, conn: ConnectionId, waker: Waker) {
+        if let Some(paused) = self.links.get_mut(conn).and_then(|link| link.paused.as_mut()) {
+            *paused = waker;
+        }
+    }
+
+    /// Whether the link waits for [`Shard::writable`].
+    pub fn is_blocked(&mut self, conn: ConnectionId) -> bool {
+        let link = self.links.get_mut(conn);
+        link.is_some_and(|link| matches!(link.state, State::Blocked | State::ClosingBlocked))
+    }
+
     /// The socket ended or failed. Once per link; calls for a link that is gone do nothing.
     pub fn closed(&mut self, now: Timestamp, conn: ConnectionId, why: Closed) {
         self.close(now, conn, why, false);
