@@ -74,3 +74,27 @@ need_mqtt() {
     [ -x "$MQTT_BIN" ] || die "MQTT_BIN=$MQTT_BIN is no program"
     export MQTT_BIN
 }
+
+# run_parts FUNCTION PART...: calls the function for each part, as many at once as there are cores, and prints what each said
+# when it is done. Puts those that failed into `failed`.
+run_parts() {
+    local run=$1 part said
+    shift
+    said=$(mktemp -d)
+    for part; do
+        while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
+        (
+            status=0
+            "$run" "$part" >"$said/$part" 2>&1 9>&- || status=$?
+            flock 9
+            cat "$said/$part"
+            [ "$status" -eq 0 ] || touch "$said/$part.failed"
+        ) 9>"$said/.lock" &
+    done
+    wait
+    failed=()
+    for part; do
+        [ ! -e "$said/$part.failed" ] || failed+=("$part")
+    done
+    rm -rf "$said"
+}

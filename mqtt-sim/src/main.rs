@@ -157,7 +157,9 @@ fn defects(arguments: &Arguments) -> ExitCode {
         }
         defect.choose();
         let begin = Instant::now();
-        let run = |seed| match catch_unwind(|| run_with(seed, arguments.steps, 0, arguments.shards)) {
+        // What is between shards is looked for where there are some.
+        let shards = arguments.shards.or(name.starts_with("Shard").then_some(3));
+        let run = |seed| match catch_unwind(|| run_with(seed, arguments.steps, 0, shards)) {
             Ok(Ok(_)) => None,
             Ok(Err(failure)) => Some(failure.to_string()),
             Err(_) => Some("a panic".to_owned()),

@@ -5,7 +5,7 @@ use super::peer::{Peer, connect};
 use crate::adapter::broker::{Answer, Ask, BrokerHandle, Config, Question};
 use crate::rt;
 use futures_lite::future::yield_now;
-use mqtt_proto::{ReasonCode, Version};
+use mqtt_proto::{ConnectRef, PacketRef, ReasonCode, Version, WillRef};
 
 pub(crate) async fn broker_by<D>(decide: impl Fn(Ask) -> D + Send + Sync + 'static) -> BrokerHandle
 where
@@ -60,6 +60,52 @@ async fn only_who_is_asked_about_waits() {
     let _other = Peer::connect(&broker, Version::V311, "other").await;
     pass.send(()).await.unwrap();
     assert_eq!(waits.recv().await, "CONNACK 00");
+}
+
+/// A broker that answers `waits` only when it is told to.
+async fn gated() -> (async_channel::Sender<()>, BrokerHandle) {
+    let (pass, gate) = async_channel::bounded(1);
+    let decide = move |ask: Ask| {
+        let gate = gate.clone();
+        async move {
+            if matches!(ask.question, Question::Connect { .. }) && ask.client_id == "waits" {
+                gate.recv().await.unwrap();
+            }
+            Answer::Allow
+        }
+    };
+    (pass, broker_by(decide).await)
+}
+
+#[rt::test]
+async fn what_came_during_a_question_is_read_after_it() {
+    let (pass, broker) = gated().await;
+    let mut waits = Peer::open(&broker, Version::V311).await;
+    waits.send(&connect(Version::V311, "waits")).await;
+    Peer::connect(&broker, Version::V311, "behind the question").await;
+    waits.send(&PacketRef::Pingreq).await;
+    Peer::connect(&broker, Version::V311, "behind the packet").await;
+    pass.send(()).await.unwrap();
+    assert_eq!(waits.recv().await, "CONNACK 00");
+    assert_eq!(waits.recv().await, "PINGRESP");
+}
+
+#[rt::test]
+async fn an_end_during_a_question_is_seen_after_it() {
+    let (pass, broker) = gated().await;
+    let mut sub = Peer::subscriber(&broker, "sub", "will").await;
+    let mut waits = Peer::open(&broker, Version::V311).await;
+    let will = Some(WillRef { topic: "will", payload: b"gone", ..WillRef::default() });
+    let version = Version::V311;
+    let hello = ConnectRef { version, client_id: "waits", clean_start: true, will, ..ConnectRef::default() };
+    waits.send(&PacketRef::Connect(hello)).await;
+    Peer::connect(&broker, Version::V311, "behind the question").await;
+    waits.publish("will", b"last words").await;
+    drop(waits);
+    Peer::connect(&broker, Version::V311, "behind the end").await;
+    pass.send(()).await.unwrap();
+    assert_eq!(sub.recv().await, "PUBLISH will q0 \"last words\"");
+    assert_eq!(sub.recv().await, "PUBLISH will q0 \"gone\"");
 }
 
 #[rt::test]

@@ -7,7 +7,7 @@ use futures_lite::future::yield_now;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use mqtt_proto::{ConnectRef, DisconnectRef, PacketRef, Version, WillRef};
 use mqtt_testkit::adapters::duplex;
-use std::io;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -89,6 +89,26 @@ async fn a_lost_connection_is_a_lost_connection_and_a_goodbye_a_goodbye() {
         }
     }
     assert_eq!(sub.recv().await, "PUBLISH will/rude q0 \"gone\"");
+}
+
+#[rt::test]
+async fn an_end_right_behind_the_last_packet_is_seen() {
+    let broker = broker().await;
+    let mut sub = Peer::subscriber(&broker, "sub", "will/#").await;
+    for n in 0..20 {
+        let (client_id, topic) = (format!("c{n}"), format!("will/{n}"));
+        let will = Some(WillRef { topic: &topic, payload: b"gone", ..WillRef::default() });
+        let version = Version::V311;
+        let client_id = &*client_id;
+        let hello = ConnectRef { version, client_id, clean_start: true, will, ..ConnectRef::default() };
+        let mut bytes = Vec::new();
+        PacketRef::Connect(hello).encode(Version::V311, &mut bytes).unwrap();
+        // One who does not wait for the broker, so that it nearly always finds both at once.
+        let mut stream = std::net::TcpStream::connect(broker.local_addrs()[0]).unwrap();
+        stream.write_all(&bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(sub.recv().await, format!("PUBLISH {topic} q0 \"gone\""));
+    }
 }
 
 #[rt::test]
