@@ -370,7 +370,7 @@ impl Broker {
                         });
                         // The entry stays in the store until PUBCOMP; the body is needed no more.
                         if let Some(session) = self.sessions.get_mut(key as usize) {
-                            session.releasing.insert(id.get(), entry);
+                            session.releasing.get_or_insert_default().insert(id.get(), entry);
                         }
                     }
                     self.release_message(delivery.message);
@@ -403,7 +403,7 @@ impl Broker {
             return;
         };
         if let Some(session) = self.sessions.get_mut(key as usize)
-            && let Some(entry) = session.releasing.remove(&id.get())
+            && let Some(entry) = session.releasing.as_mut().and_then(|all| all.remove(&id.get()))
         {
             self.journal.op(StoreOp::RemoveEntry(session.id, entry));
         }

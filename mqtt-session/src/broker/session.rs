@@ -101,8 +101,8 @@ pub(super) struct Session {
     pub(super) armed: Timestamp,
     pub(super) ledger: Ledger<Delivery>,
     pub(super) received: Received,
-    /// Stored entries of exchanges that wait for PUBCOMP.
-    pub(super) releasing: IdMap<u16, EntryId>,
+    /// Stored entries of exchanges that wait for PUBCOMP. Most sessions never have one.
+    pub(super) releasing: Option<Box<IdMap<u16, EntryId>>>,
     pub(super) queue: VecDeque<Delivery>,
     pub(super) queued_bytes: usize,
     /// Nothing in the queue expires before this: a full queue need not be searched for what has.
@@ -135,7 +135,7 @@ impl Session {
             armed: Timestamp::MAX,
             ledger: Ledger::default(),
             received: Received::default(),
-            releasing: IdMap::default(),
+            releasing: None,
             queue: VecDeque::new(),
             queued_bytes: 0,
             first_expiry: Timestamp::ZERO,

@@ -1,4 +1,5 @@
 use crate::random::IdMap;
+use alloc::boxed::Box;
 use mqtt_proto::PacketId;
 
 /// How far an inbound QoS 2 exchange is.
@@ -14,20 +15,21 @@ pub(crate) enum Receipt {
 /// one is here, a PUBLISH that repeats it is not a new message [MQTT-4.3.3-10].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received {
-    ids: IdMap<u16, Receipt>,
+    /// Most sessions never have one.
+    ids: Option<Box<IdMap<u16, Receipt>>>,
 }
 
 impl Received {
     pub(crate) fn get(&self, id: PacketId) -> Option<Receipt> {
-        self.ids.get(&id.get()).copied()
+        self.ids.as_ref()?.get(&id.get()).copied()
     }
 
     pub(crate) fn set(&mut self, id: PacketId, receipt: Receipt) {
-        self.ids.insert(id.get(), receipt);
+        self.ids.get_or_insert_default().insert(id.get(), receipt);
     }
 
     /// After PUBCOMP the identifier is new again [MQTT-4.3.3-12].
     pub(crate) fn remove(&mut self, id: PacketId) -> bool {
-        self.ids.remove(&id.get()).is_some()
+        self.ids.as_mut().is_some_and(|ids| ids.remove(&id.get()).is_some())
     }
 }

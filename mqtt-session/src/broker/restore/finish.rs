@@ -60,7 +60,7 @@ impl Part {
                 continue;
             }
             if stage == Stage::Release {
-                session.releasing.insert(packet_id.get(), entry);
+                session.releasing.get_or_insert_default().insert(packet_id.get(), entry);
             }
             // It may have been sent, so what is sent now is a repetition.
             session.ledger.restore(packet_id, qos, stage, true, delivery);
