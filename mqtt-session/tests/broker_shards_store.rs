@@ -7,7 +7,9 @@ use cluster::Cluster;
 use mqtt_proto::{ConnectRef, PacketRef, Properties, PropertiesBuf, Property, QoS, Version, WillRef};
 use mqtt_session::broker::{BrokerConfig, Closed};
 use mqtt_session::{Durability, ShardMessage, StoreOp};
-use mqtt_testkit::packets::{filter, puback, pubcomp, publish, pubrec, pubrel, retained, subscribe};
+use mqtt_testkit::packets::{
+    filter, puback, pubcomp, publish, pubrec, pubrel, retained, subscribe, unsubscribe,
+};
 
 fn stored(config: &mut BrokerConfig) {
     config.durability = Durability::Synced;
@@ -61,6 +63,7 @@ fn puback_waits_for_every_shard() {
     c.store_all();
     assert!(!is_acknowledged(&mut c, publisher), "the other shard has not got it");
     c.pass(0, 1);
+    c.pass(1, 0);
     assert!(!is_acknowledged(&mut c, publisher), "it is not stored there");
     c.store_all();
     assert!(!is_acknowledged(&mut c, publisher), "that it is safe has not come back");
@@ -69,6 +72,30 @@ fn puback_waits_for_every_shard() {
     c.restart(2);
     let sub = connect_for_messages(&mut c, &name);
     assert_eq!(payloads(&c.got(sub)), ["m"], "it is there after a crash");
+}
+
+/// So does SUBACK for the shard of the subscriber: what it promises survives a crash.
+#[test]
+fn suback_waits_for_the_store_and_for_every_shard() {
+    let mut c = cluster(2);
+    let (sub, name) = connect_on(&mut c, 1, "s");
+    let filters = filter("t", QoS::AtLeastOnce);
+    c.send(sub, &subscribe(1, &filters));
+    c.pass_all();
+    assert_eq!(c.got(sub), [""; 0], "it is not stored");
+    c.store_all();
+    assert_eq!(c.got(sub), ["SUBACK #1 01"]);
+    c.send(sub, &subscribe(2, &filters));
+    c.store_all();
+    assert_eq!(c.got(sub), [""; 0], "the other shard has not heard of it");
+    c.pass_all();
+    assert_eq!(c.got(sub), ["SUBACK #2 01"]);
+    c.restart(2);
+    let sub = connect_for_messages(&mut c, &name);
+    let (publisher, _) = connect_on(&mut c, 0, "p");
+    c.send(publisher, &publish("t", 1, 7, "m"));
+    c.settle();
+    assert_eq!(payloads(&c.got(sub)), ["m"]);
 }
 
 /// Acknowledgements leave in the order of the publishes, whichever shard each waits for.
@@ -309,6 +336,33 @@ fn a_groups_message_survives_on_its_way_to_a_member() {
         c.send(second, &puback(1));
         c.settle();
     }
+}
+
+/// A member leaves its group while a message is on its way to it, arrived on its shard and not stored there: somebody
+/// else gets it.
+#[test]
+fn what_comes_to_a_member_that_left_goes_to_another() {
+    let mut c = cluster(3);
+    let filter_text = "$share/g/t";
+    let owner = c.shards[0].home_of(filter_text).0;
+    let (first, _) = connect_on(&mut c, (owner + 1) % 3, "a");
+    let (second, _) = connect_on(&mut c, (owner + 2) % 3, "b");
+    subscribed(&mut c, first, filter_text, QoS::AtLeastOnce);
+    let (publisher, _) = connect_on(&mut c, owner, "p");
+    c.send(publisher, &publish("t", 1, 7, "m"));
+    c.store_one();
+    c.pass_all();
+    assert!(!c.unstored.is_empty() && payloads(&c.got(first)).is_empty(), "it is there and not stored");
+    unsubscribe(2, filter_text, |packet| c.send(first, packet));
+    let filters = filter(filter_text, QoS::AtLeastOnce);
+    c.send(second, &subscribe(1, &filters));
+    c.settle();
+    assert_eq!(payloads(&c.got(first)), [""; 0]);
+    assert_eq!(payloads(&c.got(second)), ["m"]);
+    c.send(second, &puback(1));
+    c.settle();
+    let left = c.contents.records().filter(|record| matches!(record, StoreOp::Append(..))).count();
+    assert_eq!(left, 0);
 }
 
 /// A retained message that waits for the store when somebody subscribes comes, with the answer or live.
