@@ -85,16 +85,17 @@ run_parts() {
         while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
         (
             status=0
-            "$run" "$part" >"$said/$part" 2>&1 9>&- || status=$?
+            ("$run" "$part") >"$said/$part" 2>&1 9>&- || status=$?
             flock 9
             cat "$said/$part"
-            [ "$status" -eq 0 ] || touch "$said/$part.failed"
+            [ "$status" -ne 0 ] || touch "$said/$part.passed"
         ) 9>"$said/.lock" &
     done
     wait
     failed=()
     for part; do
-        [ ! -e "$said/$part.failed" ] || failed+=("$part")
+        # Whatever did not come to its end has failed.
+        [ -e "$said/$part.passed" ] || failed+=("$part")
     done
     rm -rf "$said"
 }

@@ -92,7 +92,7 @@ enum Listening {
 }
 
 impl<L: LocalRuntime> Entrance<L> {
-    /// Takes a listening socket, which does not block. `None` if the runtime cannot watch it.
+    /// Takes a listening socket, which does not block, for a runtime that watches.
     ///
     /// # Errors
     /// If the system refuses to watch it.
