@@ -86,6 +86,7 @@ mod guide {
 }
 mod message;
 mod random;
+mod run;
 pub mod server;
 mod shard;
 mod shared;
@@ -96,6 +97,7 @@ pub use broker::Broker;
 pub use client::Client;
 pub use message::{Message, PublishError, PublishErrorKind};
 pub use random::Seed;
+pub use run::Run;
 pub use server::ServerConnection;
 pub use shard::{Care, MAX_SHARDS, ShardCredit, ShardId, ShardMessage};
 pub use store::{Durability, StoreGroup, StoreOp, StoreSeq};

@@ -4,6 +4,7 @@
 //! tell another leaves as `Output::Shard` and enters by `handle_shard`; the adapter carries it, first
 //! in, first out for each pair, and loses nothing. With one shard nobody talks.
 
+use crate::Run;
 use crate::broker::Stats;
 use crate::store::StoredMessage;
 use alloc::boxed::Box;
@@ -34,7 +35,7 @@ impl Default for ShardCredit {
 
 /// What one shard tells another.
 ///
-/// Bodies are shared, not copied. Times in them are machine time, which is one for all shards.
+/// Large bodies are shared, not copied. Times in them are machine time, which is one for all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShardMessage {
@@ -61,6 +62,8 @@ pub enum ShardMessage {
         /// What the sender keeps until it hears that the message is safe.
         care: Care,
     },
+    /// Messages that match the receiver's interest, and that the sender at most waits for. Use up credit.
+    DeliverRun(Run),
     /// The next messages with [`Care`] that the receiver of this had sent are safe with the sender: so many.
     Safe(u32),
     /// Deliveries were handled: their room is free again.
@@ -163,6 +166,25 @@ pub enum Care {
 }
 
 impl ShardMessage {
+    /// Takes in what is to be said next, if the two can be one message. Otherwise gives it back. For those who carry several
+    /// at once.
+    pub fn join(&mut self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (Self::DeliverRun(run), Self::DeliverRun(next)) => run.join(next).map(Self::DeliverRun),
+            (_, next) => Some(next),
+        }
+    }
+
+    /// How many deliveries it has, which use up credit.
+    #[must_use]
+    pub const fn deliveries(&self) -> u32 {
+        match self {
+            Self::Deliver { .. } => 1,
+            Self::DeliverRun(run) => run.messages(),
+            _ => 0,
+        }
+    }
+
     /// About how many bytes it holds.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -170,6 +192,7 @@ impl ShardMessage {
             + match self {
                 Self::Interest(changes) => changes.iter().map(|(filter, _)| filter.len() + 32).sum(),
                 Self::Deliver { message, .. } | Self::GroupDeliver { message, .. } => message.body.len(),
+                Self::DeliverRun(run) => run.size(),
                 Self::RetainedPage { messages, .. } => {
                     messages.iter().map(|message| message.body.len()).sum()
                 }

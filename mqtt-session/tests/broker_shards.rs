@@ -4,11 +4,16 @@
 mod cluster;
 
 use cluster::{Cluster, Link};
-use mqtt_proto::{ConnectRef, PacketRef, QoS, SubscribeFiltersBuf, Version};
+use mqtt_proto::{
+    ConnectRef, PacketRef, PropertiesBuf, Property, PublishRef, QoS, SubscribeFiltersBuf,
+    SubscriptionOptions, Version,
+};
+use mqtt_session::acl::{Access, Acl, Mode, Who};
 use mqtt_session::broker::{BrokerConfig, Closed, Event};
 use mqtt_session::{Message, ShardCredit, ShardId, ShardMessage};
 use mqtt_testkit::packets::{filter, publish, retained, subscribe};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn wants(text: &str) -> SubscribeFiltersBuf {
@@ -298,4 +303,147 @@ fn nonsense_from_a_shard_is_harmless() {
     }
     c.obey();
     assert!(c.mail.is_empty());
+}
+
+/// Everything that one read of a publisher may bring: small and large, of each QoS, with and without properties, to be
+/// retained and not.
+fn one_of_each() -> Vec<u8> {
+    let large = "x".repeat(3_000);
+    let mut properties = PropertiesBuf::new();
+    for property in [
+        Property::MessageExpiryInterval(10),
+        Property::UserProperty("colour", "red"),
+        Property::ContentType("text"),
+    ] {
+        properties.push(property).unwrap();
+    }
+    let mut bytes = Vec::new();
+    let mut add = |packet: PacketRef<'_>| packet.encode(Version::V5, &mut bytes).unwrap();
+    add(publish("a/1", 0, 0, "first"));
+    let PacketRef::Publish(plain) = publish("a/2", 0, 0, "second") else { unreachable!() };
+    add(PacketRef::Publish(PublishRef { properties: properties.as_properties(), ..plain }));
+    add(publish("a/3", 1, 1, "third"));
+    add(publish("a/4", 0, 0, &large));
+    add(publish("a/5", 2, 2, ""));
+    add(retained("a/6", 0, 0, "kept"));
+    add(publish("a/7", 0, 0, "last but one"));
+    add(publish("a/8", 1, 3, &large[..900]));
+    bytes
+}
+
+/// What a subscriber gets does not depend on where it lives: the same packets in the same order as from a broker of one
+/// shard, also below 5.0; and small ones cross together.
+#[test]
+fn what_crosses_is_what_does_not() {
+    for version in [Version::V311, Version::V5] {
+        let mut options = SubscriptionOptions::from(QoS::ExactlyOnce);
+        options.retain_as_published = version.is_v5();
+        let run = |shards: u16| {
+            let mut c = Cluster::new(shards, |_| {});
+            let home = shards - 1;
+            let (near, far) = (c.name_on(0, "near"), c.name_on(home, "far"));
+            let links = [(0, &near), (home, &far)].map(|(shard, name)| {
+                let link = c.connect_at(usize::from(shard), version, name, true);
+                c.send(link, &subscribe(1, &filter("a/+", options)));
+                c.pass_all();
+                c.got(link);
+                link
+            });
+            let publisher = c.client(0, "p");
+            c.read(publisher, &one_of_each());
+            c.obey();
+            let letters = c.mail.get(&(0, usize::from(home))).map_or(0, VecDeque::len);
+            c.pass_all();
+            (links.map(|link| c.got(link)), letters)
+        };
+        let (alone, none) = run(1);
+        assert_eq!((alone[0].len(), none), (8, 0));
+        assert_eq!(alone[0], alone[1]);
+        for shards in [2, 3] {
+            let (split, letters) = run(shards);
+            assert_eq!(split, alone, "{version:?}, {shards} shards");
+            // Three of one, the large one, one, perhaps the retained one by itself, and what is left.
+            assert!((3..=5).contains(&letters), "{letters}");
+        }
+    }
+}
+
+/// The lifetime of a message goes on while it is on its way to another shard [MQTT-3.3.2-5] [MQTT-3.3.2-6].
+#[test]
+fn a_message_expires_on_its_way() {
+    for (seconds, expected) in [(4, Some("MessageExpiryInterval(6)")), (11, None)] {
+        let mut c = Cluster::new(2, |_| {});
+        let (publisher, sub) = (c.client(0, "p"), c.client(1, "s"));
+        c.send(sub, &subscribe(1, &wants("a/2")));
+        c.pass_all();
+        c.got(sub);
+        c.read(publisher, &one_of_each());
+        c.obey();
+        c.now = c.now + Duration::from_secs(seconds);
+        c.pass_all();
+        let got = c.got(sub);
+        assert_eq!(got.len(), usize::from(expected.is_some()), "{got:?}");
+        assert!(got.iter().all(|packet| packet.contains(expected.unwrap())), "{got:?}");
+        assert_eq!(c.stats().dropped, u64::from(expected.is_none()), "counted");
+        assert_eq!(c.stats().messages, usize::from(c.stats().retained == 1), "and not kept");
+    }
+}
+
+/// A shard whose memory for messages is used up takes no more from others, says so in its figures, and the publisher
+/// elsewhere goes on.
+#[test]
+fn what_comes_to_a_full_shard_is_counted() {
+    let mut c = Cluster::new(2, |config| config.max_message_bytes = 5_000);
+    let (publisher, sub, filler) = (c.client(0, "p"), c.client(1, "s"), c.client(1, "f"));
+    c.send(sub, &subscribe(1, &wants("a/#")));
+    c.pass_all();
+    c.got(sub);
+    let name = c.name_on(1, "away");
+    let away = c.connect_at(1, Version::V311, &name, false);
+    c.send(away, &subscribe(1, &wants("fill")));
+    c.pass_all();
+    c.shards[1].handle_close(c.now, c.links[away].conn, Closed::Eof);
+    c.obey();
+    for n in 1..=4 {
+        c.send(filler, &publish("fill", 1, n, &"x".repeat(1_150)));
+    }
+    let full = c.shards[1].stats();
+    assert_eq!((full.messages, full.dropped), (4, 0));
+    for (n, qos) in (1..).zip([0, 1, 2]) {
+        c.send(publisher, &publish("a/b", qos, if qos > 0 { n } else { 0 }, &"y".repeat(500)));
+    }
+    c.pass_all();
+    assert_eq!(c.got(publisher), ["PUBACK #2", "PUBREC #3"]);
+    assert!(c.got(sub).is_empty());
+    assert_eq!(c.stats().counters.dropped.memory_full, 3);
+}
+
+/// Who may not read what comes from another shard does not get it, also if others there do.
+#[test]
+fn rights_bind_what_comes_from_another_shard() {
+    let mut c = Cluster::new(2, |_| {});
+    let mut acl = Acl::new(Mode::Mosquitto);
+    for (access, filter) in [(Access::Write, "#"), (Access::Read, "a/%c")] {
+        acl.add(Who::Pattern, access, filter, 1).unwrap();
+    }
+    let acl = Arc::new(acl);
+    for shard in &mut c.shards {
+        shard.set_acls(c.now, vec![Arc::clone(&acl)]);
+    }
+    c.pass_all();
+    let topic = format!("a/{}", c.name_on(1, "may"));
+    let (publisher, may, may_not) = (c.client(0, "p"), c.client(1, "may"), c.client(1, "not"));
+    for link in [may, may_not] {
+        c.send(link, &subscribe(1, &wants("a/#")));
+        c.pass_all();
+        assert_eq!(c.got(link), ["SUBACK #1 02"]);
+    }
+    for _ in 0..2 {
+        for (n, qos) in (1..).zip([0, 1]) {
+            c.send(publisher, &publish(&topic, qos, if qos > 0 { n } else { 0 }, "x"));
+        }
+        c.pass_all();
+        assert_eq!(c.got(may).len(), 2);
+        assert!(c.got(may_not).is_empty());
+    }
 }

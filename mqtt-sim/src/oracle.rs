@@ -30,8 +30,11 @@ pub struct Message {
     pub expiry: Option<u32>,
     /// When it reached the broker first.
     pub arrived: Option<u64>,
-    /// When it expires, by what it said of its lifetime when it arrived; the earliest if it came again.
+    /// When it expires, by what it said of its lifetime when it arrived; the earliest if it came again: what came
+    /// first may have been cut off before it was looked at.
     ends: u64,
+    /// And the latest.
+    ends_at_last: u64,
     /// How often the broker took it, and how often it had when it arrived last.
     pub routed: u32,
     routed_before: u32,
@@ -219,6 +222,7 @@ impl Oracle {
             expiry,
             arrived: None,
             ends: u64::MAX,
+            ends_at_last: 0,
             routed: 0,
             routed_before: 0,
             may_repeat: twin,
@@ -268,6 +272,7 @@ impl Oracle {
         let Some(message) = self.messages.get_mut(&id) else { return };
         let ends = seen.expiry.map_or(u64::MAX, |left| now + u64::from(left) * 1_000_000);
         message.ends = message.ends.min(ends);
+        message.ends_at_last = message.ends_at_last.max(ends);
         // What came first is what a QoS 2 message was routed by.
         if message.settled || message.qos == QoS::ExactlyOnce && message.arrived.is_some() {
             return;

@@ -7,7 +7,8 @@ use mqtt_proto::{
     SubscriptionOptions, Version,
 };
 use mqtt_session::broker::{BrokerConfig, Closed, ConnectionId, Output, Peer};
-use mqtt_session::{Broker, Timestamp};
+use mqtt_session::{Broker, ShardId, ShardMessage, Timestamp};
+use std::collections::VecDeque;
 use std::error::Error;
 
 const NOW: Timestamp = Timestamp::ZERO;
@@ -26,12 +27,14 @@ struct Scenario {
     reads: usize,
     /// Subscribers are gone, and their queues are full.
     away: bool,
+    /// Publishers live on the first of two shards, and subscribers on the other.
+    crosses: bool,
 }
 
 const Q0: Scenario = Scenario::pairs("pairs-q0", QoS::AtMostOnce);
 const Q1: Scenario = Scenario::pairs("pairs-q1", QoS::AtLeastOnce);
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 14] = [
     Q0,
     Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
     Q1,
@@ -42,12 +45,16 @@ const SCENARIOS: [Scenario; 10] = [
     Scenario { name: "fanin-q1", subscribers: 1, ..Q1 },
     Scenario { name: "fanout-q0", publishers: 1, ..Q0 },
     Scenario { name: "fanout-q1", publishers: 1, ..Q1 },
+    Scenario { name: "crossing-q0", crosses: true, ..Q0 },
+    Scenario { name: "crossing-q1", crosses: true, ..Q1 },
+    Scenario { name: "crossing-q2", crosses: true, ..Scenario::pairs("", QoS::ExactlyOnce) },
+    Scenario { name: "crossing-fanout-q0", crosses: true, publishers: 1, ..Q0 },
 ];
 
 impl Scenario {
     const fn pairs(name: &'static str, qos: QoS) -> Self {
         let (publishers, subscribers, version) = (100, 100, Version::V311);
-        Self { name, publishers, subscribers, qos, version, reads: 1, away: false }
+        Self { name, publishers, subscribers, qos, version, reads: 1, away: false, crosses: false }
     }
 
     /// The topic of a message of a publisher's read.
@@ -84,63 +91,107 @@ impl Scenario {
     }
 }
 
+/// A client's connection, and the shard that has it.
+#[derive(Clone, Copy)]
+struct Client {
+    shard: usize,
+    conn: ConnectionId,
+}
+
 struct Site {
-    broker: Broker,
+    shards: Vec<Broker>,
     scenario: &'static Scenario,
-    dirty: Vec<ConnectionId>,
-    /// Bytes that each connection has been sent and has not looked at.
-    sent: Vec<Vec<u8>>,
+    dirty: Vec<Client>,
+    /// What shards have said to others: from where, to where, what.
+    mail: VecDeque<(usize, ShardId, ShardMessage)>,
+    /// By shard and connection: bytes that were sent and that the client has not looked at.
+    sent: Vec<Vec<Vec<u8>>>,
     delivered: usize,
 }
 
 impl Site {
-    fn connect(&mut self, client_id: &str) -> Result<ConnectionId, Box<dyn Error>> {
-        let conn = self.broker.handle_accept(NOW);
-        self.broker.handle_identified(NOW, conn, Peer::default());
-        let version = self.scenario.version;
-        let clean_start = !self.scenario.away;
-        let connect = ConnectRef { version, client_id, clean_start, ..ConnectRef::default() };
-        self.read(conn, &encode(&PacketRef::Connect(connect), version)?);
-        self.flush();
-        Ok(conn)
+    fn new(scenario: &'static Scenario) -> Result<Self, Box<dyn Error>> {
+        let count = 1 + u16::from(scenario.crosses);
+        let mut config = BrokerConfig::default();
+        config.shards = count;
+        config.max_queued_messages = if scenario.away { 1000 } else { u32::MAX };
+        let shards = (0..count).map(|shard| {
+            let mut config = config.clone();
+            config.shard = ShardId(shard);
+            Broker::new(config, NOW)
+        });
+        let shards = shards.collect::<Result<Vec<_>, _>>()?;
+        let sent = shards.iter().map(|_| Vec::new()).collect();
+        Ok(Self { shards, scenario, dirty: Vec::new(), mail: VecDeque::new(), sent, delivered: 0 })
     }
 
-    fn read(&mut self, conn: ConnectionId, bytes: &[u8]) {
-        let _ = self.broker.handle_read(NOW, conn, bytes);
-        while let Some(output) = self.broker.poll_output() {
-            if let Output::Flush(conn) = output {
-                self.dirty.push(conn);
+    /// Connects a client that lives on a shard.
+    fn connect(&mut self, shard: usize, like: &str) -> Result<Client, Box<dyn Error>> {
+        let home = ShardId(u16::try_from(shard)?);
+        let mut names = (0..).map(|n| format!("{like}-{n}"));
+        let name = names.find(|name| self.shards[shard].home_of(name) == home).ok_or("no name")?;
+        let conn = self.shards[shard].handle_accept(NOW);
+        self.shards[shard].handle_identified(NOW, conn, Peer::default());
+        let version = self.scenario.version;
+        let clean_start = !self.scenario.away;
+        let connect = ConnectRef { version, client_id: &name, clean_start, ..ConnectRef::default() };
+        let client = Client { shard, conn };
+        self.read(client, &encode(&PacketRef::Connect(connect), version)?);
+        self.flush();
+        Ok(client)
+    }
+
+    fn read(&mut self, client: Client, bytes: &[u8]) {
+        let _ = self.shards[client.shard].handle_read(NOW, client.conn, bytes);
+        self.obey(client.shard);
+    }
+
+    fn obey(&mut self, shard: usize) {
+        while let Some(output) = self.shards[shard].poll_output() {
+            match output {
+                Output::Flush(conn) => self.dirty.push(Client { shard, conn }),
+                Output::Shard { to, message } => self.mail.push_back((shard, to, *message)),
+                _ => {}
             }
         }
     }
 
+    /// Writes to all links, and carries what one shard says to another.
     fn flush(&mut self) {
-        while let Some(conn) = self.dirty.pop() {
-            let outbox = self.broker.outbox(NOW, conn, 64 << 10);
+        loop {
+            self.write();
+            let Some((from, to, message)) = self.mail.pop_front() else { return };
+            let (from, to) = (ShardId(u16::try_from(from).unwrap_or_default()), usize::from(to.0));
+            self.shards[to].handle_shard(NOW, from, message);
+            self.obey(to);
+        }
+    }
+
+    fn write(&mut self) {
+        while let Some(Client { shard, conn }) = self.dirty.pop() {
+            let outbox = self.shards[shard].outbox(NOW, conn, 64 << 10);
             let mut slices: [&[u8]; 16] = [&[]; 16];
             let used = outbox.fill_slices(&mut slices);
             if self.scenario.qos > QoS::AtMostOnce {
-                if self.sent.len() <= conn.index() {
-                    self.sent.resize_with(conn.index() + 1, Vec::new);
+                let sent = &mut self.sent[shard];
+                if sent.len() <= conn.index() {
+                    sent.resize_with(conn.index() + 1, Vec::new);
                 }
                 for slice in &slices[..used] {
-                    self.sent[conn.index()].extend_from_slice(slice);
+                    sent[conn.index()].extend_from_slice(slice);
                 }
             }
             let len = outbox.len();
             self.delivered += len;
             outbox.consume(len);
-            while let Some(output) = self.broker.poll_output() {
-                if let Output::Flush(conn) = output {
-                    self.dirty.push(conn);
-                }
-            }
+            self.obey(shard);
         }
     }
 
     /// Answers what the client was sent. Whether anything was to be answered.
-    fn answer(&mut self, client: ConnectionId, answers: &mut Vec<u8>) -> bool {
-        let Some(sent) = self.sent.get_mut(client.index()) else { return false };
+    fn answer(&mut self, client: Client, answers: &mut Vec<u8>) -> bool {
+        let at = client.conn.index();
+        let Some(sent) = self.sent[client.shard].get_mut(at) else { return false };
         let mut sent = std::mem::take(sent);
         answers.clear();
         let mut at = 0;
@@ -162,7 +213,7 @@ impl Site {
             at += 2 + body.len();
         }
         sent.clear();
-        self.sent[client.index()] = sent;
+        self.sent[client.shard][client.conn.index()] = sent;
         if !answers.is_empty() {
             self.read(client, answers);
         }
@@ -184,30 +235,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     let scenario = SCENARIOS.iter().find(|s| s.name == name).ok_or_else(usage)?;
     let messages: usize = args.next().ok_or_else(usage)?.parse()?;
 
-    let mut config = BrokerConfig::default();
-    config.max_queued_messages = if scenario.away { 1000 } else { u32::MAX };
-    let broker = Broker::new(config, NOW)?;
-    let mut site = Site { broker, scenario, dirty: Vec::new(), sent: Vec::new(), delivered: 0 };
+    let mut site = Site::new(scenario)?;
+    let last = site.shards.len() - 1;
     let mut publishers = Vec::new();
     for n in 0..scenario.publishers {
         let reads: Result<Vec<_>, _> = (0..scenario.reads).map(|read| scenario.batch(n, read)).collect();
-        publishers.push((site.connect(&format!("publisher-{n}"))?, reads?));
+        publishers.push((site.connect(0, &format!("publisher-{n}"))?, reads?));
     }
     let mut subscribers = Vec::new();
     for n in 0..scenario.subscribers {
-        let conn = site.connect(&format!("subscriber-{n}"))?;
+        let client = site.connect(last, &format!("subscriber-{n}"))?;
         for filter in scenario.filters(n) {
             let mut filters = SubscribeFiltersBuf::new();
             filters.push(&filter, SubscriptionOptions::from(scenario.qos))?;
             let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
             let subscribe = SubscribeRef { packet_id, properties, filters: filters.as_filters() };
-            site.read(conn, &encode(&PacketRef::Subscribe(subscribe), scenario.version)?);
+            site.read(client, &encode(&PacketRef::Subscribe(subscribe), scenario.version)?);
             site.flush();
         }
         if scenario.away {
-            site.broker.handle_close(NOW, conn, Closed::Eof);
+            site.shards[last].handle_close(NOW, client.conn, Closed::Eof);
         } else {
-            subscribers.push(conn);
+            subscribers.push(client);
         }
     }
     // Filled before anything is counted: what comes then finds no room.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// How often one flush goes through the links that became dirty again while it wrote.
 const FLUSH_ROUNDS: usize = 4;
-/// So many bytes read and not followed by a flush are followed by one at once, so that what they
+/// So many bytes that were read, or came from other shards, and not followed by a flush are followed by one at once, so that what they
 /// caused neither grows nor leaves the cache while other links are read.
 const COLLECT_BYTES: usize = 64 << 10;
 /// How often the machine is told the wall clock.
@@ -51,7 +51,7 @@ pub struct Shard<W> {
     spare: Vec<ConnectionId>,
     effects: Vec<Effect<W>>,
     sinks: HashMap<LocalId, Sink>,
-    /// Bytes read since the last flush.
+    /// Bytes that were read or came from other shards since the last flush.
     collected: usize,
     /// The connection that is being closed and its address, for events that still name it.
     leaving: Option<(ConnectionId, Option<SocketAddr>)>,
@@ -416,8 +416,12 @@ impl<W: Wire> Shard<W> {
     /// What another shard says, in its order.
     pub fn letters(&mut self, now: Timestamp, from: ShardId, letters: Vec<ShardMessage>) {
         for letter in letters {
+            self.collected += letter.size();
             self.broker.handle_shard(now, from, letter);
             self.obey(now);
+            if self.collected >= COLLECT_BYTES {
+                self.flush(now);
+            }
         }
     }
 
@@ -477,7 +481,11 @@ impl<W: Wire> Shard<W> {
                 }
                 Output::Shard { to, message } => {
                     if let Some(letters) = self.letters.get_mut(usize::from(to.0)) {
-                        letters.push(*message);
+                        let message = match letters.last_mut() {
+                            Some(last) => last.join(*message),
+                            None => Some(*message),
+                        };
+                        letters.extend(message);
                         self.has_letters = true;
                     }
                 }

@@ -14,7 +14,9 @@ use crate::shared::rules::Rules;
 use crate::store::StoredStage;
 use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::string::String;
-use mqtt_proto::{AckRef, PacketId, PacketRef, PacketType, PropertyId, PublishRef, QoS, ReasonCode};
+use mqtt_proto::{
+    AckRef, PacketId, PacketRef, PacketType, PropertiesBuf, PropertyId, PublishRef, QoS, ReasonCode,
+};
 
 impl Broker {
     /// Whether clients may publish there at all: `$SYS` is the broker's, and `$share` is no topic.
@@ -148,22 +150,23 @@ impl Broker {
             qos: packet.qos,
             retain: packet.retain,
         };
-        if self.publish_through(key, &incoming, since) {
-            return;
-        }
-        // Its lifetime counts from when it came ([MQTT-3.3.2-6]).
-        let message = self.messages.insert(since, &incoming);
-        self.sign(message, Some(key));
         let twice = packet.qos == QoS::ExactlyOnce;
-        let tells = self.connections.get(index).is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
+        let is_counted = packet.packet_id.is_some();
+        let connection = self.connections.get(index).filter(|_| is_counted);
+        let tells = connection.is_some_and(|c| Rules::of(c.version).tells_no_subscribers);
         let source = Source {
             publisher: Some(key),
             exactly_once: packet.packet_id.filter(|_| twice),
-            may_refuse: tells && packet.packet_id.is_some(),
+            may_refuse: tells,
             ..Source::default()
         };
-        let routed = self.route(message, source);
-        self.release_message(message);
+        let has_some = !packet.properties.is_empty();
+        let mut scratch = if has_some { core::mem::take(&mut self.scratch) } else { PropertiesBuf::new() };
+        // Its lifetime counts from when it came ([MQTT-3.3.2-6]).
+        let routed = self.route_content(&incoming.content(since, &mut scratch), source);
+        if has_some {
+            self.scratch = scratch;
+        }
         let Some(id) = packet.packet_id else { return };
         if let Some(session) = self.sessions.get_mut(key as usize) {
             session.after = session.after.max(routed.after);

@@ -63,6 +63,11 @@ impl Held {
         SharedPublish { topic: self.topic(), properties: self.properties(), payload: self.payload() }
     }
 
+    /// What is routed. Without its author.
+    pub(super) fn content(&self) -> Content<'_> {
+        Content { shared: self.shared(), qos: self.qos, retain: self.retain, expires: self.expires }
+    }
+
     pub(super) const fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.as_micros() <= now.as_micros()
     }
@@ -140,19 +145,51 @@ pub(super) struct Incoming<'a> {
     pub(super) retain: bool,
 }
 
+impl<'a> Incoming<'a> {
+    /// The message as it is routed, if it came at `now`: its lifetime counts from then ([MQTT-3.3.2-6]).
+    #[inline]
+    pub(super) fn content(&self, now: Timestamp, scratch: &'a mut PropertiesBuf) -> Content<'a> {
+        let Forwarded { properties, expires } = Forwarded::of(self.properties, now, scratch);
+        let shared = SharedPublish { topic: self.topic.as_bytes(), properties, payload: self.payload };
+        Content { shared, qos: self.qos, retain: self.retain, expires }
+    }
+}
+
+/// A message as it is routed, wherever its bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content<'a> {
+    pub(crate) shared: SharedPublish<'a>,
+    pub(crate) qos: QoS,
+    /// The retain flag of the publication.
+    pub(crate) retain: bool,
+    pub(crate) expires: Timestamp,
+}
+
+impl Content<'_> {
+    /// Bytes of topic, properties and payload.
+    pub(crate) const fn len(&self) -> usize {
+        self.shared.topic.len() + self.shared.properties.len() + self.shared.payload.len()
+    }
+
+    pub(super) fn topic_str(&self) -> &str {
+        // It was text when it came in.
+        core::str::from_utf8(self.shared.topic).unwrap_or_default()
+    }
+}
+
 /// What becomes of the properties of a message that came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Forwarded<'a> {
+struct Forwarded<'a> {
     /// Those that are forwarded.
-    pub(super) properties: &'a [u8],
-    pub(super) expires: Timestamp,
+    properties: &'a [u8],
+    expires: Timestamp,
 }
 
 impl<'a> Forwarded<'a> {
     /// Of a message that came at `now`. What is forwarded stays as it is ([MQTT-3.3.2-4], [MQTT-3.3.2-15],
     /// [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20]) and where it is ([MQTT-3.3.2-18],
     /// [MQTT-3.1.3-10]).
-    pub(super) fn of(properties: Properties<'a>, now: Timestamp, scratch: &'a mut PropertiesBuf) -> Self {
+    fn of(properties: Properties<'a>, now: Timestamp, scratch: &'a mut PropertiesBuf) -> Self {
         if properties.is_empty() {
             return Self { properties: &[], expires: Timestamp::MAX };
         }
@@ -194,28 +231,35 @@ impl Messages {
         self.bytes
     }
 
-    /// Holds a message for the caller, who releases it.
+    /// Holds a message that came at `now` for the caller, who releases it.
     pub(super) fn insert(&mut self, now: Timestamp, message: &Incoming<'_>) -> MessageKey {
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let key = self.hold_content(&message.content(now, &mut scratch));
+        self.scratch = scratch;
+        key
+    }
+
+    /// Holds a message for the caller, who releases it.
+    #[inline]
+    pub(super) fn hold_content(&mut self, content: &Content<'_>) -> MessageKey {
+        let SharedPublish { topic, properties, payload } = content.shared;
         let mut body = self.spares.pop().unwrap_or_default();
         // Never below zero: it was added.
         self.spare_bytes = self.spare_bytes.saturating_sub(body.capacity());
         body.clear();
-        body.reserve(message.topic.len() + message.properties.as_bytes().len() + message.payload.len());
-        body.extend_from_slice(message.topic.as_bytes());
-        let before = body.len();
-        let Forwarded { properties, expires } = Forwarded::of(message.properties, now, &mut self.scratch);
+        body.reserve(content.len());
+        body.extend_from_slice(topic);
         body.extend_from_slice(properties);
-        let properties_len = u32::try_from(body.len() - before).unwrap_or(u32::MAX);
-        body.extend_from_slice(message.payload);
+        body.extend_from_slice(payload);
         let held = Held {
             body,
-            topic_len: u16::try_from(message.topic.len()).unwrap_or(u16::MAX),
-            properties_len,
+            topic_len: u16::try_from(topic.len()).unwrap_or(u16::MAX),
+            properties_len: u32::try_from(properties.len()).unwrap_or(u32::MAX),
             holders: 1,
-            qos: message.qos,
-            retain: message.retain,
+            qos: content.qos,
+            retain: content.retain,
             retained_at: 0,
-            expires,
+            expires: content.expires,
             author: None,
             stored: None,
         };

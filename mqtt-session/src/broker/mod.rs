@@ -55,8 +55,9 @@ use answers::Asked;
 use connection::{Connection, Connections};
 use deferred::Deferred;
 use journal::Journal;
+pub(crate) use message::Content;
 use message::{Incoming, Messages};
-use mqtt_proto::{EncodeError, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
+use mqtt_proto::{EncodeError, PropertiesBuf, QoS, ReasonCode, SubscriptionOptions, TopicFilter, TopicName};
 use rate::Meter;
 use route::Source;
 use router::{Matches, Router, SessionKey};
@@ -165,6 +166,8 @@ pub struct Broker {
     /// The wall clock as it was last told.
     wall_clock: Option<StoredClock>,
     matches: Matches,
+    /// Properties of the message that is being routed.
+    scratch: PropertiesBuf,
     spares: outbox::Spares,
     through: through::Through,
     /// A list that is kept for its memory.
@@ -227,6 +230,7 @@ impl Broker {
             retained_writes: 0,
             wall_clock: None,
             matches: Matches::default(),
+            scratch: PropertiesBuf::new(),
             spares: outbox::Spares::default(),
             through: through::Through::default(),
             spare_deliveries: Vec::new(),

@@ -1,6 +1,6 @@
 //! From a message to the queues of those who want it.
 
-use super::message::MessageKey;
+use super::message::{Content, MessageKey};
 use super::output::{DropReason, Event, Output};
 use super::router::{Matches, SessionKey};
 use super::session::{Delivery, Session};
@@ -71,31 +71,58 @@ impl Routed {
 }
 
 impl Broker {
+    /// Routes a message of a client, behind the publisher's earlier messages.
+    #[inline]
+    pub(super) fn route_content(&mut self, content: &Content<'_>, source: Source) -> Routed {
+        let mut matches = core::mem::take(&mut self.matches);
+        let origin = self.match_content(content, source.publisher, &mut matches);
+        let routed = if self.goes_through(content, &matches, source.publisher) {
+            self.cross(content, matches.elsewhere, source.publisher);
+            self.deliver_through(content, &matches);
+            self.note_received(source);
+            Routed { matched: matches.len(), ..Routed::default() }
+        } else {
+            let key = self.messages.hold_content(content);
+            self.sign(key, source.publisher);
+            let routed = self.route_to(key, source, &matches);
+            self.release_message(key);
+            routed
+        };
+        self.router.give_back(origin, &mut matches);
+        self.matches = matches;
+        routed
+    }
+
     /// Routes a message that the caller holds, behind the publisher's earlier messages.
     pub(super) fn route(&mut self, key: MessageKey, source: Source) -> Routed {
         let mut matches = core::mem::take(&mut self.matches);
-        let qos = self.messages.get(key).map_or(QoS::AtMostOnce, |held| held.qos);
         let origin = self.match_here(key, source.publisher, &mut matches);
+        let routed = self.route_to(key, source, &matches);
+        self.router.give_back(origin, &mut matches);
+        self.matches = matches;
+        routed
+    }
+
+    fn route_to(&mut self, key: MessageKey, source: Source, matches: &Matches) -> Routed {
+        let qos = self.messages.get(key).map_or(QoS::AtMostOnce, |held| held.qos);
         let elsewhere = matches.elsewhere.count_ones() as usize;
         let routed = if self.journal.is_on()
             && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
         {
-            self.route_stored(key, source, &matches)
+            self.route_stored(key, source, matches)
         } else {
             if let Some(mut onward) = self.onward(key, source.publisher, matches.elsewhere) {
                 self.announce(key, &mut onward);
                 self.send_onward(key, &onward);
             }
             self.retain_if_asked(key);
-            let mut routed = self.route_at_once(key, &matches);
+            let mut routed = self.route_at_once(key, matches);
             routed.matched += elsewhere;
             routed.accepted += elsewhere;
             // What is retained was taken, whoever else has no room for it.
             let kept = self.messages.get(key).is_some_and(|held| held.retain);
             Routed { is_refused: source.may_refuse && !kept && routed.has_no_room(), ..routed }
         };
-        self.router.give_back(origin, &mut matches);
-        self.matches = matches;
         if !routed.is_refused {
             self.note_received(source);
         }

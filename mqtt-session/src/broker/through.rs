@@ -1,5 +1,5 @@
-//! The short ways of a message to those who have nothing else to be sent. Of QoS 0 it goes from the packet
-//! that came straight into their outboxes, without being held or queued; above, it is held, because it may have
+//! The short ways of a message to those who have nothing else to be sent. Of QoS 0 it goes from where it
+//! came straight into their outboxes, without being held or queued; above, it is held, because it may have
 //! to be sent again, and not queued.
 //!
 //! They bind what otherwise binds when a socket has room, and so are taken only where that moment is now: the
@@ -8,15 +8,15 @@
 
 use super::Broker;
 use super::connection::{Connection, Phase};
-use super::message::{Forwarded, Held, Incoming, expiry_left};
+use super::message::{Content, Held, expiry_left};
 use super::outbox::write_publish;
 use super::output::DropReason;
 use super::route::Fate;
-use super::router::{Matches, Origin, SessionKey};
+use super::router::{Matches, SessionKey};
 use super::session::Delivery;
-use crate::Timestamp;
+use crate::{Run, Timestamp};
 use alloc::vec::Vec;
-use mqtt_proto::{MAX_PACKET_SIZE, PropertiesBuf, PublishHead, QoS, SharedPublish, Version};
+use mqtt_proto::{MAX_PACKET_SIZE, PublishHead, QoS, SharedPublish, Version};
 
 /// What all outboxes together take on this way until the adapter asks for them, by the size of a message: memory
 /// that a held one would not need once for each receiver. Small ones need hardly more than a place in a queue.
@@ -36,7 +36,7 @@ const fn most_unflushed(size: usize) -> usize {
 pub(super) struct Through {
     /// Bytes that are in outboxes and that the adapter has not asked for yet.
     unflushed: usize,
-    memory: Memory,
+    template: Template,
 }
 
 impl Through {
@@ -52,12 +52,6 @@ impl Through {
     }
 }
 
-#[derive(Debug, Default)]
-struct Memory {
-    properties: PropertiesBuf,
-    template: Template,
-}
-
 /// The packet as it was written last, for the next receivers that get the same bytes.
 #[derive(Debug, Default)]
 struct Template {
@@ -66,70 +60,51 @@ struct Template {
 }
 
 impl Broker {
-    /// Routes a message of QoS 0 that is not to be retained. False if it has to be held from the beginning, and
-    /// nothing was done.
-    pub(super) fn publish_through(
-        &mut self,
-        key: SessionKey,
-        message: &Incoming<'_>,
-        since: Timestamp,
+    /// Whether a message goes to those whom it matches without being held first. `publisher` is the session that
+    /// published it here.
+    #[inline]
+    pub(super) fn goes_through(
+        &self,
+        content: &Content<'_>,
+        matches: &Matches,
+        publisher: Option<SessionKey>,
     ) -> bool {
-        let size = message.topic.len() + message.properties.as_bytes().len() + message.payload.len();
-        if message.qos > QoS::AtMostOnce
-            || message.retain
-            || !self.through.has_room_for(size)
+        // What may have to be sent again is held where that is done.
+        let is_for_others = || {
+            !self.journal.is_on()
+                && matches.elsewhere != 0
+                && matches.receivers.is_empty()
+                && matches.groups.is_empty()
+        };
+        !content.retain
+            && content.expires > self.now
+            && self.through.has_room_for(content.len())
+            && (content.qos == QoS::AtMostOnce || is_for_others())
+            && (matches.elsewhere == 0 || Run::takes(content.len()))
             // Behind the publisher's earlier messages.
-            || self.barrier_of(Some(key)) > self.journal.stored()
-        {
-            return false;
-        }
-        let mut matches = core::mem::take(&mut self.matches);
-        let mut memory = core::mem::take(&mut self.through.memory);
-        let mut origin = self.router.matching(message.topic.as_bytes(), Some(key), &mut matches);
-        let Forwarded { properties, expires } =
-            Forwarded::of(message.properties, since, &mut memory.properties);
-        let is_short = matches.elsewhere == 0 && expires > self.now;
-        if is_short {
-            if !self.acls.is_empty() && self.withhold(message.topic, &mut matches) {
-                origin = Origin::default();
-            }
-            let topic = message.topic.as_bytes();
-            let shared = SharedPublish { topic, properties, payload: message.payload };
-            let expiry = expiry_left(expires, self.now);
-            self.deliver_through(&matches, &shared, expiry, &mut memory.template, (message, since));
-        }
-        self.through.memory = memory;
-        self.router.give_back(origin, &mut matches);
-        self.matches = matches;
-        is_short
+            && self.barrier_of(publisher) <= self.journal.stored()
     }
 
-    fn deliver_through(
-        &mut self,
-        matches: &Matches,
-        shared: &SharedPublish<'_>,
-        message_expiry: Option<u32>,
-        template: &mut Template,
-        (incoming, since): (&Incoming<'_>, Timestamp),
-    ) {
-        template.version = None;
+    /// Routes a message that [goes through](Self::goes_through) to the sessions and groups here.
+    pub(super) fn deliver_through(&mut self, content: &Content<'_>, matches: &Matches) {
+        self.through.template.version = None;
+        let message_expiry = expiry_left(content.expires, self.now);
         let is_alone = matches.receivers.len() == 1;
         let mut held = None;
         for receiver in &matches.receivers {
             let subscription_ids = receiver.ids.as_slice();
             let head = PublishHead { message_expiry, subscription_ids, ..PublishHead::default() };
-            let template = (!is_alone).then_some(&mut *template);
-            if self.write_through(receiver.session, shared, &head, template) {
+            if self.write_through(receiver.session, &content.shared, &head, is_alone) {
                 continue;
             }
-            let message = *held.get_or_insert_with(|| self.messages.insert(since, incoming));
+            let message = *held.get_or_insert_with(|| self.messages.hold_content(content));
             let size = self.messages.get(message).map_or(0, Held::size);
             let (group, qos, retain, entry) = (None, QoS::AtMostOnce, false, None);
             let ids = receiver.ids.clone();
             self.enqueue(receiver.session, Delivery { message, group, qos, retain, entry, ids }, size);
         }
         for &group in &matches.groups {
-            let message = *held.get_or_insert_with(|| self.messages.insert(since, incoming));
+            let message = *held.get_or_insert_with(|| self.messages.hold_content(content));
             if self.group_takes(group, message) == Fate::Taken {
                 self.hand_to_group(group, message, None);
             }
@@ -145,7 +120,7 @@ impl Broker {
         key: SessionKey,
         shared: &SharedPublish<'_>,
         head: &PublishHead<'_>,
-        template: Option<&mut Template>,
+        is_alone: bool,
     ) -> bool {
         let Some(session) = self.sessions.get_mut(key as usize) else { return true };
         // Rights were asked about in this same call.
@@ -162,7 +137,9 @@ impl Broker {
         }
         self.spares.lend(c);
         let before = c.out.len();
-        match template.filter(|_| c.extras.is_none() && head.subscription_ids.is_empty()) {
+        let template = &mut self.through.template;
+        let same_for_all = !is_alone && c.extras.is_none() && head.subscription_ids.is_empty();
+        match Some(template).filter(|_| same_for_all) {
             Some(template) if template.version == Some(c.version) => {
                 c.out.extend_from_slice(&template.bytes);
                 c.note_publish(&mut self.counters, QoS::AtMostOnce, shared.payload.len());

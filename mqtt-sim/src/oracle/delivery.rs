@@ -19,8 +19,9 @@ impl Oracle {
         let rewound = self.rewound.div_ceil(1_000_000);
         // It may have come again since a crash, with its lifetime as new.
         let once = message.routed == 1 && self.crashes == 0;
-        if seen.qos == QoS::AtMostOnce && once && now > message.ends + SLACK {
-            return Err(format!("sent {} us after its lifetime [MQTT-3.3.2-5]", now - message.ends));
+        if seen.qos == QoS::AtMostOnce && once && now > message.ends_at_last.saturating_add(SLACK) {
+            let late = now - message.ends_at_last;
+            return Err(format!("sent {late} us after its lifetime [MQTT-3.3.2-5]"));
         }
         if u64::from(left) > u64::from(given) + rewound {
             return Err(format!("a lifetime of {given} s grew to {left} s"));

@@ -73,9 +73,9 @@ impl Sim {
         self.hash.add_text(&message);
         let there = usize::from(to.0);
         match &message {
-            ShardMessage::Deliver { .. } => {
+            ShardMessage::Deliver { .. } | ShardMessage::DeliverRun(_) => {
                 let handed = self.handed.entry((from, there)).or_default();
-                *handed += 1;
+                *handed += u64::from(message.deliveries());
                 let handed = *handed;
                 // One more of each publisher, and wills.
                 let most = u64::from(self.options.broker.shard_credit.messages) + self.wires.len() as u64;

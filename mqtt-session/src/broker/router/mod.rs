@@ -102,6 +102,13 @@ pub(super) struct Matches {
     pub(super) elsewhere: u64,
 }
 
+impl Matches {
+    /// Sessions, groups and other shards.
+    pub(super) fn len(&self) -> usize {
+        self.receivers.len() + self.groups.len() + self.elsewhere.count_ones() as usize
+    }
+}
+
 #[derive(Debug, Default)]
 struct RetainedNode(Option<MessageKey>);
 

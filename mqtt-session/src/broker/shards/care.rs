@@ -15,7 +15,7 @@ use super::super::message::{Held, MessageKey};
 use super::super::output::ConnectionId;
 use super::super::session::Delivery;
 use super::deliver::Onward;
-use super::{Broker, each};
+use super::{Broker, bit, each};
 use crate::defects::defect;
 use crate::store::{HandOver, SessionId, StoredHandOver, StoredMessage};
 use crate::{Care, ShardId, ShardMessage, StoreOp, StoreSeq};
@@ -75,7 +75,7 @@ impl Broker {
         if is_handed_over {
             let mut numbers = Vec::new();
             for shard in each(onward.targets()) {
-                let deliver = onward.wanting & super::bit(shard) != 0;
+                let deliver = onward.wanting & bit(shard) != 0;
                 let retain = onward.owner == Some(shard);
                 let purpose = HandOver::Publish { deliver, retain };
                 numbers.extend(self.store_hand_over(shard, key, purpose).map(|number| (shard, number)));
@@ -240,14 +240,12 @@ impl Broker {
 
     fn pay(&mut self, from: ShardId) {
         let stored = self.journal.stored();
-        let Some(there) = self.neighbour(from) else { return };
-        let mut messages = 0;
+        let Some(shards) = &mut self.shards else { return };
+        let Some(there) = shards.neighbours.get_mut(usize::from(from.0)) else { return };
         while there.owed.front().is_some_and(|after| *after <= stored) {
             there.owed.pop_front();
-            messages += 1;
-        }
-        if messages > 0 {
-            self.tell_shard(from, ShardMessage::Safe(messages));
+            there.safe += 1;
+            shards.untold |= bit(from);
         }
     }
 
@@ -297,7 +295,7 @@ impl Broker {
         let mut leaf = None;
         if let Some(group) = self.router.group_mut(group) {
             if back == Some(true) {
-                group.forbid(key, super::bit(from));
+                group.forbid(key, bit(from));
             }
             if let Some(its) = &mut group.leaf {
                 its.coming += 1;

@@ -1,15 +1,15 @@
 //! Messages from shard to shard, and the credit that they use up.
 
-use super::super::message::{Held, MessageKey};
+use super::super::message::{Content, Held, MessageKey};
 use super::super::output::ConnectionId;
 use super::super::route::Source;
 use super::super::router::{Matches, Origin, SessionKey, bit};
 use super::super::sys::is_own;
 use super::care::Watch;
-use super::{Broker, each};
+use super::{Broker, Shards, each};
 use crate::defects::defect;
 use crate::store::StoredMessage;
-use crate::{Care, ShardCredit, ShardId, ShardMessage};
+use crate::{Care, Run, ShardCredit, ShardId, ShardMessage};
 
 /// How a message came from another shard.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,32 @@ impl Onward {
     }
 }
 
+/// Memory of runs that is kept.
+const KEPT: usize = 64 << 10;
+
+impl Shards {
+    fn put_into_run(&mut self, to: ShardId, content: &Content<'_>, is_awaited: bool) {
+        if let Some(there) = self.neighbours.get_mut(usize::from(to.0)) {
+            if there.run.messages() == 0 {
+                there.run.reserve(there.last_run.min(KEPT));
+            }
+            there.run.push(content, is_awaited);
+            self.untold |= bit(to);
+        }
+    }
+
+    /// The memory of what came serves for what goes back.
+    fn keep_memory(&mut self, from: ShardId, run: Run) {
+        let memory = run.into_memory();
+        if let Some(there) = self.neighbours.get_mut(usize::from(from.0))
+            && there.run.size() == 0
+            && memory.capacity() <= KEPT
+        {
+            there.run = Run::within(memory);
+        }
+    }
+}
+
 impl Broker {
     /// Which other shards get a message: those that want it (a bit for each) and the one that retains it.
     pub(in crate::broker) fn onward(
@@ -58,9 +84,13 @@ impl Broker {
         if wanting == 0 && owner.is_none() {
             return None;
         }
-        let link = publisher.and_then(|key| self.sessions.get(key as usize)).and_then(|session| session.link);
-        let conn = link.map(|index| self.id_of(index));
+        let conn = self.link_of(publisher);
         Some(Onward { wanting, owner, write: None, conn, watch: Watch::Nothing })
+    }
+
+    fn link_of(&self, publisher: Option<SessionKey>) -> Option<ConnectionId> {
+        let session = publisher.and_then(|key| self.sessions.get(key as usize))?;
+        session.link.map(|index| self.id_of(index))
     }
 
     /// A message is going to other shards, now or when it is stored: uses up room there, and counts as a retained write.
@@ -74,35 +104,71 @@ impl Broker {
             *writes += 1;
             onward.write = Some(*writes);
         }
-        let size = self.messages.get(key).map_or(0, Held::body_len) + OVERHEAD;
+        let size = self.messages.get(key).map_or(0, Held::body_len);
+        self.use_credit(onward.targets(), size, onward.conn);
+    }
+
+    /// Uses up room for a message in other shards, a bit for each.
+    fn use_credit(&mut self, targets: u64, len: usize, publisher: Option<ConnectionId>) {
         let mut full = None;
-        for shard in each(onward.targets()) {
+        for shard in each(targets) {
             let Some(neighbour) = self.neighbour(shard) else { continue };
             neighbour.messages -= 1;
-            neighbour.bytes -= i64::try_from(size).unwrap_or(i64::MAX);
+            neighbour.bytes -= i64::try_from(len + OVERHEAD).unwrap_or(i64::MAX);
             if full.is_none() && (neighbour.messages <= 0 || neighbour.bytes <= 0) {
                 full = Some(shard);
             }
         }
         if let Some(shard) = full.filter(|_| !defect!(ShardCreditIgnored)) {
-            self.let_wait(shard, onward.conn);
+            self.let_wait(shard, publisher);
+        }
+    }
+
+    /// Sends a message that is not held to other shards, a bit for each, if there are any. It is one of a size that [`Run`]
+    /// takes.
+    #[inline]
+    pub(in crate::broker) fn cross(
+        &mut self,
+        content: &Content<'_>,
+        wanting: u64,
+        publisher: Option<SessionKey>,
+    ) {
+        if wanting == 0 {
+            return;
+        }
+        let conn = self.link_of(publisher);
+        self.use_credit(wanting, content.len(), conn);
+        if let Some(shards) = &mut self.shards {
+            for shard in each(wanting) {
+                shards.put_into_run(shard, content, false);
+            }
         }
     }
 
     /// Sends a message to other shards, where it was announced.
     pub(in crate::broker) fn send_onward(&mut self, key: MessageKey, onward: &Onward) {
         let (wanting, owner) = (onward.wanting, onward.owner);
-        let Some(held) = self.messages.get(key) else { return };
-        let message = held.to_stored();
         let last = 63 - onward.targets().leading_zeros().min(63);
-        let mut message = Some(message);
+        let mut shared = None;
         for shard in each(onward.targets()) {
             let care = self.watch(shard, key, &onward.watch);
             let retain = onward.write.filter(|_| owner == Some(shard));
             let deliver = wanting & bit(shard) != 0;
+            let Some(held) = self.messages.get(key) else { return };
+            if let Some(shards) = &mut self.shards
+                && retain.is_none()
+                && deliver
+                && !matches!(care, Care::HandedOver(_))
+                && held.author.is_none()
+                && Run::takes(held.body_len())
+            {
+                shards.put_into_run(shard, &held.content(), care == Care::Acknowledged);
+                continue;
+            }
+            let stored = shared.take().unwrap_or_else(|| held.to_stored());
             // Who is alone with it takes it over.
-            let own = if u32::from(shard.0) == last { message.take() } else { message.clone() };
-            let Some(message) = own else { return };
+            shared = (u32::from(shard.0) != last).then(|| stored.clone());
+            let message = stored;
             self.tell_shard(shard, ShardMessage::Deliver { message, deliver, retain, care });
         }
     }
@@ -190,7 +256,48 @@ impl Broker {
             }
             self.answer_who_waits();
         }
-        self.handled(from, size);
+        self.handled(from, 1, size);
+    }
+
+    /// Small messages from another shard.
+    pub(super) fn run_arrived(&mut self, from: ShardId, run: Run) {
+        let mut size = 0;
+        for (content, is_awaited) in run.iter() {
+            size += content.len() + OVERHEAD;
+            let care = if is_awaited { Care::Acknowledged } else { Care::None };
+            self.content_arrived(from, &content, care);
+        }
+        let messages = run.messages();
+        if let Some(shards) = &mut self.shards {
+            shards.keep_memory(from, run);
+        }
+        self.handled(from, messages, size);
+    }
+
+    fn content_arrived(&mut self, from: ShardId, content: &Content<'_>, care: Care) {
+        if self.messages.bytes() + content.len() > self.config.max_message_bytes {
+            self.counters.dropped.memory_full += 1;
+            let after = self.journal.commit(&mut self.outputs);
+            self.owe(from, care, after);
+            return;
+        }
+        if self.journal.is_on() && (care != Care::None || self.waits_behind(from) > self.journal.stored()) {
+            let key = self.messages.hold_content(content);
+            self.route_behind(key, true, Arrival { from, retain: None, care });
+            self.release_message(key);
+            return;
+        }
+        let mut matches = core::mem::take(&mut self.matches);
+        let origin = self.match_content(content, None, &mut matches);
+        if self.goes_through(content, &matches, None) {
+            self.deliver_through(content, &matches);
+        } else if !(matches.receivers.is_empty() && matches.groups.is_empty()) {
+            let key = self.messages.hold_content(content);
+            self.route_at_once(key, &matches);
+            self.release_message(key);
+        }
+        self.router.give_back(origin, &mut matches);
+        self.matches = matches;
     }
 
     /// Delivers a message to the sessions and groups here.
@@ -231,9 +338,24 @@ impl Broker {
         Origin::default()
     }
 
-    fn handled(&mut self, from: ShardId, size: usize) {
+    /// The same of one that is not held.
+    #[inline]
+    pub(in crate::broker) fn match_content(
+        &mut self,
+        content: &Content<'_>,
+        publisher: Option<SessionKey>,
+        matches: &mut Matches,
+    ) -> Origin {
+        let origin = self.router.matching(content.shared.topic, publisher, matches);
+        if self.acls.is_empty() || !self.withhold(content.topic_str(), matches) {
+            return origin;
+        }
+        Origin::default()
+    }
+
+    fn handled(&mut self, from: ShardId, messages: u32, size: usize) {
         let Some(neighbour) = self.neighbour(from) else { return };
-        neighbour.handled.messages += 1;
+        neighbour.handled.messages = neighbour.handled.messages.saturating_add(messages);
         neighbour.handled.bytes = neighbour.handled.bytes.saturating_add(size as u64);
         self.give_credit(from);
     }

@@ -29,7 +29,7 @@ use super::output::{ConnectionId, Output};
 use super::router::bit;
 use super::{Broker, BrokerConfig, Stats};
 use crate::random::IdMap;
-use crate::{ShardCredit, ShardId, ShardMessage, StoreSeq, Timestamp};
+use crate::{Run, ShardCredit, ShardId, ShardMessage, StoreSeq, Timestamp};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -51,6 +51,12 @@ struct Neighbour {
     applied: u64,
     applied_too: BTreeSet<u64>,
     figures: Stats,
+    /// What it is told at the end of this input: small messages, unless something else has to be told behind them;
+    run: Run,
+    /// how large the last run was;
+    last_run: usize,
+    /// and how many of its messages are safe.
+    safe: u32,
     /// The number of the last hand-over to it.
     handed_over: u64,
     /// What was sent to it and is not known to be safe.
@@ -90,6 +96,8 @@ pub(super) struct Shards {
     tickets: IdMap<u64, Ticket>,
     /// How many retained writes each owner was sent.
     writes: Vec<u64>,
+    /// Those that are told something at the end of this input.
+    untold: u64,
     /// From where the retained messages here came, and as which write.
     origins: IdMap<MessageKey, (ShardId, u64)>,
     /// Those that hand over nothing more.
@@ -112,6 +120,9 @@ impl Shards {
             applied: 0,
             applied_too: BTreeSet::new(),
             figures: Stats::default(),
+            run: Run::default(),
+            last_run: 0,
+            safe: 0,
             handed_over: 0,
             watched: VecDeque::new(),
             owed: VecDeque::new(),
@@ -128,6 +139,7 @@ impl Shards {
             answering: BTreeMap::new(),
             tickets: IdMap::default(),
             writes: (0..config.shards).map(|_| 0).collect(),
+            untold: 0,
             origins: IdMap::default(),
             left: 0,
             leaving: false,
@@ -197,6 +209,7 @@ impl Broker {
             ShardMessage::Deliver { message, deliver, retain, care } => {
                 self.arrived(from, message, deliver, retain, care);
             }
+            ShardMessage::DeliverRun(run) => self.run_arrived(from, run),
             ShardMessage::Safe(messages) => self.told_safe(from, messages),
             ShardMessage::Credit(credit) => self.credited(from, credit),
             ShardMessage::RetainedAsk { query, filter, marks } => {
@@ -264,7 +277,28 @@ impl Broker {
     }
 
     fn tell_shard(&mut self, to: ShardId, message: ShardMessage) {
+        self.tell_run(to);
         self.outputs.push_back(Output::Shard { to, message: Box::new(message) });
+    }
+
+    /// Sends the run that is open.
+    fn tell_run(&mut self, to: ShardId) {
+        let Some(there) = self.neighbour(to).filter(|there| there.run.messages() > 0) else { return };
+        there.last_run = there.run.size();
+        let message = Box::new(ShardMessage::DeliverRun(core::mem::take(&mut there.run)));
+        self.outputs.push_back(Output::Shard { to, message });
+    }
+
+    fn tell_what_is_untold(&mut self) {
+        let untold = self.shards.as_mut().map_or(0, |shards| core::mem::take(&mut shards.untold));
+        for shard in each(untold) {
+            self.tell_run(shard);
+            let Some(there) = self.neighbour(shard) else { continue };
+            let safe = core::mem::take(&mut there.safe);
+            if safe > 0 {
+                self.tell_shard(shard, ShardMessage::Safe(safe));
+            }
+        }
     }
 
     /// The figures of all shards, as far as they are known here.
@@ -292,6 +326,7 @@ impl Broker {
         if self.shards.is_some() {
             self.tell_interest();
             self.sync_what_is_open();
+            self.tell_what_is_untold();
         }
     }
 }
