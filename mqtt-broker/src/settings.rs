@@ -164,6 +164,9 @@ impl Source {
         }
         if let Some(count) = self.shards {
             config.shards.count = count;
+        } else if self.trace.is_some() && config.shards.count == 0 {
+            // A trace is of one.
+            config.shards.count = 1;
         }
         if let Some(format) = self.log_format {
             config.log.format = format;

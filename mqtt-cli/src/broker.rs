@@ -39,7 +39,7 @@ pub(crate) struct Options {
     /// program, `off` is in memory [default: synced]
     #[arg(long, value_name = "LEVEL", env = "MQTT_DURABILITY", value_parser = durability)]
     durability: Option<DurabilityLevel>,
-    /// Work on so many threads, 1 to 64 [default: 1]
+    /// Work on so many threads, 1 to 64 [default: as many as there are cores; 1 with --trace]
     #[arg(long, value_name = "N", env = "MQTT_SHARDS", value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
     /// Figures, health and a page for administration by HTTP on this address; the port is 18083 if none is named

@@ -68,16 +68,16 @@ pub enum ShardMessage {
     Safe(u32),
     /// Deliveries were handled: their room is free again.
     Credit(ShardCredit),
-    /// Which of your retained messages match `filter`? Without those that came later than the marks say, because these
-    /// come live. Wait until you have as many writes from each shard.
+    /// Which of your retained messages match these filters? Without those that came later than the marks say, because
+    /// these come live. Wait until you have as many writes from each shard.
     RetainedAsk {
-        /// Which question.
-        query: u64,
-        /// The filter.
-        filter: String,
+        /// Questions, each with its number.
+        questions: Vec<(u64, String)>,
         /// By origin: the number of its last retained write to you that counts.
         marks: Vec<u64>,
     },
+    /// None, to these questions.
+    RetainedNone(Vec<u64>),
     /// More of them.
     RetainedMore {
         /// Which question.
@@ -149,8 +149,25 @@ pub enum ShardMessage {
     /// The sender is shutting down: it reads no client any more, and hands over nothing more but wills. What it has
     /// handed over as stored, and has not heard of, comes after the restart.
     Leaving,
+    /// What the sender has of what is limited for all shards together.
+    Usage(Usage),
     /// The sender's figures, for `$SYS`.
     Figures(Box<Stats>),
+}
+
+/// What is limited for all shards together, and how much of it one has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Open connections.
+    pub connections: usize,
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Bytes of messages.
+    pub message_bytes: usize,
+    /// Bytes kept for connections without an accepted CONNECT.
+    pub unauthenticated: usize,
 }
 
 /// How much a shard depends on what becomes of a message on another one.
@@ -199,7 +216,9 @@ impl ShardMessage {
                 Self::GroupReturn { messages, .. } => {
                     messages.iter().map(|(message, _)| message.body.len()).sum()
                 }
-                Self::RetainedAsk { filter, .. } => filter.len(),
+                Self::RetainedAsk { questions, .. } => {
+                    questions.iter().map(|(_, filter)| filter.len() + 32).sum()
+                }
                 _ => 0,
             }
     }

@@ -5,7 +5,7 @@ mod cluster;
 
 use cluster::{Cluster, Link};
 use mqtt_proto::{
-    ConnectRef, PacketRef, PropertiesBuf, Property, PublishRef, QoS, SubscribeFiltersBuf,
+    ConnectRef, DisconnectRef, PacketRef, PropertiesBuf, Property, PublishRef, QoS, SubscribeFiltersBuf,
     SubscriptionOptions, Version,
 };
 use mqtt_session::acl::{Access, Acl, Mode, Who};
@@ -445,5 +445,59 @@ fn rights_bind_what_comes_from_another_shard() {
         c.pass_all();
         assert_eq!(c.got(may).len(), 2);
         assert!(c.got(may_not).is_empty());
+    }
+}
+
+/// Limits of the broker hold for all shards together, wherever the clients live; who leaves makes room for others elsewhere.
+#[test]
+fn limits_are_for_all_shards_together() {
+    let count = 3;
+    let mut c = Cluster::new(count, |config| (config.max_sessions, config.max_retained) = (5, 4));
+    let mut accepted = Vec::new();
+    for n in 0..9 {
+        let name = c.name_on(n % count, &format!("c{n}-"));
+        let link = c.connect_at(0, Version::V5, &name, true);
+        c.pass_all();
+        let got = c.got(link);
+        assert!(got[0].starts_with(if n < 5 { "CONNACK 00" } else { "CONNACK 97" }), "{n}: {got:?}");
+        accepted.extend((n < 5).then_some(link));
+    }
+    assert_eq!(c.stats().sessions, 5);
+    let gone = accepted[4];
+    c.send(gone, &PacketRef::Disconnect(DisconnectRef::default()));
+    c.pass_all();
+    c.client(2, "later");
+    // Seven topics, of several owners.
+    for n in 0..7 {
+        c.send(accepted[0], &retained(&format!("t/{n}"), 0, 0, "x"));
+        c.pass_all();
+    }
+    assert_eq!((c.stats().retained, c.stats().counters.dropped.not_retained), (4, 3));
+    c.send(accepted[1], &retained("t/0", 0, 0, ""));
+    c.pass_all();
+    c.send(accepted[1], &retained("t/6", 0, 0, "x"));
+    c.pass_all();
+    assert_eq!((c.stats().retained, c.stats().counters.dropped.not_retained), (4, 3));
+
+    let mut c = Cluster::new(count, |config| config.max_connections = 5);
+    for n in 0..8 {
+        let shard = n % usize::from(count);
+        let link = c.open_at(shard, Version::V5);
+        // Its first bytes; nothing is told before.
+        c.read(link, &[0x10]);
+        c.obey();
+        c.pass_all();
+        assert_eq!(c.links[link].closed, n >= 5, "{n}");
+    }
+}
+
+/// Far from the limits shards do not talk of them.
+#[test]
+fn what_is_far_from_its_limit_is_not_told() {
+    let mut c = Cluster::new(3, |_| {});
+    for n in 0..50 {
+        let name = c.name_on(n % 3, &format!("c{n}-"));
+        c.connect_at(usize::from(n % 3), Version::V5, &name, true);
+        assert!(c.mail.is_empty(), "{n}");
     }
 }

@@ -553,11 +553,7 @@ impl FileConfig {
         c.write_timeout = t.write.0;
         c.resend_after = t.resend.end();
         c.sys_interval = self.sys.interval.end();
-        c.shards = self.shards.count;
-        // What is one for the whole broker; each shard has its part.
-        let parts = usize::from(c.shards.max(1));
-        c.max_message_bytes /= parts;
-        c.max_unauthenticated_bytes /= parts;
+        c.shards = self.shards.number();
         c.server_version = Some(concat!("mqtt version ", env!("CARGO_PKG_VERSION")).to_owned());
         c.max_qos = max_qos;
         c.retain_available = f.retain_available;

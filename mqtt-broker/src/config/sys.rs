@@ -1,6 +1,7 @@
 //! `[sys]`: what the broker tells of itself by MQTT; `[shards]`: on how many threads it works.
 
 use super::Span;
+use mqtt_session::MAX_SHARDS;
 use serde::{Deserialize, Serialize};
 
 /// `[sys]`
@@ -18,15 +19,23 @@ impl Default for Sys {
 }
 
 /// `[shards]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shards {
-    /// Threads, each with its own part of the connections. It may change from start to start.
+    /// Threads, each with its own part of the connections; 0: as many as there are cores that the process may use, at most 64. It
+    /// may change from start to start.
     pub count: u16,
 }
 
-impl Default for Shards {
-    fn default() -> Self {
-        Self { count: 1 }
+impl Shards {
+    /// How many there are.
+    pub(crate) fn number(self) -> u16 {
+        match self.count {
+            0 => {
+                let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+                u16::try_from(cores).unwrap_or(MAX_SHARDS).min(MAX_SHARDS)
+            }
+            count => count,
+        }
     }
 }

@@ -66,7 +66,8 @@ pub struct BrokerConfig {
     pub close_timeout: Duration,
     /// A link that takes no byte for this long while bytes wait is cut. Default 60 s.
     pub write_timeout: Duration,
-    /// Open connections. Default 100,000.
+    /// Open connections. Default 100,000. This limit and the others of the whole broker count what all shards have, but for what
+    /// several take at the same moment.
     pub max_connections: u32,
     /// Sessions, connected or not. Default 1,000,000.
     pub max_sessions: u32,

@@ -85,7 +85,8 @@ impl Broker {
             }
         }
         let known = self.clients.get(packet.client_id).and_then(|&key| self.sessions.get(key as usize));
-        if known.is_none() && self.sessions.len() >= self.config.max_sessions as usize {
+        let sessions = self.sessions.len() + self.used_elsewhere().sessions;
+        if known.is_none() && sessions >= self.config.max_sessions as usize {
             return Err(ReasonCode::QuotaExceeded);
         }
         // What has to be stored before CONNACK cannot be promised while the store is failed.

@@ -100,7 +100,7 @@ impl Broker {
             self.refuse_publish(index, packet, ReasonCode::QuotaExceeded);
             return;
         }
-        if self.messages.bytes() + packet.payload.len() > self.config.max_message_bytes {
+        if !self.has_memory_for(packet.payload.len()) {
             self.counters.dropped.memory_full += 1;
             self.refuse_publish(index, packet, ReasonCode::QuotaExceeded);
             return;

@@ -298,7 +298,8 @@ impl Broker {
             self.connections.insert(|generation| Connection::new(generation, now, limit));
         self.timers.at(limit, Timer::Connection { index, generation });
         let id = ConnectionId { index, generation };
-        if self.connections.len() > self.config.max_connections as usize {
+        let open = self.connections.len() + self.used_elsewhere().connections;
+        if open > self.config.max_connections as usize {
             self.hang_up(index, ReasonCode::QuotaExceeded, false);
         }
         id
@@ -416,7 +417,7 @@ impl Broker {
         if let Some(violation) = invalid {
             return Err(PublishError::new(PublishErrorKind::Invalid(violation), message));
         }
-        if self.messages.bytes() > self.config.max_message_bytes {
+        if !self.has_memory_for(0) {
             return Err(PublishError::new(PublishErrorKind::QueueFull, message));
         }
         let incoming = Incoming {

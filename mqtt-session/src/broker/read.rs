@@ -110,7 +110,8 @@ impl Broker {
         let still_connecting = c.phase == Phase::Connecting;
         self.count_unauthenticated(connecting, before, if still_connecting { kept } else { 0 });
         let limit = self.config.max_packet_size as usize + UNREAD_LIMIT;
-        if kept > limit || still_connecting && self.unauthenticated > self.config.max_unauthenticated_bytes {
+        let unauthenticated = self.unauthenticated + self.used_elsewhere().unauthenticated;
+        if kept > limit || still_connecting && unauthenticated > self.config.max_unauthenticated_bytes {
             self.hang_up(index, ReasonCode::QuotaExceeded, true);
         }
     }

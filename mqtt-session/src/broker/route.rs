@@ -199,7 +199,8 @@ impl Broker {
             }
             self.router.retain(topic, None)
         } else {
-            let full = self.router.retained() >= self.config.max_retained as usize;
+            let retained = self.router.retained() + self.used_elsewhere().retained;
+            let full = retained >= self.config.max_retained as usize;
             let there = self.router.retained_at(topic).is_some();
             if !own && (full && !there || self.journal.is_overfull()) || there && defect!(RetainedNewest) {
                 self.counters.dropped.not_retained += 1;

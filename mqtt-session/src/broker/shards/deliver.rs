@@ -221,7 +221,7 @@ impl Broker {
         care: Care,
     ) {
         let size = message.body.len() + OVERHEAD;
-        let is_full = self.messages.bytes() + message.body.len() > self.config.max_message_bytes;
+        let is_full = !self.has_memory_for(message.body.len());
         let restored = (!is_full).then(|| self.messages.adopt(message));
         if is_full {
             self.counters.dropped.memory_full += 1;
@@ -275,7 +275,7 @@ impl Broker {
     }
 
     fn content_arrived(&mut self, from: ShardId, content: &Content<'_>, care: Care) {
-        if self.messages.bytes() + content.len() > self.config.max_message_bytes {
+        if !self.has_memory_for(content.len()) {
             self.counters.dropped.memory_full += 1;
             let after = self.journal.commit(&mut self.outputs);
             self.owe(from, care, after);

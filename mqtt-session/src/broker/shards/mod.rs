@@ -8,6 +8,7 @@
 //! - What must not be lost on the way waits for the other shard's store, or is stored as handed over (`care.rs`).
 //! - A group of shared subscriptions lives on the shard that its filter gives, which hands messages to
 //!   the shards of the members as far as these have room (`groups.rs`).
+//! - What is limited is limited for all together (`usage.rs`).
 //!
 //! Shards talk through channels that lose nothing and keep the order of each pair.
 
@@ -17,6 +18,7 @@ mod groups;
 mod home;
 mod retained;
 mod sync;
+mod usage;
 
 pub(super) use care::Passed;
 pub(super) use deliver::{Arrival, Onward};
@@ -29,7 +31,7 @@ use super::output::{ConnectionId, Output};
 use super::router::bit;
 use super::{Broker, BrokerConfig, Stats};
 use crate::random::IdMap;
-use crate::{Run, ShardCredit, ShardId, ShardMessage, StoreSeq, Timestamp};
+use crate::{Run, ShardCredit, ShardId, ShardMessage, StoreSeq, Timestamp, Usage};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -51,6 +53,7 @@ struct Neighbour {
     applied: u64,
     applied_too: BTreeSet<u64>,
     figures: Stats,
+    usage: Usage,
     /// What it is told at the end of this input: small messages, unless something else has to be told behind them;
     run: Run,
     /// how large the last run was;
@@ -96,6 +99,9 @@ pub(super) struct Shards {
     tickets: IdMap<u64, Ticket>,
     /// How many retained writes each owner was sent.
     writes: Vec<u64>,
+    /// What all others have of what is limited, and what they were told that this one has.
+    elsewhere: Usage,
+    told: Usage,
     /// Those that are told something at the end of this input.
     untold: u64,
     /// From where the retained messages here came, and as which write.
@@ -120,6 +126,7 @@ impl Shards {
             applied: 0,
             applied_too: BTreeSet::new(),
             figures: Stats::default(),
+            usage: Usage::default(),
             run: Run::default(),
             last_run: 0,
             safe: 0,
@@ -139,6 +146,8 @@ impl Shards {
             answering: BTreeMap::new(),
             tickets: IdMap::default(),
             writes: (0..config.shards).map(|_| 0).collect(),
+            elsewhere: Usage::default(),
+            told: Usage::default(),
             untold: 0,
             origins: IdMap::default(),
             left: 0,
@@ -212,13 +221,12 @@ impl Broker {
             ShardMessage::DeliverRun(run) => self.run_arrived(from, run),
             ShardMessage::Safe(messages) => self.told_safe(from, messages),
             ShardMessage::Credit(credit) => self.credited(from, credit),
-            ShardMessage::RetainedAsk { query, filter, marks } => {
-                self.retained_asked(from, query, filter, marks);
-            }
+            ShardMessage::RetainedAsk { questions, marks } => self.retained_asked(from, questions, marks),
+            ShardMessage::RetainedNone(queries) => self.no_retained_came(from, &queries),
             ShardMessage::RetainedMore { query } => self.send_retained(from, query),
             ShardMessage::RetainedCancel { query } => self.retained_cancelled(from, query),
             ShardMessage::RetainedPage { query, messages, more } => {
-                self.retained_came(from, query, &messages, more);
+                self.retained_came(from, query, messages, more);
             }
             ShardMessage::GroupJoin { filter, sync, stored } => {
                 self.group_joined(from, &filter, sync, stored)
@@ -233,6 +241,7 @@ impl Broker {
             ShardMessage::GroupReturn { filter, messages, forbidden } => {
                 self.group_gets_back(from, &filter, &messages, forbidden);
             }
+            ShardMessage::Usage(usage) => self.shard_uses(from, usage),
             ShardMessage::Leaving => self.shard_leaves(from),
             ShardMessage::Figures(stats) => {
                 if let Some(neighbour) = self.neighbour(from) {
@@ -249,6 +258,7 @@ impl Broker {
             // Nobody is going to tell.
             neighbour.watched.clear();
         }
+        self.shard_uses(lost, Usage::default());
         self.shard_leaves(lost);
         self.finish();
     }
@@ -327,6 +337,7 @@ impl Broker {
             self.tell_interest();
             self.sync_what_is_open();
             self.tell_what_is_untold();
+            self.tell_usage();
         }
     }
 }

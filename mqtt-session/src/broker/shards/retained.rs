@@ -11,8 +11,9 @@ use crate::defects::defect;
 use crate::store::{SessionId, StoredMessage};
 use crate::{ShardId, ShardMessage};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// Messages of one page, and about how many bytes.
@@ -30,7 +31,7 @@ pub(super) struct Asking {
 #[derive(Debug)]
 pub(super) struct Answering {
     filter: String,
-    marks: Vec<u64>,
+    marks: Arc<[u64]>,
     /// What it gets, once everything that it counts on is here.
     found: Option<VecDeque<MessageKey>>,
     /// The next of it is not stored yet.
@@ -42,7 +43,7 @@ pub(super) struct Answering {
 pub(in crate::broker) struct FarReplay {
     query: u64,
     /// By origin: the last retained write to this shard that counts; empty before that is known.
-    pub(in crate::broker) marks: Vec<u64>,
+    pub(in crate::broker) marks: Arc<[u64]>,
     /// Shards that have more.
     sources: u64,
     /// Of these, those that wait to be asked for it.
@@ -53,7 +54,7 @@ pub(in crate::broker) struct FarReplay {
 
 impl FarReplay {
     /// Whether the other shards were asked.
-    pub(in crate::broker) const fn is_asked(&self) -> bool {
+    pub(in crate::broker) fn is_asked(&self) -> bool {
         !self.marks.is_empty()
     }
 
@@ -75,35 +76,51 @@ impl Broker {
         let query = shards.next();
         shards.asking.insert(query, Asking { session, id });
         self.open_replay(query);
-        let far = FarReplay { query, marks: Vec::new(), sources: 0, more: 0, arrived: VecDeque::new() };
+        let far = FarReplay { query, marks: Arc::default(), sources: 0, more: 0, arrived: VecDeque::new() };
         Some(Box::new(far))
     }
 
     fn replay_of(&mut self, query: u64) -> Option<(SessionKey, &mut Replay)> {
         let Asking { session, id } = *self.shards.as_ref()?.asking.get(&query)?;
         let found = self.sessions.get_mut(session as usize).filter(|s| s.id == id)?;
-        let is_it = |replay: &&mut Replay| replay.far.as_ref().is_some_and(|far| far.query == query);
-        Some((session, found.replays.iter_mut().find(is_it)?))
+        let query_of = |replay: &Replay| replay.far.as_ref().map_or(0, |far| far.query);
+        // They stand in the order in which they were numbered; what asks nobody is older.
+        let at = found.replays.partition_point(|replay| query_of(replay) < query);
+        let replay = found.replays.get_mut(at).filter(|replay| query_of(replay) == query)?;
+        Some((session, replay))
     }
 
-    /// All shards know of the subscription: now they can be asked.
-    pub(super) fn ask_for_retained(&mut self, query: u64, writes: &[Vec<u64>]) {
+    /// All shards know of the subscriptions: now they can be asked.
+    pub(super) fn ask_for_retained(&mut self, queries: &[u64], writes: &[Vec<u64>]) {
         let Some(shards) = &self.shards else { return };
         let (own, others) = (shards.own, shards.others());
         let marks_of = |owner: ShardId| -> Vec<u64> {
             let of = |writes: &Vec<u64>| writes.get(usize::from(owner.0)).copied().unwrap_or_default();
             writes.iter().map(of).collect()
         };
-        let Some((session, replay)) = self.replay_of(query) else { return };
-        let Some(far) = &mut replay.far else { return };
-        far.marks = marks_of(own);
-        far.sources = others;
-        let filter = String::from(&*replay.filter);
-        for shard in each(others) {
-            let marks = marks_of(shard);
-            self.tell_shard(shard, ShardMessage::RetainedAsk { query, filter: filter.clone(), marks });
+        let marks: Arc<[u64]> = marks_of(own).into();
+        let mut questions = Vec::with_capacity(queries.len());
+        let mut sessions = Vec::new();
+        for &query in queries {
+            let Some((session, replay)) = self.replay_of(query) else { continue };
+            let Some(far) = &mut replay.far else { continue };
+            far.marks = Arc::clone(&marks);
+            far.sources = others;
+            questions.push((query, String::from(&*replay.filter)));
+            if sessions.last() != Some(&session) {
+                sessions.push(session);
+            }
         }
-        self.go_on_with(session);
+        if questions.is_empty() {
+            return;
+        }
+        for shard in each(others) {
+            let (questions, marks) = (questions.clone(), marks_of(shard));
+            self.tell_shard(shard, ShardMessage::RetainedAsk { questions, marks });
+        }
+        for session in sessions {
+            self.go_on_with(session);
+        }
     }
 
     /// Sends what there is: to a client as its socket takes it, to the program itself at once.
@@ -121,13 +138,13 @@ impl Broker {
         &mut self,
         from: ShardId,
         query: u64,
-        messages: &[StoredMessage],
+        messages: Vec<StoredMessage>,
         more: bool,
     ) {
         if self.replay_of(query).is_none() {
             return;
         }
-        let keys: Vec<MessageKey> = messages.iter().filter_map(|m| self.messages.restore(m)).collect();
+        let keys: Vec<MessageKey> = messages.into_iter().map(|m| self.messages.adopt(m)).collect();
         let Some((session, replay)) = self.replay_of(query) else { return };
         let Some(far) = &mut replay.far else { return };
         far.arrived.extend(keys);
@@ -137,6 +154,23 @@ impl Broker {
             far.sources &= !bit(from);
         }
         self.go_on_with(session);
+    }
+
+    /// Another shard has nothing for these.
+    pub(super) fn no_retained_came(&mut self, from: ShardId, queries: &[u64]) {
+        let mut sessions = Vec::new();
+        for &query in queries {
+            let Some((session, replay)) = self.replay_of(query) else { continue };
+            if let Some(far) = &mut replay.far {
+                far.sources &= !bit(from);
+            }
+            if sessions.last() != Some(&session) {
+                sessions.push(session);
+            }
+        }
+        for session in sessions {
+            self.go_on_with(session);
+        }
     }
 
     /// Asks for more of what was all sent.
@@ -248,23 +282,31 @@ impl Broker {
         }
     }
 
-    pub(super) fn retained_asked(&mut self, from: ShardId, query: u64, filter: String, marks: Vec<u64>) {
+    pub(super) fn retained_asked(&mut self, from: ShardId, questions: Vec<(u64, String)>, marks: Vec<u64>) {
+        let marks: Arc<[u64]> = marks.into();
+        let queries: Vec<u64> = questions.iter().map(|(query, _)| *query).collect();
         if let Some(shards) = &mut self.shards {
-            shards
-                .answering
-                .insert((from, query), Answering { filter, marks, found: None, is_blocked: false });
+            for (query, filter) in questions {
+                let marks = Arc::clone(&marks);
+                let answering = Answering { filter, marks, found: None, is_blocked: false };
+                shards.answering.insert((from, query), answering);
+            }
         }
-        self.look_up(from, query);
+        self.look_up(from, queries);
     }
 
     /// A write arrived that a question may wait for.
     pub(super) fn answer_who_waits(&mut self) {
         let Some(shards) = &self.shards else { return };
-        let waiting = shards.answering.iter().filter(|(_, answering)| answering.found.is_none());
-        let waiting = waiting.map(|(&of, _)| of).collect::<Vec<_>>();
+        let mut waiting: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
+        for (&(from, query), answering) in &shards.answering {
+            if answering.found.is_none() {
+                waiting.entry(from).or_default().push(query);
+            }
+        }
         let mut asking: Vec<SessionKey> = shards.asking.values().map(|asking| asking.session).collect();
-        for (from, query) in waiting {
-            self.look_up(from, query);
+        for (from, queries) in waiting {
+            self.look_up(from, queries);
         }
         // And those of our own that wait for it here.
         asking.sort_unstable();
@@ -274,23 +316,32 @@ impl Broker {
         }
     }
 
-    /// Finds what a question is about, if all that it counts on is here.
-    fn look_up(&mut self, from: ShardId, query: u64) {
-        let Some(shards) = &mut self.shards else { return };
-        let Some(answering) = shards.answering.get(&(from, query)) else { return };
-        if !shards.has_applied(&answering.marks) {
-            return;
+    /// Finds what questions are about, if all that they count on is here.
+    fn look_up(&mut self, from: ShardId, queries: Vec<u64>) {
+        let mut nothing = Vec::new();
+        for query in queries {
+            let Some(shards) = &mut self.shards else { return };
+            let Some(answering) = shards.answering.get(&(from, query)) else { continue };
+            if !shards.has_applied(&answering.marks) {
+                continue;
+            }
+            let mut found = self.router.retained_matching(&answering.filter);
+            found.retain(|message| is_marked(shards.origin(*message), &answering.marks));
+            if found.is_empty() {
+                shards.answering.remove(&(from, query));
+                nothing.push(query);
+                continue;
+            }
+            found.sort_unstable_by_key(|key| self.messages.get(*key).map_or(0, |held| held.retained_at));
+            found.iter().for_each(|&message| self.messages.hold(message));
+            if let Some(answering) = shards.answering.get_mut(&(from, query)) {
+                answering.found = Some(found.into());
+            }
+            self.send_retained(from, query);
         }
-        let Some(answering) = shards.answering.get(&(from, query)) else { return };
-        let mut found = self.router.retained_matching(&answering.filter);
-        let marks = answering.marks.as_slice();
-        found.retain(|message| is_marked(shards.origin(*message), marks));
-        found.sort_unstable_by_key(|key| self.messages.get(*key).map_or(0, |held| held.retained_at));
-        found.iter().for_each(|&message| self.messages.hold(message));
-        if let Some(answering) = shards.answering.get_mut(&(from, query)) {
-            answering.found = Some(found.into());
+        if !nothing.is_empty() {
+            self.tell_shard(from, ShardMessage::RetainedNone(nothing));
         }
-        self.send_retained(from, query);
     }
 
     /// The next page.

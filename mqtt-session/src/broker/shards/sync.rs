@@ -167,8 +167,6 @@ impl Broker {
             Then::Local(subscriber) => self.event(Event::InForce { subscriber }),
             Then::Nothing => {}
         }
-        for query in replays {
-            self.ask_for_retained(query, &writes);
-        }
+        self.ask_for_retained(&replays, &writes);
     }
 }
