@@ -54,6 +54,9 @@ pub enum ServeError {
     /// Its thread panicked; the message of the panic. All connections were cut.
     #[error("the broker panicked: {0}")]
     Panicked(String),
+    /// The sockets can be watched no more; what the runtime or the system said. All connections were cut.
+    #[error("the sockets can be watched no more: {0}")]
+    Watch(String),
     /// Not everything could be stored. What was acknowledged is.
     #[error("the last changes could not be stored: {0}")]
     Store(String),

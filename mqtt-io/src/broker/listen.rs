@@ -28,7 +28,7 @@ pub(super) struct Place(Arc<AtomicU32>);
 
 impl Place {
     /// Only the thread that accepts takes places, so nobody comes in between.
-    fn take(taken: &Arc<AtomicU32>, most: Option<u32>) -> Option<Self> {
+    pub(super) fn take(taken: &Arc<AtomicU32>, most: Option<u32>) -> Option<Self> {
         if most.is_some_and(|most| taken.load(Ordering::Relaxed) >= most) {
             return None;
         }

@@ -4,6 +4,7 @@
 //! borrow lives across an await. A panic inside a turn ends the shard.
 
 use super::auth::Office;
+use super::handle::ServeError;
 use super::link::{self, Carried, Socket};
 use super::log::{self, LogStyle};
 use super::poller::Poller;
@@ -91,8 +92,8 @@ enum State {
     Running,
     /// Shut down, and every connection was closed in order.
     Finished,
-    /// A turn panicked; the machine is not touched again.
-    Failed(String),
+    /// A turn panicked, or the sockets are watched no more; the machine is not touched again.
+    Failed(ServeError),
 }
 
 impl<L: LocalRuntime> Node<L> {
@@ -190,7 +191,7 @@ impl<L: LocalRuntime> Node<L> {
         match catch_unwind(AssertUnwindSafe(turn)) {
             Ok(result) => Some(result),
             Err(panic) => {
-                self.failed(panic.as_ref());
+                self.fail(ServeError::Panicked(panic_text(panic.as_ref())));
                 None
             }
         }
@@ -259,10 +260,10 @@ impl<L: LocalRuntime> Node<L> {
         }
     }
 
-    fn failed(&self, panic: &(dyn Any + Send)) {
-        let text = panic_text(panic);
-        tracing::error!("The broker panicked: {text}. All connections are cut.");
-        *self.state.borrow_mut() = State::Failed(text);
+    /// The shard cannot go on.
+    pub(super) fn fail(&self, why: ServeError) {
+        tracing::error!("Fatal: {why}. All connections are cut.");
+        *self.state.borrow_mut() = State::Failed(why);
         self.end.raise();
     }
 
@@ -279,13 +280,13 @@ impl<L: LocalRuntime> Node<L> {
         }
     }
 
-    /// Waits for the end of the shard: in order, or by this panic.
-    pub(super) async fn ended(&self) -> Result<(), String> {
+    /// Waits for the end of the shard: in order, or by this.
+    pub(super) async fn ended(&self) -> Result<(), ServeError> {
         loop {
             match &*self.state.borrow() {
                 State::Running => {}
                 State::Finished => return Ok(()),
-                State::Failed(text) => return Err(text.clone()),
+                State::Failed(why) => return Err(why.clone()),
             }
             poll_fn(|cx| self.end.poll_raised(cx)).await;
         }

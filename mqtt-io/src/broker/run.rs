@@ -135,7 +135,7 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     // What a restored machine has to do at once.
     node.turn(|shard, now| shard.tick(now));
     let _ = ready.send(Ok(()));
-    node.ended().await.map_err(ServeError::Panicked)
+    node.ended().await
 }
 
 /// Does what handles want. When the last of them is gone, the broker ends.

@@ -5,9 +5,12 @@
 //! runtime that cannot watch a descriptor gives each connection a task, and so do systems whose pollers do not nest.
 
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub(super) use socket::{Entrance, Polled};
 
+use super::handle::ServeError;
 use super::link::Socket;
 use super::node::Node;
 use crate::Reading;
@@ -175,10 +178,10 @@ impl<L: LocalRuntime> Pump<L> {
     fn events(&mut self) {
         let polled = self.poller.system.borrow_mut().poll(&mut self.events, Some(Duration::ZERO));
         if let Err(e) = polled {
-            if e.kind() != ErrorKind::Interrupted {
-                tracing::error!("The system's poller failed: {e}.");
-            }
             self.has_more = e.kind() == ErrorKind::Interrupted;
+            if !self.has_more {
+                self.node.fail(ServeError::Watch(format!("the system: {e}")));
+            }
             return;
         }
         let mut count = 0;
@@ -214,7 +217,7 @@ impl<L: LocalRuntime> Future for Pump<L> {
             match this.watch.poll_readable(cx) {
                 Poll::Ready(Ok(())) => this.has_more = true,
                 Poll::Ready(Err(e)) => {
-                    tracing::error!("The runtime watches the sockets no more: {e}.");
+                    this.node.fail(ServeError::Watch(format!("the runtime: {e}")));
                     return Poll::Ready(());
                 }
                 Poll::Pending => break,

@@ -1,0 +1,189 @@
+//! What goes wrong between a shard and its poller, in a runtime that does what a test says.
+
+use super::super::link::Socket;
+use super::super::listen::Place;
+use super::super::node::Post;
+use super::super::sockets::{ListeningSocket, MovingSocket};
+use super::*;
+use crate::runtime::{LocalTask, StreamSocket, Timer};
+use crate::{Clock, Shard, Stack};
+use futures_lite::future::{block_on, poll_once};
+use mqtt_session::ShardId;
+use mqtt_session::broker::{BrokerConfig, Peer};
+use std::cell::Cell;
+use std::io::IoSlice;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
+use tokio::sync::broadcast;
+
+/// Does nothing by itself; says what `WATCH` says.
+#[derive(Clone)]
+struct Fake;
+
+thread_local! {
+    static WATCH: Cell<Option<ErrorKind>> = const { Cell::new(None) };
+}
+
+#[derive(Default)]
+struct Never;
+
+impl Timer for Never {
+    fn poll_until(&mut self, _: &mut Context<'_>, _: Instant) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl LocalTask for Never {
+    fn detach(self) {}
+}
+
+impl StreamSocket for Never {
+    fn poll_read(&self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn try_write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn shutdown_write(&self) {}
+}
+
+impl Watch for Never {
+    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        WATCH.get().map_or(Poll::Pending, |kind| Poll::Ready(Err(kind.into())))
+    }
+}
+
+impl LocalRuntime for Fake {
+    type Timer = Never;
+    type Task = Never;
+    type Listener = Never;
+    type Stream = Never;
+    type Watch = Never;
+
+    fn watch(_: OwnedFd) -> Option<io::Result<Never>> {
+        Some(Ok(Never))
+    }
+
+    fn spawn_local(&self, _: impl Future<Output = ()> + 'static) -> Never {
+        Never
+    }
+
+    async fn yield_now() {}
+
+    fn listener(_: ListeningSocket) -> io::Result<Never> {
+        Ok(Never)
+    }
+
+    fn port(_: &Never) -> u16 {
+        0
+    }
+
+    async fn accept(_: &Never) -> io::Result<(Never, Option<SocketAddr>)> {
+        std::future::pending().await
+    }
+
+    fn leave(_: Never) -> io::Result<MovingSocket> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn enter(_: MovingSocket) -> io::Result<Never> {
+        Ok(Never)
+    }
+}
+
+struct Setting {
+    node: Rc<Node<Fake>>,
+    poller: Rc<Poller>,
+    pump: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        WATCH.set(None);
+        let clock = Clock::start();
+        let shard = Shard::new(BrokerConfig::default(), clock.now()).unwrap();
+        let (poller, watch) = Poller::new::<Fake>().unwrap().unwrap();
+        let poller = Rc::new(poller);
+        let post = Post { own: ShardId(0), boxes: Vec::new().into() };
+        let node = Node::new(shard, clock, Fake, 4_096, None, broadcast::channel(1).0, post);
+        let node = Rc::new(node.polled_by(Some(Rc::clone(&poller))));
+        let pump = Box::pin(Poller::run(Rc::clone(&node), Rc::clone(&poller), watch));
+        Self { node, poller, pump }
+    }
+
+    fn pump(&mut self) {
+        let _ = block_on(poll_once(&mut self.pump));
+    }
+
+    /// A connection of the shard, and its client's side. `prepare` is given its socket first.
+    fn connect(&self, prepare: impl FnOnce(&Poller, ConnectionId, &mut Polled)) -> (ConnectionId, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = Polled::try_from(MovingSocket::Tcp(stream)).unwrap();
+        let place = Place::take(&Arc::new(AtomicU32::new(0)), None).unwrap();
+        let conn = self.node.turn(|shard, now| {
+            shard.accept(now, Peer::default(), Stack::plain(), |conn| {
+                prepare(&self.poller, conn, &mut stream);
+                self.poller.watch(conn, &mut stream);
+                Socket::Polled { stream, place }
+            })
+        });
+        (conn.unwrap(), client)
+    }
+
+    fn connections(&self) -> usize {
+        self.node.look(|shard| shard.stats().connections)
+    }
+}
+
+/// A shard that hears of its sockets no more ends with an error, instead of keeping connections that nobody reads.
+#[test]
+fn a_shard_that_is_told_nothing_more_fails() {
+    let mut s = Setting::new();
+    let _client = s.connect(|_, _, _| {});
+    s.pump();
+    assert!(block_on(poll_once(s.node.ended())).is_none(), "all is well");
+    WATCH.set(Some(ErrorKind::OutOfMemory));
+    s.pump();
+    let Some(Err(ServeError::Watch(why))) = block_on(poll_once(s.node.ended())) else { panic!("it goes on") };
+    assert!(why.starts_with("the runtime: "), "{why}");
+    assert!(s.node.turn(|_, _| ()).is_none(), "the machine is not touched again");
+}
+
+/// A connection that the system refuses to watch is closed, and the others stay.
+#[test]
+fn who_is_not_watched_is_closed() {
+    let mut s = Setting::new();
+    let (_, _stays) = s.connect(|_, _, _| {});
+    // A second time is once too often.
+    let (_, _goes) = s.connect(|poller, conn, stream| poller.watch(conn, stream));
+    assert_eq!(s.connections(), 2);
+    s.pump();
+    assert_eq!(s.connections(), 1);
+}
+
+/// A link that is noted several times in a turn is read once in it, and to its end if anybody said so.
+#[test]
+fn a_link_that_is_noted_twice_is_read_once_and_to_its_end() {
+    let mut s = Setting::new();
+    let (conn, client) = s.connect(|_, _, _| {});
+    s.pump();
+    io::Write::write_all(&mut &client, &[0x10, 0x7F]).unwrap();
+    drop(client);
+    s.poller.more.borrow_mut().extend([(conn, false), (conn, true), (conn, false)]);
+    s.pump();
+    assert_eq!(s.connections(), 1, "its bytes were read, and not its end in the same turn");
+    assert_eq!(*s.poller.more.borrow(), [(conn, true)]);
+    s.pump();
+    assert_eq!(s.connections(), 0, "its end was");
+}
