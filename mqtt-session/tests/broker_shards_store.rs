@@ -6,7 +6,7 @@ mod cluster;
 use cluster::Cluster;
 use mqtt_proto::{ConnectRef, PacketRef, Properties, PropertiesBuf, Property, QoS, Version, WillRef};
 use mqtt_session::broker::{BrokerConfig, Closed};
-use mqtt_session::{Durability, ShardMessage, StoreOp};
+use mqtt_session::{Durability, ShardMessage, StoreGroup, StoreOp};
 use mqtt_testkit::packets::{
     filter, puback, pubcomp, publish, pubrec, pubrel, retained, subscribe, unsubscribe,
 };
@@ -475,4 +475,83 @@ fn a_member_that_ends_leaves_what_it_has_to_those_who_joined() {
         let left = c.contents.records().filter(|record| matches!(record, StoreOp::Append(..))).count();
         assert_eq!(left, 0);
     }
+}
+
+/// A group whose record a damaged store has lost gets one at the restart: what waits for it is stored.
+#[test]
+fn a_group_without_a_record_gets_one() {
+    for shards in [1, 2] {
+        let mut c = cluster(shards);
+        let filter_text = "$share/g/t";
+        let owner = c.shards[0].home_of(filter_text).0;
+        let (member, name) = connect_on(&mut c, shards - 1 - owner, "m");
+        subscribed(&mut c, member, filter_text, QoS::AtLeastOnce);
+        let lost: Vec<StoreOp> = c
+            .contents
+            .records()
+            .filter_map(|record| match record {
+                StoreOp::PutGroup(id, _) => Some(StoreOp::DeleteGroup(id)),
+                _ => None,
+            })
+            .collect();
+        assert!(!lost.is_empty());
+        c.contents.apply(&StoreGroup { ops: lost.into() });
+        c.restart(shards);
+        c.settle();
+        // The member is away.
+        let (publisher, _) = connect_on(&mut c, owner, "p");
+        c.send(publisher, &publish("t", 1, 7, "m"));
+        c.settle();
+        assert!(is_acknowledged(&mut c, publisher));
+        c.restart(shards);
+        c.settle();
+        let member = connect_for_messages(&mut c, &name);
+        assert_eq!(payloads(&c.got(member)), ["m"], "{shards} shards");
+    }
+}
+
+/// A member's shard asks the group's for no more than its members have room for, also while something is on its way to them
+/// that has not been stored there.
+#[test]
+fn what_is_on_its_way_to_a_member_has_its_room() {
+    let mut c = cluster(2);
+    let filter_text = "$share/g/t";
+    let owner = c.shards[0].home_of(filter_text).0;
+    let (away, owner_at) = (1 - owner, usize::from(owner));
+    let name = c.name_on(away, "m");
+    let properties = PropertiesBuf::new()
+        .with(Property::SessionExpiryInterval(1_000))
+        .and_then(|list| list.with(Property::ReceiveMaximum(2)))
+        .unwrap();
+    let member = c.open_at(usize::from(away), Version::V5);
+    let connect =
+        ConnectRef { client_id: &name, properties: properties.as_properties(), ..ConnectRef::default() };
+    c.send(member, &PacketRef::Connect(connect));
+    c.settle();
+    c.got(member);
+    subscribed(&mut c, member, filter_text, QoS::AtLeastOnce);
+    let (publisher, _) = connect_on(&mut c, owner, "p");
+    for n in 1..=4 {
+        c.send(publisher, &publish("t", 1, n, &n.to_string()));
+    }
+    // They are on the member's shard, and not stored there.
+    while c.unstored.front().is_some_and(|(shard, ..)| *shard == owner_at) {
+        c.store_one();
+    }
+    c.pass(owner_at, usize::from(away));
+    assert!(!c.unstored.is_empty() && payloads(&c.got(member)).is_empty());
+    c.mail.clear();
+    // Something else has the member's shard look at its groups.
+    c.send(member, &puback(9));
+    c.shards[usize::from(away)].handle_timeout(c.now);
+    c.obey();
+    c.send(member, &subscribe(2, &filter("u", QoS::AtMostOnce)));
+    let asked = |c: &Cluster| {
+        let letters = c.mail.get(&(usize::from(away), owner_at)).into_iter().flatten();
+        let asks = |letter: &&cluster::Letter| {
+            matches!(letter, cluster::Letter::Said(ShardMessage::GroupSlots { .. }))
+        };
+        letters.filter(asks).count()
+    };
+    assert_eq!(asked(&c), 0);
 }
