@@ -27,14 +27,17 @@ struct Scenario {
     reads: usize,
     /// Subscribers are gone, and their queues are full.
     away: bool,
-    /// Publishers live on the first of two shards, and subscribers on the other.
+    shards: u16,
+    /// Subscribers live on another shard than publishers.
     crosses: bool,
 }
 
 const Q0: Scenario = Scenario::pairs("pairs-q0", QoS::AtMostOnce);
 const Q1: Scenario = Scenario::pairs("pairs-q1", QoS::AtLeastOnce);
 
-const SCENARIOS: [Scenario; 14] = [
+const CROSSING: Scenario = Scenario { shards: 2, crosses: true, ..Q0 };
+
+const SCENARIOS: [Scenario; 16] = [
     Q0,
     Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
     Q1,
@@ -45,16 +48,18 @@ const SCENARIOS: [Scenario; 14] = [
     Scenario { name: "fanin-q1", subscribers: 1, ..Q1 },
     Scenario { name: "fanout-q0", publishers: 1, ..Q0 },
     Scenario { name: "fanout-q1", publishers: 1, ..Q1 },
-    Scenario { name: "crossing-q0", crosses: true, ..Q0 },
-    Scenario { name: "crossing-q1", crosses: true, ..Q1 },
-    Scenario { name: "crossing-q2", crosses: true, ..Scenario::pairs("", QoS::ExactlyOnce) },
-    Scenario { name: "crossing-fanout-q0", crosses: true, publishers: 1, ..Q0 },
+    Scenario { name: "two-shards-q0", shards: 2, ..Q0 },
+    Scenario { name: "two-shards-q1", shards: 2, ..Q1 },
+    Scenario { name: "crossing-q0", ..CROSSING },
+    Scenario { name: "crossing-q1", qos: QoS::AtLeastOnce, ..CROSSING },
+    Scenario { name: "crossing-q2", qos: QoS::ExactlyOnce, ..CROSSING },
+    Scenario { name: "crossing-fanout-q0", publishers: 1, ..CROSSING },
 ];
 
 impl Scenario {
     const fn pairs(name: &'static str, qos: QoS) -> Self {
         let (publishers, subscribers, version) = (100, 100, Version::V311);
-        Self { name, publishers, subscribers, qos, version, reads: 1, away: false, crosses: false }
+        Self { name, publishers, subscribers, qos, version, reads: 1, away: false, shards: 1, crosses: false }
     }
 
     /// The topic of a message of a publisher's read.
@@ -111,7 +116,7 @@ struct Site {
 
 impl Site {
     fn new(scenario: &'static Scenario) -> Result<Self, Box<dyn Error>> {
-        let count = 1 + u16::from(scenario.crosses);
+        let count = scenario.shards;
         let mut config = BrokerConfig::default();
         config.shards = count;
         config.max_queued_messages = if scenario.away { 1000 } else { u32::MAX };
@@ -236,7 +241,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let messages: usize = args.next().ok_or_else(usage)?.parse()?;
 
     let mut site = Site::new(scenario)?;
-    let last = site.shards.len() - 1;
+    let theirs = if scenario.crosses { site.shards.len() - 1 } else { 0 };
     let mut publishers = Vec::new();
     for n in 0..scenario.publishers {
         let reads: Result<Vec<_>, _> = (0..scenario.reads).map(|read| scenario.batch(n, read)).collect();
@@ -244,7 +249,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut subscribers = Vec::new();
     for n in 0..scenario.subscribers {
-        let client = site.connect(last, &format!("subscriber-{n}"))?;
+        let client = site.connect(theirs, &format!("subscriber-{n}"))?;
         for filter in scenario.filters(n) {
             let mut filters = SubscribeFiltersBuf::new();
             filters.push(&filter, SubscriptionOptions::from(scenario.qos))?;
@@ -254,7 +259,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             site.flush();
         }
         if scenario.away {
-            site.shards[last].handle_close(NOW, client.conn, Closed::Eof);
+            site.shards[theirs].handle_close(NOW, client.conn, Closed::Eof);
         } else {
             subscribers.push(client);
         }
