@@ -11,7 +11,7 @@ use mqtt_proto::{
 use mqtt_session::acl::{Access, Acl, Mode, Who};
 use mqtt_session::broker::{BrokerConfig, Closed, Event};
 use mqtt_session::{Message, ShardCredit, ShardId, ShardMessage};
-use mqtt_testkit::packets::{filter, publish, retained, subscribe};
+use mqtt_testkit::packets::{filter, publish, pubrel, retained, subscribe};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -503,4 +503,40 @@ fn what_is_far_from_its_limit_is_not_told() {
         c.connect_at(usize::from(n % 3), Version::V5, &name, true);
         assert!(c.mail.is_empty(), "{n}");
     }
+}
+
+/// A QoS 2 message that is sent again crosses once, until its identifier is released [MQTT-4.3.3-10] [MQTT-4.3.3-12].
+#[test]
+fn qos_2_crosses_once() {
+    let mut c = Cluster::new(2, |_| {});
+    let (publisher, sub) = (c.client(0, "p"), c.client(1, "s"));
+    c.send(sub, &subscribe(1, &filter("t", QoS::AtMostOnce)));
+    c.pass_all();
+    c.got(sub);
+    for expected in [1, 1] {
+        for _ in 0..3 {
+            c.send(publisher, &publish("t", 2, 7, "m"));
+        }
+        c.send(publisher, &pubrel(7));
+        c.pass_all();
+        assert_eq!(c.got(publisher), ["PUBREC #7", "PUBREC #7", "PUBREC #7", "PUBCOMP #7"]);
+        assert_eq!(c.got(sub).len(), expected);
+    }
+}
+
+/// What a shard had that is gone counts against no limit any more.
+#[test]
+fn a_shard_that_is_gone_has_nothing() {
+    let mut c = Cluster::new(2, |config| config.max_sessions = 2);
+    for n in 0..2 {
+        c.client(1, &format!("lost{n}-"));
+    }
+    let name = c.name_on(0, "more");
+    let refused = c.connect_at(0, Version::V5, &name, true);
+    assert!(c.got(refused)[0].starts_with("CONNACK 97"));
+    let now = c.now;
+    c.shards[0].handle_shard_lost(now, ShardId(1));
+    c.obey();
+    let taken = c.connect_at(0, Version::V5, &name, true);
+    assert!(c.got(taken)[0].starts_with("CONNACK 00"));
 }

@@ -159,7 +159,6 @@ impl Broker {
                 && retain.is_none()
                 && deliver
                 && !matches!(care, Care::HandedOver(_))
-                && held.author.is_none()
                 && Run::takes(held.body_len())
             {
                 shards.put_into_run(shard, &held.content(), care == Care::Acknowledged);
