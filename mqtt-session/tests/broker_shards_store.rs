@@ -98,6 +98,28 @@ fn suback_waits_for_the_store_and_for_every_shard() {
     assert_eq!(payloads(&c.got(sub)), ["m"]);
 }
 
+/// Messages that cross together are told to be safe together, each of them.
+#[test]
+fn all_that_crossed_together_is_acknowledged() {
+    let mut c = cluster(2);
+    let (publisher, _) = connect_on(&mut c, 0, "p");
+    let name = c.name_on(1, "s");
+    let sub = c.connect_at(1, Version::V311, &name, true);
+    c.settle();
+    c.got(sub);
+    subscribed(&mut c, sub, "t", QoS::AtLeastOnce);
+    let mut bytes = Vec::new();
+    for n in 1..=3 {
+        publish("t", 1, n, "m").encode(Version::V311, &mut bytes).unwrap();
+    }
+    c.read(publisher, &bytes);
+    c.obey();
+    assert_eq!(c.mail[&(0, 1)].len(), 1, "together");
+    c.settle();
+    assert_eq!(c.got(publisher), ["PUBACK #1", "PUBACK #2", "PUBACK #3"]);
+    assert_eq!(payloads(&c.got(sub)).len(), 3);
+}
+
 /// Acknowledgements leave in the order of the publishes, whichever shard each waits for.
 #[test]
 fn acknowledgements_keep_their_order() {
