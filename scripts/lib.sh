@@ -75,14 +75,14 @@ need_mqtt() {
     export MQTT_BIN
 }
 
-# run_parts FUNCTION PART...: calls the function for each part, as many at once as there are cores, and prints what each said
-# when it is done. Puts those that failed into `failed`.
+# run_parts FUNCTION PART...: calls the function for each part, as many at once as there are cores (at_once=N for N), and prints what
+# each said when it is done. Puts those that failed into `failed`.
 run_parts() {
     local run=$1 part said
     shift
     said=$(mktemp -d)
     for part; do
-        while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
+        while [ "$(jobs -rp | wc -l)" -ge "${at_once:-$(nproc)}" ]; do wait -n || true; done
         (
             status=0
             ("$run" "$part") >"$said/$part" 2>&1 9>&- || status=$?

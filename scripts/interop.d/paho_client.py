@@ -26,7 +26,7 @@ class Client:
         self.case, self.version = case, version
         v5 = version == mqtt.MQTTv5
         kind = {} if v5 else {"clean_session": clean}
-        manual = more.pop("manual_ack", False)
+        manual, in_flight = more.pop("manual_ack", False), more.pop("in_flight", 100)
         self.paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version, manual_ack=manual, **kind
         )
@@ -35,7 +35,7 @@ class Client:
         self.paho.on_message = lambda c, u, m: self.messages.put(m)
         self.paho.on_connect = lambda c, u, flags, reason, props: self.connected.put((flags, reason, props))
         self.paho.on_disconnect = lambda c, u, flags, reason, props: self.ended.put(flags)
-        self.paho.max_inflight_messages_set(100)
+        self.paho.max_inflight_messages_set(in_flight)
         self.paho.max_queued_messages_set(0)
         self.paho.on_publish = lambda c, u, mid, reason, props: self.acknowledged.put((mid, reason))
         self.paho.on_subscribe = lambda c, u, mid, reasons, props: self.subscribed.put(reasons)
@@ -138,7 +138,9 @@ class Versions(BrokerCase):
     def test_many_at_once(self):
         """Both directions at the same time, without waiting for anything."""
         topic, count = self.topic(), 500
-        clients = [self.client() for _ in range(2)]
+        # Paho counts a PUBREL that comes in against what it has sent, outside its lock, so that at its limit a new message
+        # may overtake those that wait: there is none.
+        clients = [self.client(in_flight=0) for _ in range(2)]
         for qos in range(3):
             with self.subTest(qos=qos):
                 for i, c in enumerate(clients):

@@ -45,8 +45,8 @@ impl Onward {
     }
 }
 
-/// Memory of runs that is kept.
-const KEPT: usize = 64 << 10;
+/// Memory of runs that is kept for each other shard.
+const KEPT: usize = 16 << 10;
 
 impl Shards {
     fn put_into_run(&mut self, to: ShardId, content: &Content<'_>, is_awaited: bool) {

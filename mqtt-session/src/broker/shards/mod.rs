@@ -92,7 +92,7 @@ pub(super) struct Shards {
     /// What the present input began.
     opened: Opened,
     /// Questions of ours for retained messages.
-    asking: IdMap<u64, Asking>,
+    asking: BTreeMap<u64, Asking>,
     /// Those of others.
     answering: BTreeMap<(ShardId, u64), Answering>,
     /// Acknowledgements that wait for other shards.
@@ -142,7 +142,7 @@ impl Shards {
             last: 0,
             syncs: BTreeMap::new(),
             opened: Opened::default(),
-            asking: IdMap::default(),
+            asking: BTreeMap::new(),
             answering: BTreeMap::new(),
             tickets: IdMap::default(),
             writes: (0..config.shards).map(|_| 0).collect(),

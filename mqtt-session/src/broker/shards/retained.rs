@@ -284,13 +284,22 @@ impl Broker {
 
     pub(super) fn retained_asked(&mut self, from: ShardId, questions: Vec<(u64, String)>, marks: Vec<u64>) {
         let marks: Arc<[u64]> = marks.into();
-        let queries: Vec<u64> = questions.iter().map(|(query, _)| *query).collect();
-        if let Some(shards) = &mut self.shards {
-            for (query, filter) in questions {
-                let marks = Arc::clone(&marks);
-                let answering = Answering { filter, marks, found: None, is_blocked: false };
-                shards.answering.insert((from, query), answering);
+        let (mut nothing, mut queries) = (Vec::new(), Vec::new());
+        let Some(shards) = &mut self.shards else { return };
+        let is_all_here = shards.has_applied(&marks);
+        for (query, filter) in questions {
+            // Most find nothing, and are answered together.
+            if is_all_here && self.router.retained_matching(&filter).is_empty() {
+                nothing.push(query);
+                continue;
             }
+            queries.push(query);
+            let marks = Arc::clone(&marks);
+            let answering = Answering { filter, marks, found: None, is_blocked: false };
+            shards.answering.insert((from, query), answering);
+        }
+        if !nothing.is_empty() {
+            self.tell_shard(from, ShardMessage::RetainedNone(nothing));
         }
         self.look_up(from, queries);
     }
