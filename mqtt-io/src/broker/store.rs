@@ -98,7 +98,7 @@ fn tell(restored: &Restored, begun: Instant, shards: usize) {
     );
     if let Some(before) = restored.shards_before {
         tracing::info!(
-            "There are {shards} shards instead of {before}: sessions and messages are spread anew."
+            "The number of shards is {shards} and was {before}: sessions and messages are spread anew."
         );
     }
     if restored.handed_over > 0 {
