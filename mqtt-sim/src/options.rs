@@ -163,7 +163,7 @@ impl Options {
             outbox: random.pick(&[1, 100, 4_096, 65_536]),
             broker_crashes: random.pick(if stored { &[0, 50, 200, 1_000, 5_000] } else { &[0, 0, 0, 50] }),
             restart_crashes: random.pick(&[0, 20, 60]),
-            handover_crashes: random.pick(&[0, 0, 10]),
+            handover_crashes: random.pick(&[0, 10, 40]),
             down: random.pick(&[1, 1_000_000, 20_000_000, 200_000_000]),
             leaps: random.pick(&[
                 vec![0],
