@@ -403,3 +403,26 @@ impl Settings {
         self.config.gate()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shard for each core unless somebody says otherwise; a trace is of one, unless somebody says otherwise, who is told then.
+    #[test]
+    fn as_many_shards_as_cores_but_one_with_a_trace() {
+        let shards = |trace: bool, flag: Option<u16>, config: &str| {
+            let mut source = Source { shards: flag, ..Source::default() };
+            source.trace = trace.then(|| TraceOptions::new("trace"));
+            source.overrides.set(config).unwrap();
+            source.read().unwrap().broker.shards
+        };
+        let cores = u16::try_from(std::thread::available_parallelism().unwrap().get()).unwrap().min(64);
+        assert_eq!(shards(false, None, "shards.count=0"), cores);
+        assert_eq!(shards(false, None, "shards.count=3"), 3);
+        assert_eq!(shards(false, Some(5), "shards.count=3"), 5);
+        assert_eq!(shards(true, None, "shards.count=0"), 1);
+        assert_eq!(shards(true, None, "shards.count=3"), 3);
+        assert_eq!(shards(true, Some(5), "shards.count=0"), 5);
+    }
+}
