@@ -8,7 +8,7 @@ use mqtt_proto::{
 use mqtt_session::broker::{
     Answer, Ask, AskFor, BrokerConfig, Closed, ConnectionId, Event, Overflow, Peer, Stats,
 };
-use mqtt_session::{Durability, Message, Timestamp};
+use mqtt_session::{Durability, Message, ShardId, ShardMessage, Timestamp};
 use mqtt_testkit::brief_all;
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -485,4 +485,26 @@ fn work_over_the_budget_waits_for_the_tick() {
     }
     assert_eq!(sub.got().len(), 35);
     assert_eq!((ticks, bench.wakes()), (3, 1));
+}
+
+/// What several reads of a turn have for another shard is carried at once, as one message.
+#[test]
+fn what_crosses_in_one_turn_is_carried_together() {
+    let mut config = BrokerConfig::default();
+    config.shards = 2;
+    let mut bench = Bench::new(config);
+    let from = bench.connected(Version::V5, "");
+    let wanted = ShardMessage::Interest(vec![("t".to_owned(), true)]);
+    bench.shard.letters(bench.now, ShardId(1), vec![wanted]);
+    let mut bytes = Vec::new();
+    publish("t", b"x").encode(Version::V5, &mut bytes).unwrap();
+    for _ in 0..3 {
+        let _ = bench.shard.read(bench.now, from.conn, &bytes, Waker::noop());
+    }
+    assert!(!bench.shard.has_effects(), "not before the turn ends");
+    bench.shard.flush(bench.now);
+    let mut effects = Vec::new();
+    bench.shard.take_effects(&mut effects);
+    let [Effect::Letters(ShardId(1), letters)] = effects.as_slice() else { panic!("{}", effects.len()) };
+    assert_eq!(letters.iter().map(ShardMessage::deliveries).collect::<Vec<_>>(), [3]);
 }
