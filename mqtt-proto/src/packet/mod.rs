@@ -28,7 +28,9 @@ pub use subscribe::{
 
 use crate::reader::Reader;
 use crate::varint;
-use crate::{DecodeError, EncodeError, Frame, MAX_PACKET_SIZE, MAX_VARINT, Version, Violation, frame_header};
+use crate::{
+    DecodeError, EncodeError, Frame, MAX_PACKET_SIZE, MAX_VARINT, PacketId, Version, Violation, frame_header,
+};
 use alloc::vec::Vec;
 
 /// The types of packets; the discriminant is the high half of the first byte.
@@ -133,6 +135,18 @@ impl<'a> PacketRef<'a> {
     /// Names the first rule that is broken and where.
     #[inline]
     pub fn decode(packet: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        // Half of all packets above QoS 0 look like this.
+        if let [first_byte, 2, high, low] = *packet
+            && let Some(id) = PacketId::new(u16::from_be_bytes([high, low]))
+        {
+            match first_byte {
+                0x40 => return Ok(Self::Puback(AckRef::from(id))),
+                0x50 => return Ok(Self::Pubrec(AckRef::from(id))),
+                0x62 => return Ok(Self::Pubrel(AckRef::from(id))),
+                0x70 => return Ok(Self::Pubcomp(AckRef::from(id))),
+                _ => {}
+            }
+        }
         match frame_header(packet, MAX_PACKET_SIZE).map_err(|e| e.in_version(version))? {
             Frame::Header { first_byte, header_len, total } => {
                 let (body, behind) = packet

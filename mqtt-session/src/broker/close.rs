@@ -39,6 +39,7 @@ impl Broker {
     /// Ends a connection from our side: the farewell packet, the end of the link for its session,
     /// then the hang-up. Nothing is sent after the farewell ([MQTT-3.14.4-1]).
     pub(super) fn hang_up(&mut self, index: u32, reason: ReasonCode, farewell: bool) {
+        self.close_batch();
         let conn = self.id_of(index);
         let Some(c) = self.connections.get_mut(index) else { return };
         if c.phase == Phase::Closing {

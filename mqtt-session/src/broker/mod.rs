@@ -5,6 +5,7 @@
 
 mod access;
 mod answers;
+mod batch;
 mod close;
 mod config;
 mod connect;
@@ -170,6 +171,7 @@ pub struct Broker {
     scratch: PropertiesBuf,
     spares: outbox::Spares,
     through: through::Through,
+    batch: batch::Batch,
     /// A list that is kept for its memory.
     spare_deliveries: Vec<session::Delivery>,
     counters: Counters,
@@ -233,6 +235,7 @@ impl Broker {
             scratch: PropertiesBuf::new(),
             spares: outbox::Spares::default(),
             through: through::Through::default(),
+            batch: batch::Batch::default(),
             spare_deliveries: Vec::new(),
             counters: Counters::default(),
             connected: 0,
@@ -543,6 +546,7 @@ impl Broker {
 
     /// Each input ends here.
     fn finish(&mut self) {
+        self.close_batch();
         while !(self.wills.is_empty() && self.condemned.is_empty()) {
             self.publish_wills();
             if let Some(conn) = self.condemned.pop_front()

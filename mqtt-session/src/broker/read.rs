@@ -12,6 +12,9 @@ use mqtt_proto::{DecodeError, PacketRef, ReasonCode};
 /// What a connection may keep unread beyond one packet, while it is paused.
 const UNREAD_LIMIT: usize = 1 << 20;
 
+/// How a PUBLISH of QoS 0 begins that is not to be retained.
+const PUBLISH_ONCE: u8 = 0x30;
+
 impl Broker {
     /// Bytes arrived. All of `data` is taken; what may not be worked on yet is kept.
     pub fn handle_read(&mut self, now: Timestamp, conn: ConnectionId, data: &[u8]) -> ReadStatus {
@@ -96,6 +99,7 @@ impl Broker {
                 let worked = self.work(index, rest);
                 rest = rest.get(worked..).unwrap_or_default();
             }
+            self.close_batch();
         }
         let Some(c) = self.connections.get_mut(index).filter(|c| c.generation == generation) else {
             self.count_unauthenticated(connecting, before, 0);
@@ -211,6 +215,9 @@ impl Broker {
         let Some(c) = self.connections.get(index) else { return };
         let version = c.version;
         self.counters.packets_received += 1;
+        if bytes.first() != Some(&PUBLISH_ONCE) {
+            self.close_batch();
+        }
         match PacketRef::decode(bytes, version) {
             Ok(packet) => self.dispatch(index, packet, bytes),
             Err(error) => self.malformed(index, error),
@@ -266,6 +273,7 @@ impl Broker {
     /// message may have closed its own link. A peer that sends without reading is cut off, and so is
     /// one that asked for an answer that it does not take.
     pub(super) fn put(&mut self, index: u32, packet: &PacketRef<'_>) {
+        debug_assert!(!self.batch.is_open(), "what came before is delivered before");
         let Some(c) = self.connections.get_mut(index) else { return };
         if c.gone || c.phase == Phase::Closing {
             return;

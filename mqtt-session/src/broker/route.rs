@@ -8,7 +8,7 @@ use super::shards::Arrival;
 use super::{Broker, Overflow, delivery_qos};
 use crate::defects::defect;
 use crate::shared::received::Receipt;
-use crate::{StoreOp, StoreSeq, Timestamp};
+use crate::{Run, StoreOp, StoreSeq, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use mqtt_proto::{PacketId, QoS};
@@ -74,14 +74,30 @@ impl Broker {
     /// Routes a message of a client, behind the publisher's earlier messages.
     #[inline]
     pub(super) fn route_content(&mut self, content: &Content<'_>, source: Source) -> Routed {
+        if self.batch.is_for(content.shared.topic, source.publisher)
+            && Run::takes(content.len())
+            && self.goes_through(content, self.batch.matches(), source.publisher)
+        {
+            let Matches { elsewhere, .. } = *self.batch.matches();
+            let matched = self.batch.matches().len();
+            self.cross(content, elsewhere, source.publisher);
+            self.push_to_batch(content);
+            return Routed { matched, ..Routed::default() };
+        }
         let mut matches = core::mem::take(&mut self.matches);
-        let origin = self.match_content(content, source.publisher, &mut matches);
+        let mut origin = self.match_content(content, source.publisher, &mut matches);
         let routed = if self.goes_through(content, &matches, source.publisher) {
+            let matched = matches.len();
             self.cross(content, matches.elsewhere, source.publisher);
-            self.deliver_through(content, &matches);
+            if !self.may_join_batch(&matches)
+                || !self.join_batch(content, source.publisher, &mut matches, &mut origin)
+            {
+                self.deliver_through(content, &matches);
+            }
             self.note_received(source);
-            Routed { matched: matches.len(), ..Routed::default() }
+            Routed { matched, ..Routed::default() }
         } else {
+            self.close_batch();
             let key = self.messages.hold_content(content);
             self.sign(key, source.publisher);
             let routed = self.route_to(key, source, &matches);
@@ -95,6 +111,7 @@ impl Broker {
 
     /// Routes a message that the caller holds, behind the publisher's earlier messages.
     pub(super) fn route(&mut self, key: MessageKey, source: Source) -> Routed {
+        self.close_batch();
         let mut matches = core::mem::take(&mut self.matches);
         let origin = self.match_here(key, source.publisher, &mut matches);
         let routed = self.route_to(key, source, &matches);
@@ -104,7 +121,8 @@ impl Broker {
     }
 
     fn route_to(&mut self, key: MessageKey, source: Source, matches: &Matches) -> Routed {
-        let qos = self.messages.get(key).map_or(QoS::AtMostOnce, |held| held.qos);
+        let (qos, retain) =
+            self.messages.get(key).map_or((QoS::AtMostOnce, false), |held| (held.qos, held.retain));
         let elsewhere = matches.elsewhere.count_ones() as usize;
         let routed = if self.journal.is_on()
             && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
@@ -115,7 +133,9 @@ impl Broker {
                 self.announce(key, &mut onward);
                 self.send_onward(key, &onward);
             }
-            self.retain_if_asked(key);
+            if retain {
+                self.retain_if_asked(key);
+            }
             let mut routed = self.route_at_once(key, matches);
             routed.matched += elsewhere;
             routed.accepted += elsewhere;
@@ -244,6 +264,7 @@ impl Broker {
     /// Puts a delivery into the session's queue ([MQTT-4.5.0-1]), behind all that came before
     /// ([MQTT-4.6.0-5], [MQTT-4.6.0-6]).
     pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery, size: usize) -> Fate {
+        debug_assert!(!self.batch.is_open(), "what came before is delivered before");
         // A call that used up its budget leaves the packets behind this one to the next call.
         self.budget = self.budget.saturating_sub(1);
         let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };

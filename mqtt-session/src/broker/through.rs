@@ -8,15 +8,15 @@
 
 use super::Broker;
 use super::connection::{Connection, Phase};
-use super::message::{Content, Held, expiry_left};
+use super::message::{Content, Held, MessageKey, expiry_left};
 use super::outbox::write_publish;
 use super::output::DropReason;
 use super::route::Fate;
-use super::router::{Matches, SessionKey};
+use super::router::{Matches, Receiver, SessionKey};
 use super::session::Delivery;
 use crate::{Run, Timestamp};
 use alloc::vec::Vec;
-use mqtt_proto::{MAX_PACKET_SIZE, PublishHead, QoS, SharedPublish, Version};
+use mqtt_proto::{MAX_PACKET_SIZE, PublishHead, QoS, Version};
 
 /// What all outboxes together take on this way until the adapter asks for them, by the size of a message: memory
 /// that a held one would not need once for each receiver. Small ones need hardly more than a place in a queue.
@@ -45,11 +45,21 @@ impl Through {
     }
 
     /// What is in the outbox behind its first `before` bytes came on this way.
-    fn note(&mut self, c: &mut Connection, before: usize) {
+    pub(super) fn note(&mut self, c: &mut Connection, before: usize) {
         let written = c.out.len().saturating_sub(before);
         c.through = c.through.saturating_add(u32::try_from(written).unwrap_or(u32::MAX));
         self.unflushed += written;
     }
+}
+
+/// How a message gets to a session.
+pub(super) enum Way {
+    /// There is no such session any more.
+    Gone,
+    /// Something stands before it.
+    Barred,
+    /// Into the outbox of this connection.
+    Free(u32),
 }
 
 /// The packet as it was written last, for the next receivers that get the same bytes.
@@ -88,20 +98,14 @@ impl Broker {
     /// Routes a message that [goes through](Self::goes_through) to the sessions and groups here.
     pub(super) fn deliver_through(&mut self, content: &Content<'_>, matches: &Matches) {
         self.through.template.version = None;
-        let message_expiry = expiry_left(content.expires, self.now);
         let is_alone = matches.receivers.len() == 1;
         let mut held = None;
         for receiver in &matches.receivers {
-            let subscription_ids = receiver.ids.as_slice();
-            let head = PublishHead { message_expiry, subscription_ids, ..PublishHead::default() };
-            if self.write_through(receiver.session, &content.shared, &head, is_alone) {
+            if self.write_through(receiver, content, is_alone) {
                 continue;
             }
             let message = *held.get_or_insert_with(|| self.messages.hold_content(content));
-            let size = self.messages.get(message).map_or(0, Held::size);
-            let (group, qos, retain, entry) = (None, QoS::AtMostOnce, false, None);
-            let ids = receiver.ids.clone();
-            self.enqueue(receiver.session, Delivery { message, group, qos, retain, entry, ids }, size);
+            self.enqueue_through(receiver, message);
         }
         for &group in &matches.groups {
             let message = *held.get_or_insert_with(|| self.messages.hold_content(content));
@@ -114,25 +118,49 @@ impl Broker {
         }
     }
 
+    /// What did not go through waits.
+    pub(super) fn enqueue_through(&mut self, receiver: &Receiver, message: MessageKey) {
+        let size = self.messages.get(message).map_or(0, Held::size);
+        let (group, qos, retain, entry) = (None, QoS::AtMostOnce, false, None);
+        let ids = receiver.ids.clone();
+        self.enqueue(receiver.session, Delivery { message, group, qos, retain, entry, ids }, size);
+    }
+
+    /// Whether messages with so many bytes may be written into the outbox of a session's link now.
+    #[inline]
+    pub(super) fn way_to(&mut self, key: SessionKey, len: usize) -> Way {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return Way::Gone };
+        // Rights were asked about in this same call.
+        let Some(index) = session.link.filter(|_| !session.has_work()) else { return Way::Barred };
+        let Some(c) = self.connections.get(index) else { return Way::Barred };
+        if !is_free(c) || c.gate > self.journal.stored() || !self.through.has_room_for(len) {
+            return Way::Barred;
+        }
+        Way::Free(index)
+    }
+
     /// Writes the message into the outbox of a session's link. False if something stands before it.
-    fn write_through(
+    #[inline]
+    pub(super) fn write_through(
         &mut self,
-        key: SessionKey,
-        shared: &SharedPublish<'_>,
-        head: &PublishHead<'_>,
+        receiver: &Receiver,
+        content: &Content<'_>,
         is_alone: bool,
     ) -> bool {
-        let Some(session) = self.sessions.get_mut(key as usize) else { return true };
-        // Rights were asked about in this same call.
-        let Some(index) = session.link.filter(|_| !session.has_work()) else { return false };
+        let index = match self.way_to(receiver.session, content.shared.payload.len()) {
+            Way::Gone => return true,
+            Way::Barred => return false,
+            Way::Free(index) => index,
+        };
         let Some(c) = self.connections.get_mut(index) else { return false };
-        if !is_free(c) || c.gate > self.journal.stored() || !self.through.has_room_for(shared.payload.len()) {
-            return false;
-        }
         self.budget = self.budget.saturating_sub(1);
-        if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, head) > c.max_packet as usize {
+        let message_expiry = expiry_left(content.expires, self.now);
+        let subscription_ids = receiver.ids.as_slice();
+        let head = PublishHead { message_expiry, subscription_ids, ..PublishHead::default() };
+        let shared = &content.shared;
+        if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, &head) > c.max_packet as usize {
             // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-            self.count_drop(key, DropReason::TooLarge);
+            self.count_drop(receiver.session, DropReason::TooLarge);
             return true;
         }
         self.spares.lend(c);
@@ -145,7 +173,7 @@ impl Broker {
                 c.note_publish(&mut self.counters, QoS::AtMostOnce, shared.payload.len());
             }
             template => {
-                write_publish(c, &mut self.counters, shared, *head);
+                write_publish(c, &mut self.counters, shared, head);
                 if let Some(template) = template {
                     template.version = Some(c.version);
                     template.bytes.clear();

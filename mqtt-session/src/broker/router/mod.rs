@@ -83,7 +83,7 @@ impl From<&[u32]> for SubscriptionIds {
 }
 
 /// A session that gets a message, by all its subscriptions that match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Receiver {
     pub(super) session: SessionKey,
     /// The highest granted QoS among them ([MQTT-3.3.4-2]; [MQTT-3.3.5-1] of 3.1.1).

@@ -266,6 +266,7 @@ impl Broker {
             let care = if is_awaited { Care::Acknowledged } else { Care::None };
             self.content_arrived(from, &content, care);
         }
+        self.close_batch();
         let messages = run.messages();
         if let Some(shards) = &mut self.shards {
             shards.keep_memory(from, run);
@@ -281,16 +282,26 @@ impl Broker {
             return;
         }
         if self.journal.is_on() && (care != Care::None || self.waits_behind(from) > self.journal.stored()) {
+            self.close_batch();
             let key = self.messages.hold_content(content);
             self.route_behind(key, true, Arrival { from, retain: None, care });
             self.release_message(key);
             return;
         }
+        if self.batch.is_for(content.shared.topic, None)
+            && self.goes_through(content, self.batch.matches(), None)
+        {
+            self.push_to_batch(content);
+            return;
+        }
         let mut matches = core::mem::take(&mut self.matches);
-        let origin = self.match_content(content, None, &mut matches);
+        let mut origin = self.match_content(content, None, &mut matches);
         if self.goes_through(content, &matches, None) {
-            self.deliver_through(content, &matches);
+            if !self.may_join_batch(&matches) || !self.join_batch(content, None, &mut matches, &mut origin) {
+                self.deliver_through(content, &matches);
+            }
         } else if !(matches.receivers.is_empty() && matches.groups.is_empty()) {
+            self.close_batch();
             let key = self.messages.hold_content(content);
             self.route_at_once(key, &matches);
             self.release_message(key);
