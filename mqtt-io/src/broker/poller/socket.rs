@@ -12,6 +12,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Poll, ready};
 
+#[cfg(test)]
+thread_local! {
+    /// Reads and writes of this thread's sockets.
+    pub(super) static CALLS: std::cell::Cell<(usize, usize)> = const { std::cell::Cell::new((0, 0)) };
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(in crate::broker) enum Polled {
@@ -21,6 +27,8 @@ pub(in crate::broker) enum Polled {
 
 impl Polled {
     pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        #[cfg(test)]
+        CALLS.with(|calls| calls.set((calls.get().0 + 1, calls.get().1)));
         match self {
             Self::Tcp(stream) => stream.read(into),
             Self::Unix(stream) => stream.read(into),
@@ -29,6 +37,8 @@ impl Polled {
 
     #[inline]
     pub(in crate::broker) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        #[cfg(test)]
+        CALLS.with(|calls| calls.set((calls.get().0, calls.get().1 + 1)));
         match (self, slices) {
             (Self::Tcp(stream), [one]) => stream.write(one),
             (Self::Tcp(stream), _) => stream.write_vectored(slices),

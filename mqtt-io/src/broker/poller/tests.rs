@@ -8,6 +8,9 @@ use super::*;
 use crate::runtime::{LocalTask, StreamSocket, Timer};
 use crate::{Clock, Shard, Stack};
 use futures_lite::future::{block_on, poll_once};
+use mqtt_proto::{
+    ConnectRef, PacketId, PacketRef, Properties, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef, Version,
+};
 use mqtt_session::ShardId;
 use mqtt_session::broker::{BrokerConfig, Peer};
 use std::cell::Cell;
@@ -18,12 +21,14 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 use tokio::sync::broadcast;
 
-/// Does nothing by itself; says what `WATCH` says.
+/// Does nothing by itself; says what `WATCH` and `READY` say.
 #[derive(Clone)]
 struct Fake;
 
 thread_local! {
     static WATCH: Cell<Option<ErrorKind>> = const { Cell::new(None) };
+    /// The system has something to say.
+    static READY: Cell<bool> = const { Cell::new(false) };
 }
 
 #[derive(Default)]
@@ -57,7 +62,11 @@ impl StreamSocket for Never {
 
 impl Watch for Never {
     fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        WATCH.get().map_or(Poll::Pending, |kind| Poll::Ready(Err(kind.into())))
+        match WATCH.get() {
+            Some(kind) => Poll::Ready(Err(kind.into())),
+            None if READY.take() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -141,6 +150,52 @@ impl Setting {
         (conn.unwrap(), client)
     }
 
+    /// A client that is connected, and subscribed if it wants something.
+    fn client(&mut self, client_id: &str, filter: Option<(&str, QoS)>) -> TcpStream {
+        let (_, client) = self.connect(|_, _, _| {});
+        let mut bytes = Vec::new();
+        let connect =
+            ConnectRef { version: Version::V311, client_id, clean_start: true, ..Default::default() };
+        PacketRef::Connect(connect).encode(Version::V311, &mut bytes).unwrap();
+        if let Some((filter, qos)) = filter {
+            let mut filters = SubscribeFiltersBuf::new();
+            filters.push(filter, qos.into()).unwrap();
+            let (packet_id, properties) = (PacketId::MIN, Properties::EMPTY);
+            let subscribe = SubscribeRef { packet_id, properties, filters: filters.as_filters() };
+            PacketRef::Subscribe(subscribe).encode(Version::V311, &mut bytes).unwrap();
+        }
+        io::Write::write_all(&mut &client, &bytes).unwrap();
+        self.turn();
+        client
+    }
+
+    /// One turn of the shard: all that can be read, then all that is to be written.
+    fn turn(&mut self) {
+        READY.set(true);
+        self.pump();
+        self.node.turn(|shard, now| shard.flush(now));
+    }
+
+    /// Lets each publisher send so many messages at once. Tells what was delivered in one turn, and how often sockets were
+    /// read and written for it.
+    fn calls(&mut self, publishers: &[(TcpStream, String)], qos: QoS, messages: u16) -> (u64, usize, usize) {
+        for (client, topic) in publishers {
+            let mut bytes = Vec::new();
+            for n in 1..=messages {
+                let packet_id = PacketId::new(n).filter(|_| qos > QoS::AtMostOnce);
+                let publish = PublishRef { qos, topic, packet_id, payload: &[0; 64], ..Default::default() };
+                PacketRef::Publish(publish).encode(Version::V311, &mut bytes).unwrap();
+            }
+            io::Write::write_all(&mut &*client, &bytes).unwrap();
+        }
+        let sent = |s: &Self| s.node.look(|shard| shard.stats().counters.publish_sent.iter().sum::<u64>());
+        let before = sent(self);
+        socket::CALLS.set((0, 0));
+        self.turn();
+        let (reads, writes) = socket::CALLS.get();
+        (sent(self) - before, reads, writes)
+    }
+
     fn connections(&self) -> usize {
         self.node.look(|shard| shard.stats().connections)
     }
@@ -186,4 +241,31 @@ fn a_link_that_is_noted_twice_is_read_once_and_to_its_end() {
     assert_eq!(*s.poller.more.borrow(), [(conn, true)]);
     s.pump();
     assert_eq!(s.connections(), 0, "its end was");
+}
+
+/// A turn reads each socket that has something once, and writes once for each that gets something, however many
+/// messages that are.
+#[test]
+fn a_turn_costs_one_call_for_each_socket() {
+    for (qos, own_writes) in [(QoS::AtMostOnce, 0), (QoS::AtLeastOnce, 1)] {
+        let mut s = Setting::new();
+        let subscribers: Vec<_> =
+            (0..20).map(|n| s.client(&format!("s{n}"), Some((&format!("t/{n}"), qos)))).collect();
+        let publishers: Vec<_> =
+            (0..20).map(|n| (s.client(&format!("p{n}"), None), format!("t/{n}"))).collect();
+        assert_eq!(s.calls(&publishers, qos, 50), (20 * 50, 20, 20 + 20 * own_writes), "pairs");
+        drop(subscribers);
+
+        let mut s = Setting::new();
+        let _subscriber = s.client("s", Some(("t/+", qos)));
+        let publishers: Vec<_> =
+            (0..20).map(|n| (s.client(&format!("p{n}"), None), format!("t/{n}"))).collect();
+        assert_eq!(s.calls(&publishers, qos, 25), (20 * 25, 20, 1 + 20 * own_writes), "fan-in");
+
+        let mut s = Setting::new();
+        let subscribers: Vec<_> = (0..100).map(|n| s.client(&format!("s{n}"), Some(("t", qos)))).collect();
+        let publisher = [(s.client("p", None), "t".to_owned())];
+        assert_eq!(s.calls(&publisher, qos, 50), (100 * 50, 1, 100 + own_writes), "fan-out");
+        drop(subscribers);
+    }
 }
