@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 
 const NOW: Timestamp = Timestamp::ZERO;
-/// Messages that one read brings, as from a busy socket.
+/// Messages that one read brings in most scenarios, as from a busy socket.
 const BATCH: usize = 32;
 
 /// Who publishes to whom.
@@ -20,6 +20,8 @@ struct Scenario {
     name: &'static str,
     publishers: usize,
     subscribers: usize,
+    /// Messages that one read brings.
+    batch: usize,
     qos: QoS,
     version: Version,
     /// Reads of a publisher until its topics come again; each message of them has a topic of its own, if
@@ -37,7 +39,7 @@ const Q1: Scenario = Scenario::pairs("pairs-q1", QoS::AtLeastOnce);
 
 const CROSSING: Scenario = Scenario { shards: 2, crosses: true, ..Q0 };
 
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 17] = [
     Q0,
     Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
     Q1,
@@ -47,6 +49,7 @@ const SCENARIOS: [Scenario; 16] = [
     Scenario { name: "fanin-q0", subscribers: 1, ..Q0 },
     Scenario { name: "fanin-q1", subscribers: 1, ..Q1 },
     Scenario { name: "fanout-q0", publishers: 1, ..Q0 },
+    Scenario { name: "fanout-burst-q0", publishers: 1, batch: 320, ..Q0 },
     Scenario { name: "fanout-q1", publishers: 1, ..Q1 },
     Scenario { name: "two-shards-q0", shards: 2, ..Q0 },
     Scenario { name: "two-shards-q1", shards: 2, ..Q1 },
@@ -59,20 +62,32 @@ const SCENARIOS: [Scenario; 16] = [
 impl Scenario {
     const fn pairs(name: &'static str, qos: QoS) -> Self {
         let (publishers, subscribers, version) = (100, 100, Version::V311);
-        Self { name, publishers, subscribers, qos, version, reads: 1, away: false, shards: 1, crosses: false }
+        let batch = BATCH;
+        Self {
+            name,
+            publishers,
+            subscribers,
+            batch,
+            qos,
+            version,
+            reads: 1,
+            away: false,
+            shards: 1,
+            crosses: false,
+        }
     }
 
     /// The topic of a message of a publisher's read.
     fn topic(&self, publisher: usize, read: usize, message: usize) -> String {
-        let number = if self.reads > 1 { read * BATCH + message } else { 0 };
+        let number = if self.reads > 1 { read * self.batch + message } else { 0 };
         let number = publisher + number * self.publishers;
         format!("site/{:02}/device/{number:06}", number % 10)
     }
 
     /// The messages that one read of a publisher brings.
-    fn batch(&self, publisher: usize, read: usize) -> Result<Vec<u8>, Box<dyn Error>> {
+    fn read(&self, publisher: usize, read: usize) -> Result<Vec<u8>, Box<dyn Error>> {
         let mut bytes = Vec::new();
-        for n in 0..BATCH {
+        for n in 0..self.batch {
             let packet_id = PacketId::new(1 + u16::try_from(n)?).filter(|_| self.qos > QoS::AtMostOnce);
             let (topic, payload) = (self.topic(publisher, read, n), [b'x'; 64]);
             let (qos, topic, payload) = (self.qos, topic.as_str(), &payload[..]);
@@ -89,7 +104,7 @@ impl Scenario {
             (1, _) => vec![self.topic(0, 0, 0)],
             _ if self.reads == 1 => vec![self.topic(subscriber, 0, 0)],
             _ => {
-                let messages = (0..self.reads).flat_map(|read| (0..BATCH).map(move |n| (read, n)));
+                let messages = (0..self.reads).flat_map(|read| (0..self.batch).map(move |n| (read, n)));
                 messages.map(|(read, n)| self.topic(subscriber, read, n)).collect()
             }
         }
@@ -244,7 +259,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let theirs = if scenario.crosses { site.shards.len() - 1 } else { 0 };
     let mut publishers = Vec::new();
     for n in 0..scenario.publishers {
-        let reads: Result<Vec<_>, _> = (0..scenario.reads).map(|read| scenario.batch(n, read)).collect();
+        let reads: Result<Vec<_>, _> = (0..scenario.reads).map(|read| scenario.read(n, read)).collect();
         publishers.push((site.connect(0, &format!("publisher-{n}"))?, reads?));
     }
     let mut subscribers = Vec::new();
@@ -265,8 +280,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     // Filled before anything is counted: what comes then finds no room.
-    let fill = if scenario.away { 1000 / BATCH + 1 } else { 0 };
-    let rounds = messages / BATCH / publishers.len();
+    let fill = if scenario.away { 1000 / scenario.batch + 1 } else { 0 };
+    let rounds = messages / scenario.batch / publishers.len();
     let mut answers = Vec::new();
     for round in 0..fill + rounds {
         if round == fill {
@@ -295,9 +310,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let receivers = if scenario.publishers == 1 { scenario.subscribers } else { 1 };
-    let deliveries = rounds * BATCH * publishers.len() * receivers;
+    let deliveries = rounds * scenario.batch * publishers.len() * receivers;
     // Acknowledgements have four bytes, and packets their own size.
-    let size = if scenario.away { 4 } else { scenario.batch(0, 0)?.len() / BATCH };
+    let size = if scenario.away { 4 } else { scenario.read(0, 0)?.len() / scenario.batch };
     if site.delivered < deliveries * size {
         let missing = deliveries * size - site.delivered;
         return Err(format!("{} bytes were sent, and {missing} are missing", site.delivered).into());

@@ -81,7 +81,7 @@ impl SharedPublish<'_> {
     /// Appends the packet to `dst`, growing it at most once. A packet that the format cannot
     /// express (its [`SharedPublish::encoded_len`] is over [`MAX_PACKET_SIZE`](crate::MAX_PACKET_SIZE))
     /// is left out: false.
-    #[inline]
+    #[inline(always)]
     pub fn encode(&self, version: Version, head: &PublishHead<'_>, dst: &mut Vec<u8>) -> bool {
         let written = self.write_head(version, head, self.payload.len(), dst);
         if written {
@@ -97,7 +97,7 @@ impl SharedPublish<'_> {
     }
 
     /// Appends all but the payload, and makes room for `room` bytes more.
-    #[inline]
+    #[inline(always)]
     fn write_head(&self, version: Version, head: &PublishHead<'_>, room: usize, dst: &mut Vec<u8>) -> bool {
         let (body, properties) = self.lens(version, head);
         let Some(remaining) = u32::try_from(body).ok().filter(|&len| len <= MAX_VARINT) else { return false };

@@ -180,7 +180,9 @@ impl Broker {
         else {
             return false;
         };
-        let index = match self.way_to(*session, batch.run.size()) {
+        // Of each message.
+        let size = batch.run.size() / (batch.run.messages() as usize).max(1);
+        let index = match self.way_to(*session, size) {
             Way::Gone => return true,
             Way::Barred => return false,
             Way::Free(index) => index,

@@ -127,7 +127,7 @@ impl Broker {
     }
 
     /// Whether messages with so many bytes may be written into the outbox of a session's link now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn way_to(&mut self, key: SessionKey, len: usize) -> Way {
         let Some(session) = self.sessions.get_mut(key as usize) else { return Way::Gone };
         // Rights were asked about in this same call.
@@ -140,7 +140,7 @@ impl Broker {
     }
 
     /// Writes the message into the outbox of a session's link. False if something stands before it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_through(
         &mut self,
         receiver: &Receiver,
