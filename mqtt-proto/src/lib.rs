@@ -55,8 +55,9 @@ pub use error::{DecodeError, EncodeError};
 pub use frame::{Frame, frame_header};
 pub use packet::{
     AckRef, AuthRef, ConnackRef, ConnectRef, DisconnectRef, Packet, PacketRef, PacketType, Publish,
-    PublishHead, PublishRef, SharedPublish, SubackRef, SubscribeFilters, SubscribeFiltersBuf, SubscribeRef,
-    SubscriptionOptions, UnsubackRef, UnsubscribeFilters, UnsubscribeFiltersBuf, UnsubscribeRef, WillRef,
+    PublishHead, PublishRef, RawPublish, SharedPublish, SubackRef, SubscribeFilters, SubscribeFiltersBuf,
+    SubscribeRef, SubscriptionOptions, UnsubackRef, UnsubscribeFilters, UnsubscribeFiltersBuf,
+    UnsubscribeRef, WillRef,
 };
 pub use property::{Properties, PropertiesBuf, Property, PropertyContext, PropertyId};
 pub use qos::{QoS, RetainHandling};

@@ -156,7 +156,7 @@ impl<'a> TopicFilter<'a> {
 
 #[cold]
 #[inline(never)]
-fn what_is_wrong(name: &[u8]) -> Violation {
+pub(crate) fn what_is_wrong(name: &[u8]) -> Violation {
     if name.is_empty() {
         Violation::TopicEmpty
     } else if name.len() > MAX_LEN {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::hex;
+use common::{hex, short_ways_agree};
 use mqtt_proto::{
     AckRef, ConnackRef, ConnectRef, PacketRef, Properties, Property, PublishRef, ReasonCode, Version,
 };
@@ -41,6 +41,7 @@ fn valid_packets_decode_to_the_listed_fields() {
     assert_eq!(rows.len(), 413);
     for row in &rows {
         let (kind, wanted) = row.fields.as_ref().expect("a valid row");
+        short_ways_agree(&row.packet, row.version);
         let packet =
             PacketRef::decode(&row.packet, row.version).unwrap_or_else(|e| panic!("{}: {e}", row.name));
         assert_eq!(&packet.packet_type().to_string().to_lowercase(), kind, "{}", row.name);
@@ -106,6 +107,7 @@ fn invalid_packets_are_refused() {
     assert_eq!(rows.len(), 239);
     for row in &rows {
         assert!(row.fields.is_none(), "{}", row.name);
+        short_ways_agree(&row.packet, row.version);
         let error = PacketRef::decode(&row.packet, row.version).expect_err(&row.name);
         assert_eq!(error.version(), row.version, "{}", row.name);
         assert!(error.offset() as usize <= row.packet.len(), "{}: {error}", row.name);

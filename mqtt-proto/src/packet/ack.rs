@@ -24,6 +24,23 @@ impl From<PacketId> for AckRef<'_> {
 }
 
 impl<'a> AckRef<'a> {
+    /// The acknowledgement that the four bytes of `packet` are, if they are one that says nothing but its identifier, as nearly
+    /// all do. Anything else is for [`PacketRef::decode`](super::PacketRef::decode).
+    #[inline(always)]
+    #[must_use]
+    pub fn from_short(packet: &[u8]) -> Option<(PacketType, Self)> {
+        let [first_byte, 2, high, low] = *packet else { return None };
+        let id = PacketId::new(u16::from_be_bytes([high, low]))?;
+        let kind = match first_byte {
+            0x40 => PacketType::Puback,
+            0x50 => PacketType::Pubrec,
+            0x62 => PacketType::Pubrel,
+            0x70 => PacketType::Pubcomp,
+            _ => return None,
+        };
+        Some((kind, Self::from(id)))
+    }
+
     #[inline(always)]
     pub(super) fn decode(mut r: Reader<'a>, kind: PacketType) -> Result<Self, DecodeError> {
         let packet_id = r.packet_id()?;

@@ -19,7 +19,7 @@ pub use connack::ConnackRef;
 pub use connect::{ConnectRef, WillRef};
 pub use disconnect::{AuthRef, DisconnectRef};
 pub use owned::{Packet, Publish};
-pub use publish::PublishRef;
+pub use publish::{PublishRef, RawPublish};
 pub use shared::{PublishHead, SharedPublish};
 pub use subscribe::{
     SubscribeFilterIter, SubscribeFilters, SubscribeFiltersBuf, SubscribeRef, SubscriptionOptions,
@@ -28,9 +28,7 @@ pub use subscribe::{
 
 use crate::reader::Reader;
 use crate::varint;
-use crate::{
-    DecodeError, EncodeError, Frame, MAX_PACKET_SIZE, MAX_VARINT, PacketId, Version, Violation, frame_header,
-};
+use crate::{DecodeError, EncodeError, Frame, MAX_PACKET_SIZE, MAX_VARINT, Version, Violation, frame_header};
 use alloc::vec::Vec;
 
 /// The types of packets; the discriminant is the high half of the first byte.
@@ -135,31 +133,7 @@ impl<'a> PacketRef<'a> {
     /// Names the first rule that is broken and where.
     #[inline]
     pub fn decode(packet: &'a [u8], version: Version) -> Result<Self, DecodeError> {
-        // Half of all packets above QoS 0 look like this.
-        if let [first_byte, 2, high, low] = *packet
-            && let Some(id) = PacketId::new(u16::from_be_bytes([high, low]))
-        {
-            match first_byte {
-                0x40 => return Ok(Self::Puback(AckRef::from(id))),
-                0x50 => return Ok(Self::Pubrec(AckRef::from(id))),
-                0x62 => return Ok(Self::Pubrel(AckRef::from(id))),
-                0x70 => return Ok(Self::Pubcomp(AckRef::from(id))),
-                _ => {}
-            }
-        }
-        match frame_header(packet, MAX_PACKET_SIZE).map_err(|e| e.in_version(version))? {
-            Frame::Header { first_byte, header_len, total } => {
-                let (body, behind) = packet
-                    .split_at_checked(total)
-                    .ok_or_else(|| DecodeError::new(Violation::Truncated, version, 1))?;
-                if !behind.is_empty() {
-                    let at = u32::try_from(total).unwrap_or(u32::MAX);
-                    return Err(DecodeError::new(Violation::TrailingBytes, version, at));
-                }
-                Self::decode_body(first_byte, body, header_len, version, |packet| packet)
-            }
-            Frame::Incomplete { .. } => Err(DecodeError::new(Violation::Truncated, version, 0)),
-        }
+        framed(packet, version, |first_byte, reader| Self::decode_body(first_byte, reader, |packet| packet))
     }
 
     /// Decodes the packet at the head of `buf` if it is complete, and tells its length. Packets over
@@ -177,7 +151,7 @@ impl<'a> PacketRef<'a> {
             Frame::Header { first_byte, header_len, total } => match buf.get(..total) {
                 Some(packet) => {
                     let found = |packet| Some((packet, total));
-                    Self::decode_body(first_byte, packet, header_len, version, found)
+                    Self::decode_body(first_byte, body_of(packet, header_len, version)?, found)
                 }
                 None => Ok(None),
             },
@@ -185,22 +159,9 @@ impl<'a> PacketRef<'a> {
         }
     }
 
-    /// Decodes `packet`, whose fixed header was read by [`frame_header`] and says `first_byte` and
-    /// `header_len`. Each packet is built where `done` wants it: it is large, and moving it just
-    /// after its fields were stored costs more than decoding it.
-    fn decode_body<T>(
-        first_byte: u8,
-        packet: &'a [u8],
-        header_len: usize,
-        version: Version,
-        done: impl FnOnce(Self) -> T,
-    ) -> Result<T, DecodeError> {
-        let body = packet.get(header_len..).unwrap_or_default();
-        // [MQTT-1.5.5-1]; 3.1.1 has no such rule, and clients that pad the length exist.
-        if header_len > 2 && version.is_v5() && header_len != 1 + len_width(body.len()) {
-            return Err(DecodeError::new(Violation::VarintNotMinimal, version, 1));
-        }
-        let r = Reader::new(body, header_len, version);
+    /// Decodes the body of a packet whose first byte is `first_byte`. Each packet is built where `done` wants it: it is
+    /// large, and moving it just after its fields were stored costs more than decoding it.
+    fn decode_body<T>(first_byte: u8, r: Reader<'a>, done: impl FnOnce(Self) -> T) -> Result<T, DecodeError> {
         match first_byte {
             0x30..=0x3F => Ok(done(Self::Publish(PublishRef::decode(first_byte, r)?))),
             0x40 => Ok(done(Self::Puback(AckRef::decode(r, PacketType::Puback)?))),
@@ -339,6 +300,39 @@ impl<'a> PacketRef<'a> {
         }
         Ok(total)
     }
+}
+
+/// Hands the first byte and the body of one complete packet to `decode`.
+#[inline(always)]
+fn framed<'a, T>(
+    packet: &'a [u8],
+    version: Version,
+    decode: impl FnOnce(u8, Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    match frame_header(packet, MAX_PACKET_SIZE).map_err(|e| e.in_version(version))? {
+        Frame::Header { first_byte, header_len, total } => {
+            let (packet, behind) = packet
+                .split_at_checked(total)
+                .ok_or_else(|| DecodeError::new(Violation::Truncated, version, 1))?;
+            if !behind.is_empty() {
+                let at = u32::try_from(total).unwrap_or(u32::MAX);
+                return Err(DecodeError::new(Violation::TrailingBytes, version, at));
+            }
+            decode(first_byte, body_of(packet, header_len, version)?)
+        }
+        Frame::Incomplete { .. } => Err(DecodeError::new(Violation::Truncated, version, 0)),
+    }
+}
+
+/// What stands behind the fixed header of a packet.
+#[inline(always)]
+fn body_of(packet: &[u8], header_len: usize, version: Version) -> Result<Reader<'_>, DecodeError> {
+    let body = packet.get(header_len..).unwrap_or_default();
+    // [MQTT-1.5.5-1]; 3.1.1 has no such rule, and clients that pad the length exist.
+    if header_len > 2 && version.is_v5() && header_len != 1 + len_width(body.len()) {
+        return Err(DecodeError::new(Violation::VarintNotMinimal, version, 1));
+    }
+    Ok(Reader::new(body, header_len, version))
 }
 
 /// How many bytes the Remaining Length of a body of `len` bytes takes.

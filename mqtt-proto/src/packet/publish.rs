@@ -1,7 +1,7 @@
-use super::write_header;
+use super::{PacketType, write_header};
 use crate::property::PropertyContext;
 use crate::reader::Reader;
-use crate::topic::{TopicName, is_name};
+use crate::topic::{TopicName, is_name, what_is_wrong};
 use crate::{DecodeError, EncodeError, PacketId, Properties, PropertyId, QoS, Version, Violation};
 use alloc::vec::Vec;
 
@@ -24,9 +24,51 @@ pub struct PublishRef<'a> {
     pub payload: &'a [u8],
 }
 
-impl<'a> PublishRef<'a> {
+/// A PUBLISH whose topic was checked as that of [`PublishRef`] is, and of which nobody needs a `&str` yet: making one costs
+/// as much as decoding the rest.
+///
+/// ```
+/// use mqtt_proto::{RawPublish, Version};
+///
+/// let publish = RawPublish::decode(b"\x30\x06\0\x03a/bh", Version::V311)?;
+/// assert_eq!((publish.topic_str(), publish.payload), ("a/b", &b"h"[..]));
+/// # Ok::<(), mqtt_proto::DecodeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RawPublish<'a> {
+    /// As [`PublishRef::dup`].
+    pub dup: bool,
+    /// As [`PublishRef::qos`].
+    pub qos: QoS,
+    /// As [`PublishRef::retain`].
+    pub retain: bool,
+    /// As [`PublishRef::topic`], in UTF-8.
+    pub topic: &'a [u8],
+    /// As [`PublishRef::packet_id`].
+    pub packet_id: Option<PacketId>,
+    /// As [`PublishRef::properties`].
+    pub properties: Properties<'a>,
+    /// As [`PublishRef::payload`].
+    pub payload: &'a [u8],
+}
+
+impl<'a> RawPublish<'a> {
+    /// Decodes one complete packet, fixed header included, as [`PacketRef::decode`](super::PacketRef::decode) does.
+    ///
+    /// # Errors
+    /// Names the first rule that is broken and where; [`Violation::PacketType`] if it is no PUBLISH.
+    #[inline]
+    pub fn decode(packet: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        super::framed(packet, version, |first_byte, reader| {
+            if first_byte >> 4 != PacketType::Publish as u8 {
+                return Err(DecodeError::new(Violation::PacketType, version, 0));
+            }
+            Self::decode_body(first_byte, reader)
+        })
+    }
+
     #[inline(always)]
-    pub(super) fn decode(first_byte: u8, mut r: Reader<'a>) -> Result<Self, DecodeError> {
+    fn decode_body(first_byte: u8, mut r: Reader<'a>) -> Result<Self, DecodeError> {
         let header = |violation| Err(DecodeError::new(violation, r.version(), 0));
         let dup = first_byte & 8 != 0;
         let Some(qos) = QoS::from_u8(first_byte >> 1 & 3) else { return header(Violation::PublishQos) };
@@ -35,9 +77,9 @@ impl<'a> PublishRef<'a> {
         }
         // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
         let at = r;
-        let topic = r.utf8()?;
-        if !topic.is_empty() {
-            TopicName::new(topic).map_err(|e| at.error(e.violation()))?;
+        let topic = r.utf8_bytes()?;
+        if !topic.is_empty() && !is_name(topic) {
+            return Err(at.error(what_is_wrong(topic)));
         }
         let packet_id = if qos == QoS::AtMostOnce { None } else { Some(r.packet_id()?) };
         let properties = if r.version().is_v5() {
@@ -57,6 +99,35 @@ impl<'a> PublishRef<'a> {
             properties,
             payload: r.take_rest(),
         })
+    }
+
+    /// The topic as text.
+    #[must_use]
+    pub fn topic_str(&self) -> &'a str {
+        // It was checked when it was decoded; who makes one of other bytes gets an empty topic.
+        core::str::from_utf8(self.topic).unwrap_or_default()
+    }
+}
+
+impl<'a> From<RawPublish<'a>> for PublishRef<'a> {
+    #[inline(always)]
+    fn from(raw: RawPublish<'a>) -> Self {
+        let RawPublish { dup, qos, retain, packet_id, properties, payload, .. } = raw;
+        Self { dup, qos, retain, topic: raw.topic_str(), packet_id, properties, payload }
+    }
+}
+
+impl<'a> From<PublishRef<'a>> for RawPublish<'a> {
+    fn from(publish: PublishRef<'a>) -> Self {
+        let PublishRef { dup, qos, retain, topic, packet_id, properties, payload } = publish;
+        Self { dup, qos, retain, topic: topic.as_bytes(), packet_id, properties, payload }
+    }
+}
+
+impl<'a> PublishRef<'a> {
+    #[inline(always)]
+    pub(super) fn decode(first_byte: u8, r: Reader<'a>) -> Result<Self, DecodeError> {
+        RawPublish::decode_body(first_byte, r).map(Self::from)
     }
 
     #[inline(always)]

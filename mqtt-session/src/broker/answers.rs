@@ -151,7 +151,7 @@ impl Broker {
             PacketRef::Auth(_) => self.auth_answered(index, answer),
             PacketRef::Publish(publish) => {
                 let verdict = verdict(&answer);
-                self.publish_answered(index, &publish, since, verdict);
+                self.publish_answered(index, &publish.into(), since, verdict);
             }
             PacketRef::Subscribe(subscribe) => match &answer {
                 Answer::Filters(verdicts) => {

@@ -80,7 +80,7 @@ impl Broker {
             if will.retain && !self.config.retain_available {
                 return Err(ReasonCode::RetainNotSupported);
             }
-            if !self.may_publish_to(will.topic) {
+            if !self.may_publish_to(will.topic.as_bytes()) {
                 return Err(ReasonCode::TopicNameInvalid);
             }
         }
@@ -291,7 +291,7 @@ impl Broker {
 
     fn take_on_will(&mut self, key: SessionKey, will: &WillRef<'_>, user_name: Option<&str>) {
         let incoming = Incoming {
-            topic: will.topic,
+            topic: will.topic.as_bytes(),
             properties: will.properties,
             payload: will.payload,
             qos: will.qos,

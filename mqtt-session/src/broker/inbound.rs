@@ -15,27 +15,27 @@ use crate::store::StoredStage;
 use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::string::String;
 use mqtt_proto::{
-    AckRef, PacketId, PacketRef, PacketType, PropertiesBuf, PropertyId, PublishRef, QoS, ReasonCode,
+    AckRef, PacketId, PacketRef, PacketType, PropertiesBuf, PropertyId, QoS, RawPublish, ReasonCode,
 };
 
 impl Broker {
     /// Whether clients may publish there at all: `$SYS` is the broker's, and `$share` is no topic.
-    pub(super) fn may_publish_to(&self, topic: &str) -> bool {
-        let is_share = || topic.strip_prefix("$share").is_some_and(|r| r.is_empty() || r.starts_with('/'));
-        if topic.starts_with('$') && (super::sys::is_own(topic) || is_share()) {
+    pub(super) fn may_publish_to(&self, topic: &[u8]) -> bool {
+        let is_share = || topic.strip_prefix(b"$share").is_some_and(|r| r.is_empty() || r.starts_with(b"/"));
+        if topic.starts_with(b"$") && (super::sys::is_own(topic) || is_share()) {
             return false;
         }
         self.levels_fit(topic)
     }
 
-    pub(super) fn levels_fit(&self, topic: &str) -> bool {
+    pub(super) fn levels_fit(&self, topic: &[u8]) -> bool {
         let max = usize::from(self.config.max_topic_levels);
         // A level takes at least its separator, so short topics need no counting.
-        topic.len() < max || topic.bytes().filter(|&b| b == b'/').count() < max
+        topic.len() < max || topic.iter().filter(|&&b| b == b'/').count() < max
     }
 
     /// A PUBLISH: the checks that need no answer, then the question, then on.
-    pub(super) fn publish_arrived(&mut self, index: u32, packet: &PublishRef<'_>, bytes: &[u8]) {
+    pub(super) fn publish_arrived(&mut self, index: u32, packet: &RawPublish<'_>, bytes: &[u8]) {
         count(&mut self.counters.publish_received, packet.qos);
         self.counters.payload_received += packet.payload.len() as u64;
         if packet.qos > self.config.max_qos {
@@ -57,20 +57,20 @@ impl Broker {
         if packet.properties.contains(PropertyId::TopicAlias) {
             let alias = packet.properties.topic_alias().unwrap_or(0);
             let Some(extras) = self.extras(index) else { return };
-            let topic: String = match extras.inbound.resolve(alias, packet.topic) {
+            let topic: String = match extras.inbound.resolve(alias, packet.topic_str()) {
                 Ok(topic) => topic.into(),
                 Err(reason) => {
                     self.hang_up(index, reason, true);
                     return;
                 }
             };
-            self.publish_to(index, key, &PublishRef { topic: &topic, ..*packet }, bytes);
+            self.publish_to(index, key, &RawPublish { topic: topic.as_bytes(), ..*packet }, bytes);
         } else {
             self.publish_to(index, key, packet, bytes);
         }
     }
 
-    fn publish_to(&mut self, index: u32, key: SessionKey, packet: &PublishRef<'_>, bytes: &[u8]) {
+    fn publish_to(&mut self, index: u32, key: SessionKey, packet: &RawPublish<'_>, bytes: &[u8]) {
         if let Some(id) = packet.packet_id {
             let Some(session) = self.sessions.get(key as usize) else { return };
             if packet.qos == QoS::ExactlyOnce && session.received.get(id).is_some() && !defect!(Qos2Twice) {
@@ -92,7 +92,7 @@ impl Broker {
             self.refuse_publish(index, packet, ReasonCode::TopicNameInvalid);
             return;
         }
-        if !self.may_write(key, packet.topic) {
+        if !self.acls.is_empty() && !self.may_write(key, packet.topic_str()) {
             self.refuse_publish(index, packet, ReasonCode::NotAuthorized);
             return;
         }
@@ -107,7 +107,7 @@ impl Broker {
         }
         if self.config.ask.publish {
             let question = Question::Publish {
-                topic: packet.topic.into(),
+                topic: packet.topic_str().into(),
                 qos: packet.qos,
                 retain: packet.retain,
                 payload_len: packet.payload.len(),
@@ -123,26 +123,26 @@ impl Broker {
     pub(super) fn publish_answered(
         &mut self,
         index: u32,
-        packet: &PublishRef<'_>,
+        packet: &RawPublish<'_>,
         since: Timestamp,
         verdict: Result<(), ReasonCode>,
     ) {
         let Some(key) = self.connections.get(index).and_then(|c| c.session) else { return };
-        let mut topic = String::from(packet.topic);
+        let mut topic = String::from(packet.topic_str());
         if let Some(alias) = packet.properties.topic_alias()
             && let Some(extras) = self.extras(index)
-            && let Ok(known) = extras.inbound.resolve(alias, packet.topic)
+            && let Ok(known) = extras.inbound.resolve(alias, packet.topic_str())
         {
             topic = known.into();
         }
-        let packet = PublishRef { topic: &topic, ..*packet };
+        let packet = RawPublish { topic: topic.as_bytes(), ..*packet };
         match verdict {
             Ok(()) => self.publish_allowed(index, key, &packet, since),
             Err(reason) => self.refuse_publish(index, &packet, reason),
         }
     }
 
-    fn publish_allowed(&mut self, index: u32, key: SessionKey, packet: &PublishRef<'_>, since: Timestamp) {
+    fn publish_allowed(&mut self, index: u32, key: SessionKey, packet: &RawPublish<'_>, since: Timestamp) {
         let incoming = Incoming {
             topic: packet.topic,
             properties: packet.properties,
@@ -186,7 +186,7 @@ impl Broker {
     /// A PUBLISH that is not taken. QoS 0 is dropped; above, 5.0 is told why, and below it is
     /// acknowledged and dropped ([MQTT-3.3.5-2] of 3.1.1), except where the broker itself cannot take it
     /// and saying so is the only way not to lose it.
-    fn refuse_publish(&mut self, index: u32, packet: &PublishRef<'_>, reason: ReasonCode) {
+    fn refuse_publish(&mut self, index: u32, packet: &RawPublish<'_>, reason: ReasonCode) {
         let Some(id) = packet.packet_id else { return };
         let Some(c) = self.connections.get(index) else { return };
         let mut reason = reason;
@@ -291,7 +291,8 @@ impl Broker {
         }
         let ack = AckRef { reason, ..AckRef::from(id) };
         let packet = match kind {
-            PacketType::Puback => PacketRef::Puback(ack),
+            // By far the most.
+            PacketType::Puback => return self.put_here(index, &PacketRef::Puback(ack)),
             PacketType::Pubrec => PacketRef::Pubrec(ack),
             PacketType::Pubrel => PacketRef::Pubrel(ack),
             _ => PacketRef::Pubcomp(ack),

@@ -138,7 +138,7 @@ const SPARE_BYTES: usize = 4 << 20;
 /// What comes in to be held.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Incoming<'a> {
-    pub(super) topic: &'a str,
+    pub(super) topic: &'a [u8],
     pub(super) properties: Properties<'a>,
     pub(super) payload: &'a [u8],
     pub(super) qos: QoS,
@@ -150,7 +150,7 @@ impl<'a> Incoming<'a> {
     #[inline]
     pub(super) fn content(&self, now: Timestamp, scratch: &'a mut PropertiesBuf) -> Content<'a> {
         let Forwarded { properties, expires } = Forwarded::of(self.properties, now, scratch);
-        let shared = SharedPublish { topic: self.topic.as_bytes(), properties, payload: self.payload };
+        let shared = SharedPublish { topic: self.topic, properties, payload: self.payload };
         Content { shared, qos: self.qos, retain: self.retain, expires }
     }
 }

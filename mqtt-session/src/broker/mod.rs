@@ -424,7 +424,7 @@ impl Broker {
             return Err(PublishError::new(PublishErrorKind::QueueFull, message));
         }
         let incoming = Incoming {
-            topic: &message.topic,
+            topic: message.topic.as_bytes(),
             properties,
             payload: &message.payload,
             qos: message.qos,

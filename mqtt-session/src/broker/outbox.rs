@@ -646,6 +646,7 @@ pub(super) fn write_publish(
 
 /// Writes a packet whose fields are ours. One that is larger than the client takes is left out
 /// ([MQTT-3.1.2-24]), as is what cannot be encoded, which would be a fault of ours.
+#[inline(always)]
 pub(super) fn put(c: &mut Connection, packet: &PacketRef<'_>) -> bool {
     let version: Version = c.version;
     if c.max_packet < MAX_PACKET_SIZE

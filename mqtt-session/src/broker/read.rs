@@ -7,7 +7,7 @@ use crate::Timestamp;
 use crate::shared::framer::Framer;
 use crate::shared::rules::{answer_to_malformed_connect, is_no_connect};
 use alloc::boxed::Box;
-use mqtt_proto::{DecodeError, PacketRef, ReasonCode};
+use mqtt_proto::{AckRef, DecodeError, PacketRef, PacketType, RawPublish, ReasonCode, Version};
 
 /// What a connection may keep unread beyond one packet, while it is paused.
 const UNREAD_LIMIT: usize = 1 << 20;
@@ -140,14 +140,16 @@ impl Broker {
     /// Works on whole packets at the head of `input` and tells how many bytes that were.
     fn work(&mut self, index: u32, input: &[u8]) -> usize {
         let mut used = 0;
+        let (packet_size, connect_size) = (self.config.max_packet_size, self.config.max_connect_size);
         loop {
             let rest = input.get(used..).unwrap_or_default();
             let Some(c) = self.connections.get_mut(index) else { return input.len() };
             let max = match c.phase {
                 Phase::Closing => return input.len(),
-                Phase::Connecting => self.config.max_connect_size,
-                Phase::Live => self.config.max_packet_size,
+                Phase::Connecting => connect_size,
+                Phase::Live => packet_size,
             };
+            let (version, is_plain) = (c.version, c.phase == Phase::Live && c.meter.is_none());
             if self.shutting_down && c.phase == Phase::Live {
                 // As if it had never come.
                 return input.len();
@@ -189,6 +191,10 @@ impl Broker {
                 return input.len();
             }
             match Framer::split(rest, max) {
+                Ok(Some(packet)) if is_plain => {
+                    used += packet.len();
+                    self.live_packet(index, version, packet);
+                }
                 Ok(Some(packet)) => {
                     if let Some(to) = self.foreign_home(index, packet) {
                         self.send_home(index, to);
@@ -214,10 +220,40 @@ impl Broker {
     fn packet(&mut self, index: u32, bytes: &[u8]) {
         let Some(c) = self.connections.get(index) else { return };
         let version = c.version;
+        if c.phase == Phase::Live {
+            self.live_packet(index, version, bytes);
+        } else {
+            self.counters.packets_received += 1;
+            self.any_packet(index, version, bytes);
+        }
+    }
+
+    /// A packet of a connection whose CONNECT was accepted. Those that come all the time are not moved about.
+    #[inline(always)]
+    fn live_packet(&mut self, index: u32, version: Version, bytes: &[u8]) {
         self.counters.packets_received += 1;
-        if bytes.first() != Some(&PUBLISH_ONCE) {
+        let first_byte = bytes.first().copied().unwrap_or_default();
+        if first_byte != PUBLISH_ONCE {
             self.close_batch();
         }
+        if first_byte >> 4 == PacketType::Publish as u8 {
+            match RawPublish::decode(bytes, version) {
+                Ok(publish) => self.publish_arrived(index, &publish, bytes),
+                Err(error) => self.malformed(index, error),
+            }
+            return;
+        }
+        match AckRef::from_short(bytes) {
+            Some((PacketType::Puback, ack)) => self.puback(index, &ack),
+            Some((PacketType::Pubrec, ack)) => self.pubrec(index, &ack),
+            Some((PacketType::Pubrel, ack)) => self.pubrel(index, &ack),
+            Some((PacketType::Pubcomp, ack)) => self.pubcomp(index, &ack),
+            _ => self.any_packet(index, version, bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn any_packet(&mut self, index: u32, version: Version, bytes: &[u8]) {
         match PacketRef::decode(bytes, version) {
             Ok(packet) => self.dispatch(index, packet, bytes),
             Err(error) => self.malformed(index, error),
@@ -240,7 +276,7 @@ impl Broker {
             (Phase::Connecting, PacketRef::Disconnect(_)) => self.hang_up(index, ReasonCode::Success, false),
             (Phase::Connecting, _) => self.refuse(index, None, ReasonCode::ProtocolError),
             (Phase::Closing, _) => {}
-            (Phase::Live, PacketRef::Publish(publish)) => self.publish_arrived(index, &publish, bytes),
+            (Phase::Live, PacketRef::Publish(publish)) => self.publish_arrived(index, &publish.into(), bytes),
             (Phase::Live, PacketRef::Puback(ack)) => self.puback(index, &ack),
             (Phase::Live, PacketRef::Pubrec(ack)) => self.pubrec(index, &ack),
             (Phase::Live, PacketRef::Pubrel(ack)) => self.pubrel(index, &ack),
@@ -272,7 +308,14 @@ impl Broker {
     /// Puts a packet into the outbox; no window holds it back ([MQTT-3.3.4-10], [MQTT-4.9.0-3]), unless the link has ended ([MQTT-3.14.4-1]): routing a client's
     /// message may have closed its own link. A peer that sends without reading is cut off, and so is
     /// one that asked for an answer that it does not take.
+    #[inline(never)]
     pub(super) fn put(&mut self, index: u32, packet: &PacketRef<'_>) {
+        self.put_here(index, packet);
+    }
+
+    /// The same, built into its caller.
+    #[inline(always)]
+    pub(super) fn put_here(&mut self, index: u32, packet: &PacketRef<'_>) {
         debug_assert!(!self.batch.is_open(), "what came before is delivered before");
         let Some(c) = self.connections.get_mut(index) else { return };
         if c.gone || c.phase == Phase::Closing {

@@ -81,7 +81,7 @@ impl Broker {
         let Some(held) = self.messages.get(key) else { return };
         let topic = held.topic_str();
         self.router.retain(topic, None);
-        if self.journal.is_on() && !super::sys::is_own(topic) {
+        if self.journal.is_on() && !super::sys::is_own(topic.as_bytes()) {
             self.journal.op(StoreOp::DeleteRetained(topic.into()));
         }
         self.release_message(key);

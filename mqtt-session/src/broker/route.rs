@@ -99,8 +99,13 @@ impl Broker {
         } else {
             self.close_batch();
             let key = self.messages.hold_content(content);
-            self.sign(key, source.publisher);
-            let routed = self.route_to(key, source, &matches);
+            let routed = if self.journal.is_on() || content.retain || matches.elsewhere != 0 {
+                self.sign(key, source.publisher);
+                self.route_to(key, source, &matches)
+            } else {
+                let routed = self.route_at_once(key, &matches);
+                self.refuse_or_note(source, routed, false)
+            };
             self.release_message(key);
             routed
         };
@@ -140,13 +145,22 @@ impl Broker {
             routed.matched += elsewhere;
             routed.accepted += elsewhere;
             // What is retained was taken, whoever else has no room for it.
-            let kept = self.messages.get(key).is_some_and(|held| held.retain);
-            Routed { is_refused: source.may_refuse && !kept && routed.has_no_room(), ..routed }
+            return self.refuse_or_note(source, routed, retain);
         };
         if !routed.is_refused {
             self.note_received(source);
         }
         routed
+    }
+
+    /// A message that nobody who wants it has room for is refused, if it can be and is not `kept`; any other is noted.
+    #[inline]
+    fn refuse_or_note(&mut self, source: Source, routed: Routed, kept: bool) -> Routed {
+        let is_refused = source.may_refuse && !kept && routed.has_no_room();
+        if !is_refused {
+            self.note_received(source);
+        }
+        Routed { is_refused, ..routed }
     }
 
     pub(super) fn barrier_of(&self, publisher: Option<SessionKey>) -> StoreSeq {
@@ -212,7 +226,7 @@ impl Broker {
         let topic = held.topic_str();
         let mut is_kept = false;
         // What the broker says of itself is over with it.
-        let own = super::sys::is_own(topic);
+        let own = super::sys::is_own(topic.as_bytes());
         let old = if held.payload().is_empty() && !defect!(RetainedStays) {
             if self.journal.is_on() && !own {
                 self.journal.op(StoreOp::DeleteRetained(topic.into()));

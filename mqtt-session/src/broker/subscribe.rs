@@ -127,7 +127,7 @@ impl Broker {
         if !config.shared_available && filter.shared().is_some() {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
-        if !self.levels_fit(filter.as_str()) {
+        if !self.levels_fit(filter.as_str().as_bytes()) {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         if self.router.subscriptions_of(key) >= config.max_subscriptions as usize {

@@ -94,8 +94,8 @@ fn exp_of_minus(x: f64) -> f64 {
 }
 
 /// Whether a topic is the broker's own.
-pub(super) fn is_own(topic: &str) -> bool {
-    topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+pub(super) fn is_own(topic: &[u8]) -> bool {
+    topic.strip_prefix(b"$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 impl Broker {
@@ -197,7 +197,7 @@ impl Broker {
             return;
         }
         let message = Incoming {
-            topic: &topic,
+            topic: topic.as_bytes(),
             properties: Properties::EMPTY,
             payload: value.as_bytes(),
             // Whoever is away gets the newest on its return, not all that there were.

@@ -110,7 +110,7 @@ impl Part {
             // A will for a topic of the broker's own was never taken.
             let restored = broker.messages.restore(&will.message);
             let restored = restored.filter(|key| {
-                let fits = broker.messages.get(*key).is_some_and(|held| !is_own(held.topic_str()));
+                let fits = broker.messages.get(*key).is_some_and(|held| !is_own(held.topic()));
                 if !fits {
                     broker.messages.release(*key);
                 }

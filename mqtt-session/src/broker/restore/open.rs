@@ -80,7 +80,7 @@ impl Restore {
             match self.message(id) {
                 _ if is_taken && !defect!(ShardTakenAgain) => {}
                 // What the broker says of itself is never on its way.
-                Some(message) if !topic(&message).is_some_and(is_own) => {
+                Some(message) if !topic(&message).is_some_and(|topic| is_own(topic.as_bytes())) => {
                     self.hold_back(true);
                     self.deliver(to, &message, &purpose);
                     delivered += 1;

@@ -325,7 +325,7 @@ impl Part {
         let is_its_topic = |key: &MessageKey| {
             broker.messages.get(*key).is_some_and(|held| held.topic_str() == topic)
                 && TopicName::new(topic).is_ok()
-                && !is_own(topic)
+                && !is_own(topic.as_bytes())
         };
         let key = self.messages.get(&id.0).copied().filter(is_its_topic);
         let Some(key) = key else {

@@ -390,6 +390,6 @@ impl Broker {
         let held = self.messages.get(key).filter(|held| held.retain)?;
         // What the broker says of itself stays where it is said.
         let topic = held.topic_str();
-        self.router.foreign_owner(topic).filter(|_| !is_own(topic))
+        self.router.foreign_owner(topic).filter(|_| !is_own(topic.as_bytes()))
     }
 }
