@@ -136,6 +136,8 @@ pub enum ShardMessage {
         message: StoredMessage,
         /// The number of its hand-over, if that is stored.
         number: Option<u64>,
+        /// By which shards, to be given back with it.
+        refused: Refused,
     },
     /// Messages of the group for which no member was there.
     GroupReturn {
@@ -143,8 +145,13 @@ pub enum ShardMessage {
         filter: String,
         /// In their order, each with the number of its hand-over, if that is stored.
         messages: Vec<(StoredMessage, Option<u64>)>,
-        /// None of the members may read them.
-        forbidden: bool,
+        /// By which shards, the sender included. Without it the members have no room.
+        refused: Refused,
+    },
+    /// Something has changed for the members: one may be able to have what came back as passed over.
+    GroupAgain {
+        /// The filter.
+        filter: String,
     },
     /// The sender is shutting down: it reads no client any more, and hands over nothing more but wills. What it has
     /// handed over as stored, and has not heard of, comes after the restart.
@@ -168,6 +175,16 @@ pub struct Usage {
     pub message_bytes: usize,
     /// Bytes kept for connections without an accepted CONNECT.
     pub unauthenticated: usize,
+}
+
+/// Which shards sent a message of a group back because of their members' rights, a bit for each. It travels with the
+/// message, which otherwise would go round between such shards for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// None of the members may read it.
+    pub forbidden: u64,
+    /// The members that have room may not read it, but others may.
+    pub passed_over: u64,
 }
 
 /// How much a shard depends on what becomes of a message on another one.

@@ -55,13 +55,19 @@ impl Site {
         Self { world: w, receivers, publisher }
     }
 
-    /// What everybody got, the publisher last: messages, and all else, since an acknowledgement may overtake a message
-    /// that waits for room.
+    /// What everybody got, the publisher last: messages in their order; and all else, since acknowledgements may overtake
+    /// messages that wait for room, and each other where one waits for other shards.
     fn end(mut self) -> Vec<(Vec<String>, Vec<String>)> {
         self.world.set_reads(self.receivers[6], true);
         self.receivers.push(self.publisher);
         let all = self.receivers.iter().map(|&receiver| self.world.got(receiver));
-        all.map(|lines| lines.into_iter().partition(|line| line.starts_with("PUBLISH"))).collect()
+        let parts = all.map(|lines| {
+            let (messages, mut answers): (Vec<_>, Vec<_>) =
+                lines.into_iter().partition(|line| line.starts_with("PUBLISH"));
+            answers.sort_unstable();
+            (messages, answers)
+        });
+        parts.collect()
     }
 }
 

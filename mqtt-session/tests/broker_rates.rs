@@ -114,14 +114,12 @@ fn what_waits_is_worked_on_although_the_client_has_left() {
 #[test]
 fn a_listener_may_have_rates_of_its_own() {
     let mut w = world(Rates { messages: 1, bytes: 0 });
-    let conn = w.broker.handle_accept(w.now);
-    let peer = Peer { rates: Some(Rates::default()), ..Peer::default() };
-    w.broker.handle_identified(w.now, conn, peer);
+    let p = w.open_as(Version::V5, Peer { rates: Some(Rates::default()), ..Peer::default() });
     let mut bytes = Vec::new();
     PacketRef::Connect(ConnectRef { client_id: "p", ..ConnectRef::default() })
         .encode(Version::V5, &mut bytes)
         .unwrap();
     bytes.extend(bytes_of(100, ""));
-    let _ = w.broker.handle_read(w.now, conn, &bytes);
+    w.send_raw(p, &bytes);
     assert_eq!(w.broker.stats().received, 100);
 }

@@ -10,7 +10,7 @@ use mqtt_proto::{
 };
 use mqtt_session::acl::{Access, Acl, Mode, Who};
 use mqtt_session::broker::{BrokerConfig, Closed, Event};
-use mqtt_session::{Message, ShardCredit, ShardId, ShardMessage};
+use mqtt_session::{Message, Refused, ShardCredit, ShardId, ShardMessage};
 use mqtt_testkit::packets::{filter, publish, pubrel, retained, subscribe};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -295,7 +295,11 @@ fn nonsense_from_a_shard_is_harmless() {
             ShardMessage::GroupJoined { sync: 9 },
             ShardMessage::GroupLeave { filter: "no group".into() },
             ShardMessage::GroupSlots { filter: "$share/g/a".into(), more: u32::MAX },
-            ShardMessage::GroupReturn { filter: "$share/g/a".into(), messages: vec![], forbidden: true },
+            ShardMessage::GroupReturn {
+                filter: "$share/g/a".into(),
+                messages: vec![],
+                refused: Refused::default(),
+            },
             ShardMessage::Credit(ShardCredit { messages: u32::MAX, bytes: u64::MAX }),
         ] {
             c.shards[0].handle_shard(c.now, ShardId(from), message);

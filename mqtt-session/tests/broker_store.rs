@@ -9,9 +9,13 @@ use mqtt_testkit::packets::{
 use mqtt_testkit::{PeerId, World};
 
 fn world() -> World {
+    World::new(config())
+}
+
+fn config() -> BrokerConfig {
     let mut config = BrokerConfig::default();
     config.durability = Durability::Synced;
-    World::new(config)
+    config
 }
 
 fn durable(w: &mut World, client_id: &str) -> PeerId {
@@ -52,7 +56,8 @@ fn puback_waits_for_the_appends_and_delivery_does_not() {
 
 #[test]
 fn a_qos_2_message_is_seen_by_nobody_before_it_is_stored() {
-    let mut w = world();
+    // This is about the very groups, of which a hand-over to another shard makes more.
+    let mut w = World::of_one_shard(config());
     let s = durable_subscriber(&mut w, "s");
     let p = durable(&mut w, "p");
     w.send(p, &publish("t", 2, 1, "x"));
@@ -116,7 +121,8 @@ fn qos_0_waits_for_no_operation_of_its_own() {
 
 #[test]
 fn a_body_is_stored_once_and_deleted_with_its_last_entry() {
-    let mut w = world();
+    // Each shard stores a body of its own.
+    let mut w = World::of_one_shard(config());
     let (a, b) = (durable_subscriber(&mut w, "a"), durable_subscriber(&mut w, "b"));
     let p = w.client(Version::V5, "p");
     w.send(p, &publish("t", 1, 1, "x"));

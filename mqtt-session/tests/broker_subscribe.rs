@@ -411,6 +411,7 @@ fn the_program_itself_publishes_and_subscribes() {
     w.settle();
     assert_eq!(w.got(c), ["PUBLISH out q1 #1 \"hi\""]);
     assert!(w.broker.unsubscribe(w.now, local));
+    w.settle();
     w.send(c, &publish("in/x", 1, 2, "nobody"));
     assert_eq!(w.got(c), ["PUBACK #2 10"]);
     let error = w.broker.publish(w.now, mqtt_session::Message::new("a/#", "x")).unwrap_err();

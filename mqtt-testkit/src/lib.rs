@@ -1,6 +1,6 @@
 //! What the tests of the workspace share.
 //!
-//! [`World`] runs a broker machine on virtual time with peers that send whatever packets a test
+//! [`World`] runs a broker on virtual time with peers that send whatever packets a test
 //! wants, well formed or not. [`brief`] writes a packet in a few characters, so that a test can list
 //! what it expects. `adapters` (feature `adapters`) is one script for every runtime adapter.
 //!
@@ -32,4 +32,4 @@ mod world;
 
 pub use brief::{brief, brief_all};
 pub use pair::Pair;
-pub use world::{PeerId, World, packets};
+pub use world::{PeerId, Shards, World, packets};

@@ -1,10 +1,15 @@
+mod shards;
+
+pub use shards::Shards;
+
 use crate::brief_all;
 use mqtt_proto::{ConnectRef, PacketRef, Version};
 use mqtt_session::broker::{
     Ask, BrokerConfig, Closed, ConnectionId, Event, Output, Peer, ReadStatus, Restored,
 };
 use mqtt_session::store::{Contents, StoredClock};
-use mqtt_session::{Broker, StoreGroup, StoreOp, StoreSeq, Timestamp};
+use mqtt_session::{StoreGroup, StoreOp, StoreSeq, Timestamp};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One of the world's peers.
@@ -24,18 +29,18 @@ struct RawPeer {
     reads: bool,
 }
 
-/// A broker machine on virtual time, and its peers.
+/// A broker on virtual time, in as many shards as [`shards`](crate::shards) says, and its peers.
 #[derive(Debug)]
 pub struct World {
-    /// The machine.
-    pub broker: Broker,
+    /// The machine, or several that look like one.
+    pub broker: Shards,
     /// The time.
     pub now: Timestamp,
     /// Events that nobody looked at.
     pub events: Vec<Event>,
     /// Questions that nobody answered.
     pub asks: Vec<Ask>,
-    /// Groups that were not confirmed.
+    /// Groups that were not confirmed, of all shards in the order in which they came.
     pub stores: Vec<(StoreSeq, StoreGroup)>,
     /// What the confirmed groups left.
     pub contents: Contents,
@@ -45,15 +50,29 @@ pub struct World {
 }
 
 impl World {
-    /// A broker with these settings.
+    /// A broker with these settings, but for the number of its shards.
     ///
     /// # Panics
     /// If the settings are refused.
     #[must_use]
     pub fn new(config: BrokerConfig) -> Self {
+        Self::of(config, crate::shards())
+    }
+
+    /// A broker with these settings that is one machine, for what is said of one machine.
+    ///
+    /// # Panics
+    /// If the settings are refused.
+    #[must_use]
+    pub fn of_one_shard(config: BrokerConfig) -> Self {
+        Self::of(config, 1)
+    }
+
+    fn of(mut config: BrokerConfig, shards: u16) -> Self {
+        config.shards = shards;
         let now = Timestamp::from_micros(1_000_000);
         Self {
-            broker: Broker::new(config, now).expect("settings"),
+            broker: Shards::new(&config, now),
             now,
             events: Vec::new(),
             asks: Vec::new(),
@@ -66,8 +85,13 @@ impl World {
 
     /// A TCP connection, without a CONNECT.
     pub fn open(&mut self, version: Version) -> PeerId {
+        self.open_as(version, Peer::default())
+    }
+
+    /// The same of this peer.
+    pub fn open_as(&mut self, version: Version, peer: Peer) -> PeerId {
         let conn = self.broker.handle_accept(self.now);
-        self.broker.handle_identified(self.now, conn, Peer::default());
+        self.broker.handle_identified(self.now, conn, peer);
         let peer = RawPeer {
             conn,
             version,
@@ -191,15 +215,18 @@ impl World {
 
     /// Confirms the first `count` groups that were emitted.
     pub fn confirm(&mut self, count: usize) {
-        let mut last = None;
+        let mut last = BTreeMap::new();
         for (seq, group) in self.stores.drain(..count.min(self.stores.len())) {
             self.contents.apply(&group);
-            last = Some(seq);
+            last.insert(Shards::of_group(seq), seq);
         }
-        if let Some(last) = last {
-            self.broker.handle_stored(self.now, last);
-            self.settle();
+        if last.is_empty() {
+            return;
         }
+        for seq in last.into_values() {
+            self.broker.handle_stored(self.now, seq);
+        }
+        self.settle();
     }
 
     /// Kills the broker and makes another, `down` later, from what was confirmed. All connections are
@@ -212,12 +239,8 @@ impl World {
         let clock = StoreOp::PutClock(StoredClock { time: self.now, unix_ms });
         self.contents.apply(&StoreGroup { ops: [clock].into() });
         let config = self.broker.config().clone();
-        let (broker, restored) = Broker::restore(
-            config,
-            unix_ms + u64::try_from(down.as_millis()).expect("a short time"),
-            self.contents.records(),
-        )
-        .expect("settings that were good before");
+        let then = unix_ms + u64::try_from(down.as_millis()).expect("a short time");
+        let (broker, restored) = Shards::restore(config, then, &mut self.contents);
         self.broker = broker;
         self.now = restored.now;
         self.peers.iter_mut().for_each(|peer| (peer.closed, peer.hung_up) = (true, true));
@@ -228,7 +251,7 @@ impl World {
         restored
     }
 
-    /// Obeys the machine until it wants nothing more.
+    /// Obeys the broker until it wants nothing more.
     pub fn settle(&mut self) {
         loop {
             let mut flushes = Vec::new();
@@ -255,6 +278,7 @@ impl World {
                     Output::Ask(ask) => self.asks.push(*ask),
                     Output::Store(seq, group) => self.stores.push((seq, group)),
                     Output::Event(event) => self.events.push(*event),
+                    // The shards have seen to it.
                     Output::Shard { .. } | Output::Rehome { .. } => {}
                 }
             }

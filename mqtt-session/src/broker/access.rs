@@ -69,6 +69,7 @@ impl Broker {
     pub fn set_acls(&mut self, now: Timestamp, acls: Vec<Arc<Acl>>) {
         self.begin(now);
         self.acls = Acls(acls);
+        self.router.forget_refused();
         let keys: Vec<SessionKey> =
             self.sessions.iter().filter_map(|(key, _)| SessionKey::try_from(key).ok()).collect();
         for key in keys {

@@ -8,10 +8,9 @@ use super::route::Fate;
 use super::router::{Group, GroupKey, Member, SessionKey, SubscriptionIds, bit};
 use super::session::Delivery;
 use super::{Broker, delivery_qos};
-use crate::ShardId;
 use crate::defects::defect;
 use crate::store::{EntryId, StoredDelivery};
-use crate::{StoreOp, Timestamp};
+use crate::{ShardId, StoreOp, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, TopicFilter};
@@ -135,6 +134,14 @@ impl Broker {
         })
     }
 
+    /// Whether a member here can take a message now.
+    pub(super) fn has_ready_member(&self, key: GroupKey, message: MessageKey) -> bool {
+        let (Some(group), Some(held)) = (self.router.group(key), self.messages.get(message)) else {
+            return false;
+        };
+        self.ready_member(group, message, held.qos).is_some()
+    }
+
     /// As [`Broker::ready_member`], and moves the turn on. Other shards that have members with room come after
     /// those here.
     fn choose_member(&mut self, key: GroupKey, message: MessageKey, qos: QoS) -> Option<Taker> {
@@ -211,6 +218,7 @@ impl Broker {
         let Some(group) = self.router.group_mut(key) else { return };
         if qos == QoS::AtMostOnce {
             // The member that could have had it is gone meanwhile.
+            group.take_refused(message);
             self.counters.dropped.no_member += 1;
             return;
         }
@@ -233,7 +241,7 @@ impl Broker {
             return true;
         };
         let mut sessions = group.members.iter().filter_map(|m| self.sessions.get(m.session as usize));
-        let forbidden = group.forbidden_to(message);
+        let forbidden = group.refused(message).forbidden;
         if group.shares.iter().any(|share| forbidden & bit(share.shard) == 0) {
             return false;
         }
@@ -254,18 +262,20 @@ impl Broker {
             let Some(delivery) = group.queue.pop_front() else { return };
             // Never below zero: the same size was added when it was queued.
             group.queued_bytes = group.queued_bytes.saturating_sub(size);
-            group.unforbid(message);
             let leaf = group.leaf.as_ref().map(|leaf| (leaf.owner, leaf.filter.clone()));
             let stored = group.stored;
             match (taker, delivery.entry, stored) {
                 (Some(taker), ..) => self.hand_to(key, taker, delivery, size),
                 (None, ..) if leaf.is_some() => {
                     if let Some((owner, filter)) = leaf {
-                        self.give_back_to(owner, &filter, stored, [delivery], true);
+                        let mut refused = group.take_refused(message);
+                        refused.forbidden |= bit(self.config.shard);
+                        self.give_back_to(owner, &filter, stored, [delivery], refused);
                     }
                     continue;
                 }
                 (None, entry, stored) => {
+                    group.take_refused(message);
                     self.counters.dropped.not_authorized += 1;
                     if let (Some(entry), Some(stored)) = (entry, stored) {
                         self.journal.op(StoreOp::RemoveEntry(stored, entry));

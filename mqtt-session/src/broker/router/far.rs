@@ -4,7 +4,7 @@ use super::subscriptions::Group;
 use super::tree::{NodeId, Tree, Value};
 use super::{GroupKey, Left, MessageKey, Router};
 use crate::random::{KeyedHash, PeerMap};
-use crate::shard::ShardId;
+use crate::shard::{Refused, ShardId};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -22,6 +22,8 @@ pub(in crate::broker) struct Leaf {
     pub(in crate::broker) slots: u32,
     /// Messages that have used up theirs, and are not stored yet.
     pub(in crate::broker) coming: u32,
+    /// Something went back that waits there until members can have it.
+    pub(in crate::broker) passed_over: bool,
 }
 
 /// Another shard that has members of a group of ours.
@@ -124,7 +126,7 @@ impl Router {
 
     pub(super) fn add_leaf(&mut self, filter: TopicFilter<'_>, owner: ShardId) -> GroupKey {
         let name = filter.shared().map_or("", |shared| shared.share_name);
-        let leaf = Leaf { filter: filter.as_str().into(), owner, slots: 0, coming: 0 };
+        let leaf = Leaf { filter: filter.as_str().into(), owner, slots: 0, coming: 0, passed_over: false };
         let mut group = Group::new(name, NodeId::MAX);
         group.leaf = Some(Box::new(leaf));
         let key = self.insert_group(group);
@@ -132,6 +134,11 @@ impl Router {
             far.leaves.insert(filter.as_str().into(), key);
         }
         key
+    }
+
+    /// Rights have changed: what shards have refused they may take now.
+    pub(in crate::broker) fn forget_refused(&mut self) {
+        self.groups.values_mut().for_each(|group| group.refused.clear());
     }
 
     pub(super) fn forget_leaf(&mut self, leaf: &Leaf) {
@@ -164,21 +171,38 @@ impl Router {
 }
 
 impl Group {
-    /// Which shards sent a message back because none of their members may read it.
-    pub(in crate::broker) fn forbidden_to(&self, message: MessageKey) -> u64 {
-        self.forbidden.iter().find(|(of, _)| *of == message).map_or(0, |(_, shards)| *shards)
+    /// Which shards have sent a message back because of rights.
+    pub(in crate::broker) fn refused(&self, message: MessageKey) -> Refused {
+        self.refused.iter().find(|(of, _)| *of == message).map_or(Refused::default(), |(_, refused)| *refused)
     }
 
-    pub(in crate::broker) fn forbid(&mut self, message: MessageKey, shard: u64) {
-        match self.forbidden.iter_mut().find(|(of, _)| *of == message) {
-            Some((_, shards)) => *shards |= shard,
-            None => self.forbidden.push((message, shard)),
+    pub(in crate::broker) fn note_refused(&mut self, message: MessageKey, refused: Refused) {
+        if refused != Refused::default() {
+            self.refused.push((message, refused));
         }
     }
 
-    /// A message left the queue.
-    pub(in crate::broker) fn unforbid(&mut self, message: MessageKey) {
-        self.forbidden.retain(|(of, _)| *of != message);
+    /// A message comes back from a shard.
+    pub(in crate::broker) fn came_back(&mut self, message: MessageKey, from: ShardId, mut refused: Refused) {
+        if refused.passed_over & bit(from) != 0 {
+            self.again &= !bit(from);
+        }
+        // While it was away, these may have told that they can have it now.
+        refused.passed_over &= !self.again;
+        self.note_refused(message, refused);
+    }
+
+    /// The members of a shard may be able to have what it has passed over.
+    pub(in crate::broker) fn try_again(&mut self, shard: ShardId) {
+        self.again |= bit(shard);
+        self.refused.iter_mut().for_each(|(_, refused)| refused.passed_over &= !bit(shard));
+    }
+
+    /// A message leaves the queue.
+    pub(in crate::broker) fn take_refused(&mut self, message: MessageKey) -> Refused {
+        let refused = self.refused(message);
+        self.refused.retain(|(of, _)| *of != message);
+        refused
     }
 }
 

@@ -3,6 +3,7 @@
 use super::far::{Leaf, Share};
 use super::tree::{NodeId, Value};
 use super::{GroupKey, MessageKey, Router, SessionKey, Subscription};
+use crate::Refused;
 use crate::broker::session::Delivery;
 use crate::store::SessionId;
 use alloc::boxed::Box;
@@ -51,8 +52,10 @@ pub(in crate::broker) struct Group {
     pub(in crate::broker) leaf: Option<Box<Leaf>>,
     /// Other shards that have members of it.
     pub(in crate::broker) shares: Vec<Share>,
-    /// Messages that shards sent back because none of their members may read them, and which.
-    pub(super) forbidden: Vec<(MessageKey, u64)>,
+    /// Messages that shards sent back because of their members' rights, and which shards.
+    pub(super) refused: Vec<(MessageKey, Refused)>,
+    /// Shards that want what they passed over to be sent again, and have passed over nothing since.
+    pub(super) again: u64,
 }
 
 impl Group {
@@ -67,7 +70,8 @@ impl Group {
             stored: None,
             leaf: None,
             shares: Vec::new(),
-            forbidden: Vec::new(),
+            refused: Vec::new(),
+            again: 0,
         }
     }
 

@@ -18,7 +18,7 @@ use super::deliver::Onward;
 use super::{Broker, bit, each};
 use crate::defects::defect;
 use crate::store::{HandOver, SessionId, StoredHandOver, StoredMessage};
-use crate::{Care, ShardId, ShardMessage, StoreOp, StoreSeq};
+use crate::{Care, Refused, ShardId, ShardMessage, StoreOp, StoreSeq};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -57,8 +57,9 @@ pub(in crate::broker) struct Passed {
     to: ShardId,
     number: u64,
     filter: String,
-    /// It comes back; and whether because nobody there may read it.
-    back: Option<bool>,
+    /// It comes back.
+    back: bool,
+    refused: Refused,
 }
 
 impl Broker {
@@ -177,29 +178,39 @@ impl Broker {
         }
     }
 
-    /// Hands a message over to a group of another shard, or back to the shard of one (`back`, and whether because nobody
-    /// here may read it): sent once that is stored.
-    pub(super) fn pass(&mut self, to: ShardId, key: MessageKey, filter: String, back: Option<bool>) {
-        let purpose =
-            if back.is_some() { HandOver::Back(filter.clone()) } else { HandOver::Group(filter.clone()) };
+    /// Hands a message over to a group of another shard, or back to the shard of one: sent once that is stored.
+    pub(super) fn pass(
+        &mut self,
+        to: ShardId,
+        key: MessageKey,
+        filter: String,
+        back: bool,
+        refused: Refused,
+    ) {
+        let purpose = if back { HandOver::Back(filter.clone()) } else { HandOver::Group(filter.clone()) };
         let Some(number) = self.store_hand_over(to, key, purpose) else { return };
         let after = self.journal.next_seq();
         self.messages.hold(key);
-        let passed = Some(Box::new(Passed { to, number, filter, back }));
+        let passed = Some(Box::new(Passed { to, number, filter, back, refused }));
         self.deferred.push_back(Deferred { passed, ..Deferred::new(after, key) });
     }
 
     /// It is stored.
     pub(in crate::broker) fn send_passed(&mut self, key: MessageKey, passed: Passed) {
-        let Passed { to, number, filter, back } = passed;
+        let Passed { to, number, filter, back, mut refused } = passed;
         let Some(message) = self.messages.get(key).map(Held::to_stored) else { return };
         self.watch(to, key, &Watch::HandOvers([(to, number)].into()));
         let number = Some(number);
-        let message = match back {
-            None => ShardMessage::GroupDeliver { filter, message, number },
-            Some(forbidden) => {
-                ShardMessage::GroupReturn { filter, messages: [(message, number)].into(), forbidden }
+        let message = if back {
+            // A member that can have it may have come meanwhile.
+            let group = self.group_named(&filter);
+            if group.is_some_and(|group| self.has_ready_member(group, key)) {
+                refused.passed_over &= !bit(self.config.shard);
             }
+            self.note_passed_over(&filter, refused);
+            ShardMessage::GroupReturn { filter, messages: [(message, number)].into(), refused }
+        } else {
+            ShardMessage::GroupDeliver { filter, message, number, refused }
         };
         self.tell_shard(to, message);
     }
@@ -268,11 +279,12 @@ impl Broker {
         filter: &str,
         stored: &StoredMessage,
         number: u64,
-        back: Option<bool>,
+        back: bool,
+        refused: Refused,
     ) {
         self.note_taken(from, number);
         if let Some(key) = self.messages.restore(stored) {
-            self.take_into_group(from, filter, key, back);
+            self.take_into_group(from, filter, key, back, refused);
             self.release_message(key);
         }
         // There is an operation.
@@ -280,22 +292,31 @@ impl Broker {
         self.owe(from, Care::HandedOver(number), after);
     }
 
-    fn take_into_group(&mut self, from: ShardId, filter: &str, key: MessageKey, back: Option<bool>) {
+    fn take_into_group(
+        &mut self,
+        from: ShardId,
+        filter: &str,
+        key: MessageKey,
+        back: bool,
+        refused: Refused,
+    ) {
         let Ok(parsed) = TopicFilter::new(filter) else { return };
         let Some(group) = self.router.group_of_filter(parsed) else {
-            if back.is_some() {
+            if back {
                 self.counters.dropped.no_member += 1;
             } else {
                 // The last member left meanwhile.
-                self.pass(from, key, filter.into(), Some(false));
+                self.pass(from, key, filter.into(), true, refused);
             }
             return;
         };
         let Some(entry) = self.append_to_group(parsed, key) else { return };
         let mut leaf = None;
         if let Some(group) = self.router.group_mut(group) {
-            if back == Some(true) {
-                group.forbid(key, bit(from));
+            if back {
+                group.came_back(key, from, refused);
+            } else {
+                group.note_refused(key, refused);
             }
             if let Some(its) = &mut group.leaf {
                 its.coming += 1;
@@ -318,7 +339,7 @@ impl Broker {
             }
         }
         for key in coming {
-            self.pass(owner, key, filter.into(), Some(false));
+            self.pass(owner, key, filter.into(), true, Refused::default());
         }
     }
 
@@ -329,11 +350,11 @@ impl Broker {
         filter: &str,
         stored: Option<SessionId>,
         delivery: &Delivery,
-        forbidden: bool,
+        refused: Refused,
     ) {
         if let (Some(entry), Some(stored)) = (delivery.entry, stored) {
             self.journal.op(StoreOp::RemoveEntry(stored, entry));
         }
-        self.pass(owner, delivery.message, filter.into(), Some(forbidden));
+        self.pass(owner, delivery.message, filter.into(), true, refused);
     }
 }

@@ -11,7 +11,7 @@ use super::Broker;
 use super::sync::Then;
 use crate::defects::defect;
 use crate::store::{SessionId, StoredMessage};
-use crate::{ShardId, ShardMessage, StoreOp};
+use crate::{Refused, ShardId, ShardMessage, StoreOp};
 use alloc::string::String;
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, TopicFilter};
@@ -54,6 +54,14 @@ impl Broker {
         self.pump_group(key);
     }
 
+    pub(super) fn group_tries_again(&mut self, from: ShardId, filter: &str) {
+        let Some(key) = self.group_named(filter) else { return };
+        if let Some(group) = self.router.group_mut(key) {
+            group.try_again(from);
+        }
+        self.pump_group(key);
+    }
+
     pub(super) fn group_closed(&mut self, from: ShardId, filter: &str) {
         if let Some(group) = self.group_named(filter).and_then(|key| self.router.group_mut(key))
             && let Some(share) = group.shares.iter_mut().find(|share| share.shard == from)
@@ -70,15 +78,16 @@ impl Broker {
     ) -> Option<(usize, ShardId)> {
         let group = self.router.group(key)?;
         let turn = group.turn.saturating_sub(group.members.len()) % group.shares.len().max(1);
+        let refused = group.refused(message);
         (turn..group.shares.len()).chain(0..turn).find_map(|at| {
             let share = group.shares.get(at)?;
-            let may = share.slots > 0 && group.forbidden_to(message) & bit(share.shard) == 0;
+            let may = share.slots > 0 && (refused.forbidden | refused.passed_over) & bit(share.shard) == 0;
             may.then_some((at, share.shard))
         })
     }
 
     /// Uses up a slot of another shard.
-    fn give_to_share(&mut self, key: GroupKey, shard: ShardId, delivery: &Delivery) {
+    fn give_to_share(&mut self, key: GroupKey, shard: ShardId, delivery: &Delivery, refused: Refused) {
         let Some(filter) = self.router.filter_of_group(key) else { return };
         let stored = self.router.group(key).and_then(|group| group.stored);
         if let Some(group) = self.router.group_mut(key)
@@ -88,9 +97,9 @@ impl Broker {
         }
         if let (Some(stored), Some(entry)) = (stored, delivery.entry) {
             self.journal.op(StoreOp::RemoveEntry(stored, entry));
-            self.pass(shard, delivery.message, filter, None);
+            self.pass(shard, delivery.message, filter, false, refused);
         } else if let Some(message) = self.messages.get(delivery.message).map(Held::to_stored) {
-            self.tell_shard(shard, ShardMessage::GroupDeliver { filter, message, number: None });
+            self.tell_shard(shard, ShardMessage::GroupDeliver { filter, message, number: None, refused });
         }
     }
 
@@ -100,12 +109,12 @@ impl Broker {
         from: ShardId,
         filter: &str,
         messages: &[(StoredMessage, Option<u64>)],
-        forbidden: bool,
+        refused: Refused,
     ) {
         let key = self.group_named(filter);
         for (stored, number) in messages.iter().rev() {
             if let Some(number) = *number {
-                self.take_over(from, filter, stored, number, Some(forbidden));
+                self.take_over(from, filter, stored, number, true, refused);
                 continue;
             }
             let Some(message) = self.messages.restore(stored) else { continue };
@@ -118,9 +127,7 @@ impl Broker {
             let (qos, retain, ids) = (stored.qos, stored.retain, SubscriptionIds::None);
             group.queued_bytes += size;
             group.queue.push_front(Delivery { message, group: key, qos, retain, entry: None, ids });
-            if forbidden {
-                group.forbid(message, bit(from));
-            }
+            group.came_back(message, from, refused);
         }
         if let Some(key) = key {
             self.pump_group(key);
@@ -136,21 +143,25 @@ impl Broker {
         filter: String,
         stored: StoredMessage,
         number: Option<u64>,
+        refused: Refused,
     ) {
         let group = self.group_named(&filter);
         if let Some(leaf) = group.and_then(|key| self.router.group_mut(key)).and_then(|g| g.leaf.as_mut()) {
             leaf.slots = leaf.slots.saturating_sub(1);
         }
         if let Some(number) = number {
-            self.take_over(from, &filter, &stored, number, None);
+            self.take_over(from, &filter, &stored, number, false, refused);
             return;
         }
         let Some(key) = group else {
             let messages = [(stored, None)].into();
-            self.tell_shard(from, ShardMessage::GroupReturn { filter, messages, forbidden: false });
+            self.tell_shard(from, ShardMessage::GroupReturn { filter, messages, refused });
             return;
         };
         if let Some(message) = self.messages.restore(&stored) {
+            if let Some(group) = self.router.group_mut(key) {
+                group.note_refused(message, refused);
+            }
             self.hand_to_group(key, message, None);
             self.release_message(message);
         }
@@ -167,33 +178,52 @@ impl Broker {
     pub(in crate::broker) fn settle_leaf(&mut self, key: GroupKey) {
         let Some(group) = self.router.group(key) else { return };
         let Some(leaf) = &group.leaf else { return };
-        let (owner, had, coming) = (leaf.owner, leaf.slots, leaf.coming as usize);
+        let (owner, had, coming, again) = (leaf.owner, leaf.slots, leaf.coming as usize, leaf.passed_over);
         let stored = group.stored;
         let filter = String::from(&*leaf.filter);
         let room: usize = group.members.iter().map(|member| self.free_slots(member.session)).sum();
+        let has_room = room > 0;
         let room = room.saturating_sub(coming);
         let online = group.members.iter().any(|member| self.is_online(member.session));
-        if !group.queue.is_empty() {
-            let waiting = self.router.group_mut(key).map(|group| {
-                group.queued_bytes = 0;
-                core::mem::take(&mut group.queue)
-            });
-            self.give_back_to(owner, &filter, stored, waiting.unwrap_or_default(), false);
+        if !online && had > 0 {
+            // Before anything goes back, or it would be sent again at once.
+            self.tell_shard(owner, ShardMessage::GroupClosed { filter: filter.clone() });
+            if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
+                leaf.slots = 0;
+            }
+        }
+        let mut waiting: Vec<(Delivery, Refused)> = Vec::new();
+        if let Some(group) = self.router.group_mut(key) {
+            group.queued_bytes = 0;
+            let queue = core::mem::take(&mut group.queue);
+            waiting.extend(queue.into_iter().map(|delivery| {
+                let refused = group.take_refused(delivery.message);
+                (delivery, refused)
+            }));
+        }
+        if waiting.is_empty() && again && online {
+            if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
+                leaf.passed_over = false;
+            }
+            self.tell_shard(owner, ShardMessage::GroupAgain { filter: filter.clone() });
+        }
+        // Only the first one was offered to the members.
+        if has_room && let Some((_, refused)) = waiting.first_mut() {
+            refused.passed_over |= bit(self.config.shard);
+        }
+        // What comes back later stands before the rest.
+        while let Some((last, refused)) = waiting.pop() {
+            let others = waiting.iter().rposition(|(_, other)| *other != refused).map_or(0, |at| at + 1);
+            let alike = waiting.drain(others..).map(|(delivery, _)| delivery);
+            let alike: Vec<Delivery> = alike.chain([last]).collect();
+            self.give_back_to(owner, &filter, stored, alike, refused);
         }
         let room = u32::try_from(room).unwrap_or(u32::MAX);
-        let slots = match (online, room > had && had <= room / 2) {
-            (false, _) if had > 0 => {
-                self.tell_shard(owner, ShardMessage::GroupClosed { filter });
-                0
+        if online && room > had && had <= room / 2 {
+            self.tell_shard(owner, ShardMessage::GroupSlots { filter, more: room - had });
+            if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
+                leaf.slots = room;
             }
-            (true, true) => {
-                self.tell_shard(owner, ShardMessage::GroupSlots { filter, more: room - had });
-                room
-            }
-            _ => return,
-        };
-        if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
-            leaf.slots = slots;
         }
     }
 
@@ -203,12 +233,12 @@ impl Broker {
         filter: &str,
         stored: Option<SessionId>,
         deliveries: impl IntoIterator<Item = Delivery>,
-        forbidden: bool,
+        refused: Refused,
     ) {
         let mut messages = Vec::new();
         for delivery in deliveries {
             if delivery.entry.is_some() && !defect!(ShardReturnLost) {
-                self.pass_back(owner, filter, stored, &delivery, forbidden);
+                self.pass_back(owner, filter, stored, &delivery, refused);
             } else {
                 let held = self.messages.get(delivery.message).filter(|held| held.qos > QoS::AtMostOnce);
                 messages.extend(held.map(|held| (held.to_stored(), None)));
@@ -216,14 +246,24 @@ impl Broker {
             self.release_message(delivery.message);
         }
         if !messages.is_empty() && !defect!(ShardReturnLost) {
+            self.note_passed_over(filter, refused);
             let filter = filter.into();
-            self.tell_shard(owner, ShardMessage::GroupReturn { filter, messages, forbidden });
+            self.tell_shard(owner, ShardMessage::GroupReturn { filter, messages, refused });
+        }
+    }
+
+    /// The owner is to hear when members can have what goes back now.
+    pub(super) fn note_passed_over(&mut self, filter: &str, refused: Refused) {
+        let own = bit(self.config.shard);
+        let group = self.group_named(filter).filter(|_| refused.passed_over & own != 0);
+        if let Some(leaf) = group.and_then(|key| self.router.group_mut(key)).and_then(|g| g.leaf.as_mut()) {
+            leaf.passed_over = true;
         }
     }
 
     /// The last member of a group of another shard has left.
     pub(in crate::broker) fn leave_owner(&mut self, leaf: &Leaf, deliveries: Vec<Delivery>) {
-        self.give_back_to(leaf.owner, &leaf.filter, None, deliveries, false);
+        self.give_back_to(leaf.owner, &leaf.filter, None, deliveries, Refused::default());
         self.pass_back_what_comes(leaf.owner, &leaf.filter);
         self.tell_shard(leaf.owner, ShardMessage::GroupLeave { filter: (*leaf.filter).into() });
     }
@@ -249,11 +289,13 @@ impl Broker {
         delivery: Delivery,
         size: usize,
     ) {
+        let group = self.router.group_mut(key);
+        let refused = group.map(|group| group.take_refused(delivery.message)).unwrap_or_default();
         match taker {
             Taker::Member(member) => {
                 let _ = self.give_to_member(member, delivery, size);
             }
-            Taker::Shard(shard) => self.give_to_share(key, shard, &delivery),
+            Taker::Shard(shard) => self.give_to_share(key, shard, &delivery, refused),
         }
     }
 }

@@ -235,12 +235,13 @@ impl Broker {
             ShardMessage::GroupLeave { filter } => self.group_left(from, &filter),
             ShardMessage::GroupSlots { filter, more } => self.group_has_room(from, &filter, more),
             ShardMessage::GroupClosed { filter } => self.group_closed(from, &filter),
-            ShardMessage::GroupDeliver { filter, message, number } => {
-                self.group_gets(from, filter, message, number);
+            ShardMessage::GroupDeliver { filter, message, number, refused } => {
+                self.group_gets(from, filter, message, number, refused);
             }
-            ShardMessage::GroupReturn { filter, messages, forbidden } => {
-                self.group_gets_back(from, &filter, &messages, forbidden);
+            ShardMessage::GroupReturn { filter, messages, refused } => {
+                self.group_gets_back(from, &filter, &messages, refused);
             }
+            ShardMessage::GroupAgain { filter } => self.group_tries_again(from, &filter),
             ShardMessage::Usage(usage) => self.shard_uses(from, usage),
             ShardMessage::Leaving => self.shard_leaves(from),
             ShardMessage::Figures(stats) => {
