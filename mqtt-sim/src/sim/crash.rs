@@ -133,7 +133,9 @@ impl Sim {
                 self.trace.line(self.now, || format!("--- a restart ends after {written} groups ---"));
                 continue;
             }
-            break (shards, restored, disk);
+            // What was handed over to be retained is, now.
+            let retained = Disk::read(&self.store.contents).retained;
+            break (shards, restored, Disk { retained, ..disk });
         };
         self.oracle.counts.handed_over += restored.handed_over as u64;
         let before = self.broker_time().as_micros();
