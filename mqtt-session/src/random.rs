@@ -75,6 +75,12 @@ impl KeyedHash {
         self.0
     }
 
+    /// The hash of bytes by themselves, which takes half of what hashing them as a slice does.
+    #[inline]
+    pub(crate) fn of_bytes(&self, bytes: &[u8]) -> u64 {
+        SipHasher13::new_with_key(&self.0).hash(bytes)
+    }
+
     /// The one by which all shards of a broker find out what belongs to which of them.
     pub(crate) fn of_homes(seed: Seed) -> Self {
         Self(*Random::new(seed, 0, Purpose::Homes).key())

@@ -3,7 +3,6 @@ use super::text::Text;
 use crate::random::KeyedHash;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
 use hashbrown::HashTable;
 
 /// The number of a node.
@@ -108,7 +107,7 @@ impl<V: Value> Tree<V> {
         let wildcard = match (level, self.nodes.get(parent)?) {
             (b"+", node) => node.plus,
             (b"#", node) => node.hash,
-            _ => return self.child(parent, level, self.hasher.hash_one(level)),
+            _ => return self.child(parent, level, self.hasher.of_bytes(level)),
         };
         (wildcard != NONE).then_some(wildcard)
     }
@@ -137,9 +136,9 @@ impl<V: Value> Tree<V> {
                 let (nodes, hasher) = (&self.nodes, &self.hasher);
                 let hash_of = |&id: &NodeId| {
                     let node = nodes.get(id);
-                    node.map_or(0, |node| edge(hasher.hash_one(node.text.as_bytes()), node.parent))
+                    node.map_or(0, |node| edge(hasher.of_bytes(node.text.as_bytes()), node.parent))
                 };
-                self.edges.insert_unique(edge(hasher.hash_one(level), parent), child, hash_of);
+                self.edges.insert_unique(edge(hasher.of_bytes(level), parent), child, hash_of);
             }
         }
         if let Some(node) = self.nodes.get_mut(first) {
@@ -160,7 +159,7 @@ impl<V: Value> Tree<V> {
                 return;
             }
             let (parent, previous, next) = (node.parent, node.previous, node.next);
-            let hash = edge(self.hasher.hash_one(node.text.as_bytes()), parent);
+            let hash = edge(self.hasher.of_bytes(node.text.as_bytes()), parent);
             // Wildcards are not there.
             if let Ok(found) = self.edges.find_entry(hash, |&id| id == at) {
                 found.remove();
@@ -196,7 +195,7 @@ impl<V: Value> Tree<V> {
         active.push(ROOT);
         for level in topic.split(|&b| b == b'/') {
             next.clear();
-            let hash = self.hasher.hash_one(level);
+            let hash = self.hasher.of_bytes(level);
             for &at in &*active {
                 let Some(node) = self.nodes.get(at) else { continue };
                 if !(dollar && at == ROOT) {
@@ -239,7 +238,7 @@ impl<V: Value> Tree<V> {
             wanted.push(match level {
                 b"+" => Wanted::Plus,
                 b"#" => Wanted::Hash,
-                _ => Wanted::Level(from, to, self.hasher.hash_one(level)),
+                _ => Wanted::Level(from, to, self.hasher.of_bytes(level)),
             });
             from = to + 1;
         }
