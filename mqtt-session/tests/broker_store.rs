@@ -230,3 +230,22 @@ fn the_size_of_a_group_grows_with_all_that_is_in_it() {
     };
     assert!(append(1_000) >= 1_000 * 8 + append(0));
 }
+
+/// What the broker says of itself is not stored as retained, and may be stored for a session that waits for it.
+#[test]
+fn what_is_retained_and_then_stored_for_one_session_is_there_for_the_next() {
+    let mut w = world();
+    let status = mqtt_session::Message::new("$SYS/status", "fine").with_qos(QoS::AtLeastOnce).retained();
+    w.broker.publish(w.now, status).unwrap();
+    w.settle();
+    for client_id in ["a", "b"] {
+        let s = durable(&mut w, client_id);
+        w.send(s, &subscribe(1, &filter("$SYS/status", QoS::AtLeastOnce)));
+        w.confirm_stores();
+        let got = w.got(s);
+        assert!(
+            got.contains(&"PUBLISH $SYS/status q1 #1 retain \"fine\"".to_owned()),
+            "{client_id}: {got:?}"
+        );
+    }
+}

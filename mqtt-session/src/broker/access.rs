@@ -3,7 +3,7 @@
 //! Rights are asked for when something is about to happen, not when it was set up: what was
 //! subscribed to, queued, retained or left as a will under a right that is gone stays without effect.
 
-use super::message::MessageKey;
+use super::message::{Held, MessageKey};
 use super::output::{Denied, Event};
 use super::router::{Matches, Receiver, SessionKey};
 use super::session::{Delivery, Session};
@@ -155,12 +155,13 @@ impl Broker {
             return;
         }
         let Some(session) = publisher.and_then(|key| self.sessions.get(key as usize)) else { return };
-        if let Some(held) = self.messages.get_mut(message).filter(|held| held.retain) {
-            held.author = Some(Box::new(StoredAuthor {
+        if self.messages.get(message).is_some_and(Held::retain) {
+            let author = StoredAuthor {
                 acl: session.acl,
                 client_id: session.client_id.as_ref().into(),
                 user_name: session.user_name.as_deref().map(Into::into),
-            }));
+            };
+            self.messages.sign(message, Box::new(author));
         }
     }
 

@@ -58,7 +58,8 @@ impl Broker {
 
     pub(super) fn ask_about_will(&mut self, key: SessionKey, will: DueWill) {
         let Some(held) = self.messages.get(will.message) else { return };
-        let question = Question::Will { topic: held.topic_str().into(), qos: held.qos, retain: held.retain };
+        let question =
+            Question::Will { topic: held.topic_str().into(), qos: held.qos, retain: held.retain() };
         let (client_id, user_name) = self.names_of(key);
         let listener = self.sessions.get(key as usize).map_or(0, |session| session.listener);
         let who = Asking { conn: None, listener, client_id, user_name };

@@ -130,7 +130,7 @@ impl Broker {
             session.will_due = now.plus_secs(delay).min(session.expires);
         }
         if defect!(QueueLost) {
-            session.queue.clear();
+            session.queue = super::queue::Queue::default();
             session.queued_bytes = 0;
         }
         if expiry > 0 && !self.config.queue_qos0 {
@@ -148,13 +148,10 @@ impl Broker {
     /// QoS 0 messages do not wait for a client that is away.
     fn drop_unsent_qos0(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        if session.queue.iter().all(|delivery| delivery.qos > QoS::AtMostOnce) {
+        if session.queue.iter().all(|(_, qos)| qos > QoS::AtMostOnce) {
             return;
         }
-        let queue = core::mem::take(&mut session.queue);
-        let (kept, gone): (Vec<_>, Vec<_>) = queue.into_iter().partition(|d| d.qos > QoS::AtMostOnce);
-        session.queue = kept.into();
-        for delivery in gone {
+        for delivery in session.queue.extract(|delivery| delivery.qos == QoS::AtMostOnce) {
             self.discard(key, delivery, true);
         }
     }
@@ -320,10 +317,10 @@ impl Broker {
         // Its lifetime begins now, not when it was set.
         let now = self.now;
         if let Some(held) = self.messages.get_mut(message)
-            && held.expires != Timestamp::MAX
+            && held.expires() != Timestamp::MAX
         {
-            let lifetime = held.expires.since(Timestamp::ZERO);
-            held.expires = now + lifetime;
+            let lifetime = held.expires().since(Timestamp::ZERO);
+            held.set_expires(now + lifetime);
         }
         let source = Source { publisher, is_will: true, ..Source::default() };
         self.route(message, source);

@@ -302,18 +302,17 @@ impl Broker {
         let message = self.messages.insert(Timestamp::ZERO, &incoming);
         let delay_secs = will.properties.will_delay_interval().unwrap_or(0);
         self.set_will(key, message, delay_secs);
-        let (Some(session), Some(held)) = (self.sessions.get(key as usize), self.messages.get(message))
-        else {
-            return;
-        };
-        if self.journal.is_on() {
+        let Some(session) = self.sessions.get(key as usize) else { return };
+        if self.journal.is_on()
+            && let Some(message) = self.messages.to_stored(message)
+        {
             // Also of a session that is not stored: its connection counts as lost after a restart.
             let author = StoredAuthor {
                 acl: session.acl,
                 client_id: session.client_id.as_ref().into(),
                 user_name: user_name.map(Into::into),
             };
-            let will = StoredWill { message: held.to_stored(), delay_secs, author };
+            let will = StoredWill { message, delay_secs, author };
             self.journal.op(StoreOp::PutWill(session.id, Box::new(will)));
         }
     }

@@ -53,7 +53,7 @@ impl Broker {
         let Some(held) = self.messages.get(key) else {
             return Routed::default();
         };
-        let (qos, retain, size) = (held.qos, held.retain, held.size());
+        let (qos, retain, size) = (held.qos, held.retain(), held.size());
         for receiver in &matches.receivers {
             let Some(session) = self.sessions.get(receiver.session as usize) else { continue };
             let (id, stored) = (session.id, session.stored);

@@ -44,7 +44,7 @@ impl Broker {
         self.store_group(filter);
         let session = self.router.group(self.router.group_of_filter(filter)?)?.stored?;
         let held = self.messages.get(message)?;
-        let (qos, retain) = (held.qos, held.retain);
+        let (qos, retain) = (held.qos, held.retain());
         let body = self.messages.store_body(message, &mut self.journal)?;
         let entry = self.journal.new_entry();
         let delivery = StoredDelivery { session, entry, qos, retain, subscription_ids: Box::default() };
@@ -61,11 +61,8 @@ impl Broker {
             return;
         }
         let stored = self.router.group(group).and_then(|group| group.stored);
-        let of_group = |delivery: &&mut Delivery| delivery.group == Some(group);
         if self.router.group(group).is_some_and(Group::has_others) {
-            let queue = core::mem::take(&mut session.queue);
-            let (shared, kept): (Vec<_>, Vec<_>) = queue.into_iter().partition(|d| d.group == Some(group));
-            session.queue = kept.into();
+            let shared = session.queue.extract(|delivery| delivery.group == Some(group));
             for delivery in shared.into_iter().rev() {
                 let size = self.messages.get(delivery.message).map_or(0, Held::size);
                 if let Some(session) = self.sessions.get_mut(key as usize) {
@@ -77,19 +74,23 @@ impl Broker {
         }
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         let (id, is_stored) = (session.id, session.stored);
-        for delivery in session.ledger.messages_mut().chain(&mut session.queue).filter(of_group) {
-            delivery.group = None;
-            let Some(entry) = delivery.entry.take() else { continue };
+        let mut keep = |delivery: &mut Delivery| {
+            if delivery.group.take_if(|its| *its == group).is_none() {
+                return;
+            }
+            let Some(entry) = delivery.entry.take() else { return };
             if let Some(stored) = stored {
                 self.journal.op(StoreOp::RemoveEntry(stored, entry));
             }
-            let body = self.messages.get(delivery.message).and_then(|held| held.stored);
+            let body = self.messages.get(delivery.message).and_then(Held::stored);
             if let Some(body) = body.filter(|_| is_stored) {
                 let entry = self.journal.new_entry();
                 self.journal.op(StoreOp::Append(body, [delivery.to_stored(id, entry)].into()));
                 delivery.entry = Some(entry);
             }
-        }
+        };
+        session.ledger.messages_mut().for_each(&mut keep);
+        session.queue.update(keep);
     }
 
     /// Puts a delivery at the head of the group's queue, for another member. What nobody waits for
@@ -99,9 +100,9 @@ impl Broker {
             && let Some(group) = self.router.group_mut(group)
             && held.qos > QoS::AtMostOnce
         {
-            (delivery.qos, delivery.retain) = (held.qos, held.retain);
+            (delivery.qos, delivery.retain) = (held.qos, held.retain());
             group.queued_bytes += held.size();
-            group.queue.push_front(delivery);
+            group.queue.push_front(&delivery);
         } else {
             self.discard(key, delivery, false);
         }
@@ -203,7 +204,7 @@ impl Broker {
     /// Gives a message that a group takes to one member, or keeps it for the first that can have it.
     pub(super) fn hand_to_group(&mut self, key: GroupKey, message: MessageKey, entry: Option<EntryId>) {
         let Some(held) = self.messages.get(message) else { return };
-        let (qos, retain, size) = (held.qos, held.retain, held.size());
+        let (qos, retain, size) = (held.qos, held.retain(), held.size());
         let delivery = Delivery { message, group: Some(key), qos, retain, entry, ids: SubscriptionIds::None };
         let waits = self.router.group(key).is_some_and(|group| !group.queue.is_empty());
         if !waits && let Some(taker) = self.choose_member(key, message, qos) {
@@ -223,8 +224,9 @@ impl Broker {
             return;
         }
         group.queued_bytes += size;
-        group.queue.push_back(delivery);
+        group.queue.push_back(&delivery);
         self.messages.hold(message);
+        self.messages.settle(message);
     }
 
     /// The delivery takes the member's own options ([MQTT-4.8.2-3]).
@@ -252,7 +254,7 @@ impl Broker {
     pub(super) fn pump_group(&mut self, key: GroupKey) {
         loop {
             let front = self.router.group(key).and_then(|group| group.queue.front());
-            let Some((message, qos)) = front.map(|front| (front.message, front.qos)) else { break };
+            let Some((message, qos)) = front else { break };
             let taker = self.choose_member(key, message, qos);
             if taker.is_none() && !self.is_for_nobody(key, message) {
                 break;
@@ -298,10 +300,7 @@ impl Broker {
             e.qos == QoS::AtLeastOnce && e.message.as_ref().is_some_and(|delivery| delivery.group.is_some())
         });
         let mut returned: Vec<Delivery> = begun.into_iter().filter_map(|exchange| exchange.message).collect();
-        let queue = core::mem::take(&mut session.queue);
-        let (shared, kept): (Vec<_>, Vec<_>) =
-            queue.into_iter().partition(|delivery| delivery.group.is_some());
-        session.queue = kept.into();
+        let shared = session.queue.extract(|delivery| delivery.group.is_some());
         for delivery in &shared {
             if let Some(held) = self.messages.get(delivery.message) {
                 session.queued_bytes = session.queued_bytes.saturating_sub(held.size());
@@ -321,7 +320,7 @@ impl Broker {
                 session.queued_bytes += self.messages.get(delivery.message).map_or(0, Held::size);
                 // It may expire before what is there.
                 session.first_expiry = Timestamp::ZERO;
-                session.queue.push_front(delivery);
+                session.queue.push_front(&delivery);
             } else {
                 self.discard(key, delivery, false);
             }

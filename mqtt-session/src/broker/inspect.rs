@@ -207,9 +207,8 @@ impl Broker {
     pub fn retained(&self, now: Timestamp, after: u64, limit: usize) -> Page<RetainedInfo> {
         let now = now.max(self.now);
         page(after, self.router.retained_places(), limit, |at, items| {
-            let Some(held) = self.router.retained_in(at).and_then(|key| self.messages.get(key)) else {
-                return;
-            };
+            let Some(key) = self.router.retained_in(at) else { return };
+            let Some(held) = self.messages.get(key) else { return };
             if held.is_expired(now) {
                 return;
             }
@@ -218,7 +217,7 @@ impl Broker {
                 qos: held.qos,
                 payload_len: held.payload().len(),
                 expires_in: held.expiry_left(now),
-                publisher: held.author.as_ref().map(|author| author.client_id.clone()),
+                publisher: self.messages.author(key).map(|author| author.client_id.clone()),
             });
         })
     }

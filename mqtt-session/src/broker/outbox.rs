@@ -4,7 +4,7 @@
 use super::access::Acls;
 use super::connection::{Connection, Phase};
 use super::count::Counters;
-use super::message::MessageKey;
+use super::message::{Held, MessageKey};
 use super::output::{ConnectionId, DropReason};
 use super::router::SessionKey;
 use super::session::{Delivery, Session};
@@ -14,7 +14,7 @@ use super::{Broker, delivery_qos};
 use crate::defects::defect;
 use crate::random::IdMap;
 use crate::shared::alias::Alias;
-use crate::shared::ledger::Stage;
+use crate::shared::ledger::{Exchange, Stage};
 use crate::shared::rules::Rules;
 use crate::shared::window::Window;
 use crate::store::{MessageId, StoredStage};
@@ -323,10 +323,8 @@ impl Drain<'_> {
                     while self.begin_next(c, session) {}
                     return false;
                 }
-                if !session.ledger.admit_next(&mut c.window) {
-                    return false;
-                }
-                self.send_exchange(c, session);
+                let Some((exchange, dup)) = session.ledger.send_next(&mut c.window) else { return false };
+                self.send_exchange(c, exchange, dup);
                 continue;
             }
             if session.replays.front().is_some() {
@@ -338,7 +336,7 @@ impl Drain<'_> {
             }
             match session.queue.front() {
                 None => return false,
-                Some(delivery) if delivery.qos == QoS::AtMostOnce => {
+                Some((_, QoS::AtMostOnce)) => {
                     let Some(delivery) = session.queue.pop_front() else { return false };
                     self.send_once(c, session, delivery);
                 }
@@ -371,16 +369,13 @@ impl Drain<'_> {
         if !session.ledger.has_room(c.window.max()) {
             return false;
         }
-        if session.queue.front().is_none_or(|delivery| delivery.qos == QoS::AtMostOnce) {
-            return false;
-        }
-        let Some(delivery) = session.queue.pop_front() else { return false };
+        let Some(delivery) = session.queue.pop_front_if(|qos| qos > QoS::AtMostOnce) else { return false };
         if let Some(reason) = self.unwanted(c, session, &delivery) {
             self.drained.dropped.push((delivery, reason));
             return true;
         }
         let Some(id) = session.ledger.free_id(|_| false) else {
-            session.queue.push_front(delivery);
+            session.queue.push_front(&delivery);
             return false;
         };
         if let Some(held) = self.messages.get(delivery.message) {
@@ -451,8 +446,7 @@ impl Drain<'_> {
         (len > c.max_packet as usize && !defect!(TooLargeSent)).then_some(DropReason::TooLarge)
     }
 
-    fn send_exchange(&mut self, c: &mut Connection, session: &mut Session) {
-        let Some(exchange) = session.ledger.next_to_send() else { return };
+    fn send_exchange(&mut self, c: &mut Connection, exchange: &Exchange<Delivery>, dup: bool) {
         let id = exchange.id;
         if exchange.stage == Stage::Release {
             // [MQTT-4.4.0-1]
@@ -460,10 +454,8 @@ impl Drain<'_> {
             c.packets += 1;
         } else if let Some(delivery) = &exchange.message {
             // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
-            let dup = exchange.published;
             self.write(c, delivery, Some(id), dup);
         }
-        session.ledger.sent();
         self.drained.began = true;
     }
 
@@ -516,7 +508,7 @@ impl Drain<'_> {
                 self.drained.lookups += 1;
                 let mut found = self.router.retained_matching(&replay.filter);
                 // In the order in which they were retained, so that one number tells how far it is.
-                let number = |key: &MessageKey| self.messages.get(*key).map_or(0, |held| held.retained_at);
+                let number = |key: &MessageKey| self.messages.get(*key).map_or(0, Held::retained_at);
                 found.retain(|key| number(key) > replay.after);
                 if let (Some(far), Some(shards)) = (&replay.far, self.shards) {
                     found.retain(|key| is_marked(shards.origin(*key), &far.marks));
@@ -560,13 +552,14 @@ impl Drain<'_> {
             None => replay.next += 1,
         }
         let Some(held) = self.messages.get(message) else { return Replayed::Some };
-        replay.after = replay.after.max(held.retained_at);
+        replay.after = replay.after.max(held.retained_at());
         // What was set later came live, and what was removed is not wanted.
-        let stale = there.is_none() && (held.retained_at == 0 || held.retained_at > replay.until);
+        let stale = there.is_none() && !(1..=replay.until).contains(&held.retained_at());
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
         let size = held.size();
-        let revoked = held.author.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
+        let author = self.messages.author(message);
+        let revoked = author.is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
         if revoked || held.is_expired(self.now) {
             self.drained.expired.push(message);
             self.drained.finished.push(delivery.uncounted(session, size));

@@ -75,8 +75,8 @@ impl Broker {
 
     /// An expired retained message is none any more.
     pub(super) fn forget_retained(&mut self, key: MessageKey) {
-        let Some(held) = self.messages.get_mut(key).filter(|held| held.retained_at != 0) else { return };
-        held.retained_at = 0;
+        let Some(held) = self.messages.get_mut(key).filter(|held| held.retained_at() != 0) else { return };
+        held.set_retained_at(0);
         self.forget_origin(key);
         let Some(held) = self.messages.get(key) else { return };
         let topic = held.topic_str();

@@ -1,7 +1,7 @@
 //! From a message to the queues of those who want it.
 
-use super::message::{Content, MessageKey};
-use super::output::{DropReason, Event, Output};
+use super::message::{Content, Held, MessageKey};
+use super::output::{DropReason, Event, LocalId, Output};
 use super::router::{Matches, SessionKey};
 use super::session::{Delivery, Session};
 use super::shards::Arrival;
@@ -127,7 +127,7 @@ impl Broker {
 
     fn route_to(&mut self, key: MessageKey, source: Source, matches: &Matches) -> Routed {
         let (qos, retain) =
-            self.messages.get(key).map_or((QoS::AtMostOnce, false), |held| (held.qos, held.retain));
+            self.messages.get(key).map_or((QoS::AtMostOnce, false), |held| (held.qos, held.retain()));
         let elsewhere = matches.elsewhere.count_ones() as usize;
         let routed = if self.journal.is_on()
             && (qos > QoS::AtMostOnce || self.barrier_of(source.publisher) > self.journal.stored())
@@ -184,7 +184,7 @@ impl Broker {
         let Some(held) = self.messages.get(key) else {
             return Routed::default();
         };
-        let (qos, retain, size) = (held.qos, held.retain, held.size());
+        let (qos, retain, size) = (held.qos, held.retain(), held.size());
         let mut routed = Routed::default();
         for receiver in &matches.receivers {
             let delivery = Delivery {
@@ -213,7 +213,8 @@ impl Broker {
     pub(super) fn retain_if_asked(&mut self, key: MessageKey) {
         if self.shards.is_none() {
             self.retain_here(key);
-        } else if self.messages.get(key).is_some_and(|held| held.retain) && self.retained_owner(key).is_none()
+        } else if self.messages.get(key).is_some_and(|held| held.retain())
+            && self.retained_owner(key).is_none()
         {
             let is_kept = self.retain_here(key);
             self.note_own_retained(key, is_kept);
@@ -222,7 +223,7 @@ impl Broker {
 
     /// The same on the shard where what is retained under the topic lives. Whether the message is kept.
     pub(super) fn retain_here(&mut self, key: MessageKey) -> bool {
-        let Some(held) = self.messages.get(key).filter(|held| held.retain) else { return false };
+        let Some(held) = self.messages.get(key).filter(|held| held.retain()) else { return false };
         let topic = held.topic_str();
         let mut is_kept = false;
         // What the broker says of itself is over with it.
@@ -245,6 +246,7 @@ impl Broker {
             is_kept = true;
             let old = self.router.retain(topic, Some(key));
             self.messages.hold(key);
+            self.messages.settle(key);
             self.retained_writes += 1;
             if own && self.journal.is_on() {
                 // In the order of those that are stored.
@@ -259,7 +261,7 @@ impl Broker {
                 }
             }
             if let Some(held) = self.messages.get_mut(key) {
-                held.retained_at = self.retained_writes;
+                held.set_retained_at(self.retained_writes);
             }
             old
         };
@@ -267,7 +269,7 @@ impl Broker {
             if let Some(held) = self.messages.get_mut(old)
                 && old != key
             {
-                held.retained_at = 0;
+                held.set_retained_at(0);
             }
             self.forget_origin(old);
             self.release_message(old);
@@ -283,11 +285,7 @@ impl Broker {
         self.budget = self.budget.saturating_sub(1);
         let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };
         if let Some(subscriber) = session.local {
-            if let Some(held) = self.messages.get(delivery.message) {
-                let ids = delivery.ids.as_slice();
-                let message = held.to_message(self.now, delivery.qos, delivery.retain, ids);
-                self.outputs.push_back(Output::Event(Box::new(Event::Message { subscriber, message })));
-            }
+            self.tell_program(subscriber, &delivery);
             return Fate::Taken;
         }
         let delivery = match self.send_at_once(key, delivery) {
@@ -302,20 +300,33 @@ impl Broker {
             }
         }
         let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };
-        if let Some(held) = self.messages.get(delivery.message) {
-            session.first_expiry = session.first_expiry.min(held.expires);
+        let message = delivery.message;
+        let mut is_loose = false;
+        if let Some(held) = self.messages.get(message) {
+            session.first_expiry = session.first_expiry.min(held.expires());
+            is_loose = held.is_loose();
         }
         session.queued_bytes += size;
-        self.messages.hold(delivery.message);
+        self.messages.hold(message);
         if defect!(QueueReversed) {
-            session.queue.push_front(delivery);
+            session.queue.push_front(&delivery);
         } else {
-            session.queue.push_back(delivery);
+            session.queue.push_back(&delivery);
         }
-        if let Some(link) = session.link {
-            self.queue_flush(link);
+        match session.link {
+            Some(link) => self.queue_flush(link),
+            None if is_loose => self.messages.settle(message),
+            None => {}
         }
         Fate::Taken
+    }
+
+    #[cold]
+    fn tell_program(&mut self, subscriber: LocalId, delivery: &Delivery) {
+        if let Some(held) = self.messages.get(delivery.message) {
+            let message = held.to_message(self.now, delivery.qos, delivery.retain, delivery.ids.as_slice());
+            self.outputs.push_back(Output::Event(Box::new(Event::Message { subscriber, message })));
+        }
     }
 
     /// Whether the session takes a message of this size. Makes room by its policy.
@@ -387,16 +398,17 @@ impl Broker {
         if now < session.first_expiry {
             return false;
         }
-        let expiry = |d: &Delivery| messages.get(d.message).map_or(Timestamp::ZERO, |held| held.expires);
-        let is_expired = |d: &Delivery| expiry(d) <= now;
-        let later = session.queue.iter().map(expiry).filter(|expires| *expires > now);
-        session.first_expiry = later.min().unwrap_or(Timestamp::MAX);
-        if !session.queue.iter().any(is_expired) {
+        let expiry = |key| messages.get(key).map_or(Timestamp::ZERO, Held::expires);
+        let (mut first, mut any) = (Timestamp::MAX, false);
+        for (key, _) in session.queue.iter() {
+            let expires = expiry(key);
+            if expires > now { first = first.min(expires) } else { any = true }
+        }
+        session.first_expiry = first;
+        if !any {
             return false;
         }
-        let queue = core::mem::take(&mut session.queue);
-        let (gone, kept): (Vec<_>, Vec<_>) = queue.into_iter().partition(is_expired);
-        session.queue = kept.into();
+        let gone = session.queue.extract(|delivery| expiry(delivery.message) <= now);
         for delivery in gone {
             self.discard(key, delivery, true);
             self.count_drop(key, DropReason::Expired);

@@ -2,6 +2,7 @@
 
 use super::message::MessageKey;
 use super::output::LocalId;
+use super::queue::Queue;
 use super::router::{GroupKey, SessionKey, SubscriptionIds};
 use super::shards::FarReplay;
 use crate::Timestamp;
@@ -16,7 +17,7 @@ use mqtt_proto::QoS;
 
 /// A message on its way to one session: which, and what differs for this receiver. Packet
 /// identifier, alias, DUP and remaining lifetime bind when it is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delivery {
     pub(super) message: MessageKey,
     /// The group through which it came, if it may go back there. Its place in the store is then one
@@ -103,7 +104,7 @@ pub(super) struct Session {
     pub(super) received: Received,
     /// Stored entries of exchanges that wait for PUBCOMP. Most sessions never have one.
     pub(super) releasing: Option<Box<IdMap<u16, EntryId>>>,
-    pub(super) queue: VecDeque<Delivery>,
+    pub(super) queue: Queue,
     pub(super) queued_bytes: usize,
     /// Nothing in the queue expires before this: a full queue need not be searched for what has.
     pub(super) first_expiry: Timestamp,
@@ -136,7 +137,7 @@ impl Session {
             ledger: Ledger::default(),
             received: Received::default(),
             releasing: None,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             queued_bytes: 0,
             first_expiry: Timestamp::ZERO,
             replays: VecDeque::new(),
@@ -162,6 +163,8 @@ impl Session {
 
     /// Whether anything waits to be sent.
     pub(super) fn has_work(&mut self) -> bool {
-        !self.queue.is_empty() || !self.replays.is_empty() || self.ledger.next_to_send().is_some()
+        !self.queue.is_empty()
+            || !self.replays.is_empty()
+            || !self.ledger.is_empty() && self.ledger.has_next()
     }
 }

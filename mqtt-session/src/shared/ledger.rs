@@ -108,8 +108,11 @@ impl<M> Ledger<M> {
     }
 
     /// Whether an exchange holds `id`.
+    #[inline]
     pub(crate) fn contains(&self, id: PacketId) -> bool {
-        self.place(id).is_some()
+        // A new one mostly is behind all that there are.
+        let is_behind = self.by_id.is_none() && usize::from(distance(self.first, id)) >= self.exchanges.len();
+        !is_behind && self.place(id).is_some()
     }
 
     /// Where the exchange is that holds `id`.
@@ -229,6 +232,12 @@ impl<M> Ledger<M> {
         self.exchanges.get_mut(index)?.as_mut()
     }
 
+    /// Whether there is one.
+    #[inline]
+    pub(crate) fn has_next(&mut self) -> bool {
+        self.cursor < self.base + self.exchanges.len() as u64 && self.next_to_send().is_some()
+    }
+
     /// Takes the place in the window that sending the next exchange needs. PUBREL always finds one.
     pub(crate) fn admit_next(&mut self, window: &mut Window) -> bool {
         let Some(exchange) = self.next_to_send() else { return false };
@@ -252,6 +261,22 @@ impl<M> Ledger<M> {
             }
             self.cursor += 1;
         }
+    }
+
+    /// As [`Ledger::admit_next`] and [`Ledger::sent`] in one step: the exchange that is to be put into the outbox, and
+    /// whether it was there before.
+    #[inline]
+    pub(crate) fn send_next(&mut self, window: &mut Window) -> Option<(&Exchange<M>, bool)> {
+        if !self.admit_next(window) {
+            return None;
+        }
+        // No finished ones are before it any more.
+        let index = usize::try_from(self.cursor - self.base).ok()?;
+        let exchange = self.exchanges.get_mut(index)?.as_mut()?;
+        let again = exchange.published;
+        exchange.published |= exchange.stage == Stage::Publish && !defect!(ForgetDup);
+        self.cursor += 1;
+        Some((exchange, again))
     }
 
     fn skip_finished(&mut self) {

@@ -328,7 +328,7 @@ impl Restore {
         };
         let part = self.parts.get(given)?;
         let key = part.messages.get(&id.0)?;
-        part.broker.messages.get(*key).map(super::message::Held::to_stored)
+        part.broker.messages.to_stored(*key)
     }
 
     /// The broker, at `unix_ms` milliseconds since 1970.

@@ -162,7 +162,7 @@ impl Restore {
             its.queued_bytes += size;
             let delivery =
                 Delivery { message: key, group: Some(group), qos, retain, entry: Some(entry), ids };
-            its.queue.push_back(delivery);
+            its.queue.push_back(&delivery);
         }
     }
 

@@ -235,7 +235,7 @@ impl Part {
             return false;
         };
         if let Some(held) = self.broker.messages.get_mut(key) {
-            held.stored = Some(id);
+            held.set_stored(id);
         }
         self.messages.insert(id.0, key);
         true
@@ -294,7 +294,7 @@ impl Part {
                 if let Some(session) = broker.sessions.get_mut(session as usize) {
                     broker.messages.hold(delivery.message);
                     session.queued_bytes += size;
-                    session.queue.push_back(delivery);
+                    session.queue.push_back(&delivery);
                 }
             }
             (Owner::Group(group), _, Some(delivery)) => {
@@ -304,7 +304,7 @@ impl Part {
                         self.moving.entry(id).or_default().push((delivery.message, moving));
                     }
                     group.queued_bytes += size;
-                    group.queue.push_back(delivery);
+                    group.queue.push_back(&delivery);
                 }
             }
             (_, _, None) => {
@@ -340,7 +340,7 @@ impl Part {
             broker.release_message(old);
         }
         if let Some(held) = broker.messages.get_mut(key) {
-            held.retained_at = id.0;
+            held.set_retained_at(id.0);
         }
         broker.retained_writes = broker.retained_writes.max(id.0);
         true
@@ -380,7 +380,7 @@ impl Part {
             broker.journal.op(StoreOp::PutRetained(topic, id));
             broker.retained_writes = broker.retained_writes.max(id.0);
             if let Some(held) = broker.messages.get_mut(key) {
-                held.retained_at = id.0;
+                held.set_retained_at(id.0);
             }
         }
         true
@@ -391,7 +391,7 @@ impl Part {
         let Some((id, entries)) = self.moving.pop_first() else { return false };
         let Some(primary) = self.primary_of(id) else { return true };
         for (key, delivery) in entries {
-            let body = self.broker.messages.get(key).and_then(|held| held.stored);
+            let body = self.broker.messages.get(key).and_then(Held::stored);
             if let Some(body) = body {
                 let delivery = StoredDelivery { session: primary, ..delivery };
                 self.broker.journal.op(StoreOp::Append(body, [delivery].into()));

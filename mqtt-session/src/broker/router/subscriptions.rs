@@ -4,10 +4,10 @@ use super::far::{Leaf, Share};
 use super::tree::{NodeId, Value};
 use super::{GroupKey, MessageKey, Router, SessionKey, Subscription};
 use crate::Refused;
+use crate::broker::queue::Queue;
 use crate::broker::session::Delivery;
 use crate::store::SessionId;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use mqtt_proto::{SubscriptionOptions, TopicFilter};
 use smallvec::SmallVec;
@@ -44,7 +44,7 @@ pub(in crate::broker) struct Group {
     pub(in crate::broker) members: Vec<Member>,
     /// Whose turn it is.
     pub(in crate::broker) turn: usize,
-    pub(in crate::broker) queue: VecDeque<Delivery>,
+    pub(in crate::broker) queue: Queue,
     pub(in crate::broker) queued_bytes: usize,
     /// Its number in the store, once a member's session is stored.
     pub(in crate::broker) stored: Option<SessionId>,
@@ -65,7 +65,7 @@ impl Group {
             node,
             members: Vec::new(),
             turn: 0,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             queued_bytes: 0,
             stored: None,
             leaf: None,
@@ -299,7 +299,7 @@ impl Router {
         if let Some(leaf) = group.leaf {
             self.forget_leaf(&leaf);
             left.stored.extend(group.stored);
-            left.leaves.push((leaf, group.queue.into()));
+            left.leaves.push((leaf, group.queue.into_iter().collect()));
             return;
         }
         left.deliveries.extend(group.queue);

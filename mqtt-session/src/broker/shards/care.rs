@@ -11,7 +11,7 @@
 //! What is safe is told in the order in which it came, so a count is enough.
 
 use super::super::deferred::Deferred;
-use super::super::message::{Held, MessageKey};
+use super::super::message::MessageKey;
 use super::super::output::ConnectionId;
 use super::super::session::Delivery;
 use super::deliver::Onward;
@@ -198,7 +198,7 @@ impl Broker {
     /// It is stored.
     pub(in crate::broker) fn send_passed(&mut self, key: MessageKey, passed: Passed) {
         let Passed { to, number, filter, back, mut refused } = passed;
-        let Some(message) = self.messages.get(key).map(Held::to_stored) else { return };
+        let Some(message) = self.messages.to_stored(key) else { return };
         self.watch(to, key, &Watch::HandOvers([(to, number)].into()));
         let number = Some(number);
         let message = if back {

@@ -164,7 +164,7 @@ impl Broker {
                 shards.put_into_run(shard, &held.content(), care == Care::Acknowledged);
                 continue;
             }
-            let stored = shared.take().unwrap_or_else(|| held.to_stored());
+            let Some(stored) = shared.take().or_else(|| self.messages.to_stored(key)) else { return };
             // Who is alone with it takes it over.
             shared = (u32::from(shard.0) != last).then(|| stored.clone());
             let message = stored;
@@ -387,7 +387,7 @@ impl Broker {
 
     /// The other shard that retains this message, if it is to be retained and that is another one.
     pub(in crate::broker) fn retained_owner(&self, key: MessageKey) -> Option<ShardId> {
-        let held = self.messages.get(key).filter(|held| held.retain)?;
+        let held = self.messages.get(key).filter(|held| held.retain())?;
         // What the broker says of itself stays where it is said.
         let topic = held.topic_str();
         self.router.foreign_owner(topic).filter(|_| !is_own(topic.as_bytes()))

@@ -98,7 +98,7 @@ impl Broker {
         if let (Some(stored), Some(entry)) = (stored, delivery.entry) {
             self.journal.op(StoreOp::RemoveEntry(stored, entry));
             self.pass(shard, delivery.message, filter, false, refused);
-        } else if let Some(message) = self.messages.get(delivery.message).map(Held::to_stored) {
+        } else if let Some(message) = self.messages.to_stored(delivery.message) {
             self.tell_shard(shard, ShardMessage::GroupDeliver { filter, message, number: None, refused });
         }
     }
@@ -126,7 +126,7 @@ impl Broker {
             };
             let (qos, retain, ids) = (stored.qos, stored.retain, SubscriptionIds::None);
             group.queued_bytes += size;
-            group.queue.push_front(Delivery { message, group: key, qos, retain, entry: None, ids });
+            group.queue.push_front(&Delivery { message, group: key, qos, retain, entry: None, ids });
             group.came_back(message, from, refused);
         }
         if let Some(key) = key {
@@ -240,8 +240,9 @@ impl Broker {
             if delivery.entry.is_some() && !defect!(ShardReturnLost) {
                 self.pass_back(owner, filter, stored, &delivery, refused);
             } else {
-                let held = self.messages.get(delivery.message).filter(|held| held.qos > QoS::AtMostOnce);
-                messages.extend(held.map(|held| (held.to_stored(), None)));
+                let stored = self.messages.to_stored(delivery.message);
+                let stored = stored.filter(|stored| stored.qos > QoS::AtMostOnce);
+                messages.extend(stored.map(|stored| (stored, None)));
             }
             self.release_message(delivery.message);
         }

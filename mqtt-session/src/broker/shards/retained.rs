@@ -3,7 +3,7 @@
 //! A subscription gets each message once: what a shard had sent to the owner when it heard of the
 //! subscription comes with the answer, what it sent later comes live.
 
-use super::super::message::MessageKey;
+use super::super::message::{Held, MessageKey};
 use super::super::router::{SessionKey, bit};
 use super::super::session::{Delivery, Replay};
 use super::{Broker, each};
@@ -341,7 +341,7 @@ impl Broker {
                 nothing.push(query);
                 continue;
             }
-            found.sort_unstable_by_key(|key| self.messages.get(*key).map_or(0, |held| held.retained_at));
+            found.sort_unstable_by_key(|key| self.messages.get(*key).map_or(0, Held::retained_at));
             found.iter().for_each(|&message| self.messages.hold(message));
             if let Some(answering) = shards.answering.get_mut(&(from, query)) {
                 answering.found = Some(found.into());
@@ -371,12 +371,13 @@ impl Broker {
             }
             found.pop_front();
             if let Some(held) = self.messages.get(message) {
-                let revoked = held.author.as_ref().is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
+                let author = self.messages.author(message);
+                let revoked = author.is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
                 if revoked || held.is_expired(self.now) {
                     self.forget_retained(message);
-                } else if held.retained_at != 0 {
+                } else if held.retained_at() != 0 {
                     bytes += held.size();
-                    messages.push(held.to_stored());
+                    messages.extend(self.messages.to_stored(message));
                 }
             }
             self.release_message(message);
