@@ -152,13 +152,14 @@ impl Broker {
     }
 
     /// What waits in the batch goes to its receivers, before anything else does.
-    #[inline]
+    #[inline(always)]
     pub(super) fn close_batch(&mut self) {
         if self.batch.is_open() {
             self.deliver_batch();
         }
     }
 
+    #[inline(never)]
     fn deliver_batch(&mut self) {
         let mut batch = core::mem::take(&mut self.batch);
         for at in 0..batch.matches.receivers.len() {
