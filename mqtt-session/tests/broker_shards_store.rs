@@ -577,3 +577,31 @@ fn what_is_on_its_way_to_a_member_has_its_room() {
     };
     assert_eq!(asked(&c), 0);
 }
+
+/// A message that waits for a session and is retained was stored once by one shard. Of several, one has the session and
+/// another what is retained, and what replaces that takes nothing from the session.
+#[test]
+fn what_is_replaced_on_one_shard_stays_for_a_session_of_another() {
+    let mut c = cluster(1);
+    let link = connect(&mut c, "s");
+    subscribed(&mut c, link, "t/+", QoS::AtLeastOnce);
+    c.shards[0].handle_close(c.now, c.links[link].conn, Closed::Eof);
+    c.obey();
+    let publish_all = |c: &mut Cluster, text: &str| {
+        let publisher = connect(c, "p");
+        for n in 0..6 {
+            let topic = format!("t/{n}");
+            c.send(publisher, &retained(&topic, 1, n + 1, text));
+        }
+        c.settle();
+    };
+    publish_all(&mut c, "old");
+    c.restart(2);
+    c.settle();
+    publish_all(&mut c, "new");
+    let restored = c.restart(2);
+    assert_eq!(restored.dropped, 0);
+    c.settle();
+    let link = connect_for_messages(&mut c, "s");
+    assert_eq!(payloads(&c.got(link)), [["old"; 6], ["new"; 6]].concat());
+}

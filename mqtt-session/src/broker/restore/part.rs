@@ -372,6 +372,10 @@ impl Part {
     pub(super) fn settle_copy(&mut self) -> bool {
         let Some((_, Copied { key, deliveries, retained })) = self.copies.pop_first() else { return false };
         let broker = &mut self.broker;
+        if let Some(held) = broker.messages.get_mut(key) {
+            // The number that it has is that of the other shard's.
+            held.set_retained_at(0);
+        }
         let Some(id) = broker.messages.store_body(key, &mut broker.journal) else { return true };
         if !deliveries.is_empty() {
             broker.journal.op(StoreOp::Append(id, deliveries));
