@@ -11,9 +11,10 @@ use mqtt_session::{Message, PublishErrorKind};
 use mqtt_testkit::adapters::{Duplex, duplex};
 use mqtt_testkit::brief;
 use std::io::{Read, Write};
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 pub(crate) type Failure = Box<dyn std::error::Error>;
@@ -479,6 +480,54 @@ async fn the_auth_handler_answers_auth() -> Result {
     assert_eq!(finished.load(Ordering::Relaxed), 2);
     auth(&mut link, ReasonCode::Success, b"").await;
     link.expect("DISCONNECT 82").await;
+    Ok(())
+}
+
+/// Begins another exchange as soon as it hears that the first one is over.
+struct Eager {
+    client: Arc<Mutex<Option<Client>>>,
+    again: Arc<Mutex<Option<Again>>>,
+}
+
+type Again = Pin<Box<dyn Future<Output = std::result::Result<(), Error>> + Send>>;
+
+impl AuthHandler for Eager {
+    fn start(&mut self) -> Option<bytes::Bytes> {
+        Some("start".into())
+    }
+
+    fn answer(&mut self, data: &[u8]) -> std::result::Result<bytes::Bytes, AuthFailed> {
+        Ok(data.to_vec().into())
+    }
+
+    fn finish(&mut self, _: Option<&[u8]>) -> std::result::Result<(), AuthFailed> {
+        if let Some(client) = self.client.lock().unwrap().take() {
+            let mut again: Again = Box::pin(async move { client.reauthenticate(b"a").await });
+            assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            *self.again.lock().unwrap() = Some(again);
+        }
+        Ok(())
+    }
+}
+
+/// What CONNACK ends is not the exchange that was begun meanwhile.
+#[rt::test]
+async fn an_exchange_is_over_when_the_server_says_so() -> Result {
+    let (mut server, options) = server();
+    let (client, again) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+    let handler = Eager { client: client.clone(), again: again.clone() };
+    *client.lock().unwrap() = Some(options.authentication("M", handler).start()?);
+    let mut link = server.link().await;
+    link.next().await;
+    let mut list = PropertiesBuf::new();
+    list.push(Property::AuthenticationMethod("M")).unwrap();
+    let properties = list.as_properties();
+    link.send(PacketRef::Connack(ConnackRef { properties, ..ConnackRef::default() })).await;
+    link.expect("AUTH 19 {AuthenticationMethod(\"M\"), AuthenticationData([97])}").await;
+    let mut again = again.lock().unwrap().take().expect("it was begun");
+    assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    auth(&mut link, ReasonCode::Success, b"").await;
+    again.await?;
     Ok(())
 }
 

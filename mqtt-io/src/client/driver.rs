@@ -45,10 +45,17 @@ pub(super) struct Driver<R: Connect<C>, C> {
     /// When the timer is going to fire; `None` once it has.
     armed: Option<Instant>,
     io: Option<Arc<io::Error>>,
-    steps: Vec<AuthStep>,
+    steps: Vec<Step>,
     wakers: Vec<Waker>,
     /// The client has stopped, and why.
     stopped: Option<Cause>,
+}
+
+/// What the server said in an authentication exchange, and nobody has answered.
+struct Step {
+    auth: AuthStep,
+    /// With CONNACK: the end of the exchange that CONNECT began, and of none that was begun since.
+    of_connack: bool,
 }
 
 /// Whoever waits is told when the driver ends, however it ends.
@@ -273,11 +280,12 @@ impl<R: Connect<C>, C> Driver<R, C> {
                 if self.auth.is_some() {
                     // The server's last word of an authentication exchange comes with CONNACK.
                     let data = connected.properties.as_properties().authentication_data();
-                    self.steps.push(AuthStep {
+                    let auth = AuthStep {
                         wants_answer: false,
                         data: data.map(bytes::Bytes::copy_from_slice),
                         properties: connected.properties.clone(),
-                    });
+                    };
+                    self.steps.push(Step { auth, of_connack: true });
                 }
                 self.shared.state.send_replace(State::Connected(Arc::from(connected)));
                 return true;
@@ -296,7 +304,7 @@ impl<R: Connect<C>, C> Driver<R, C> {
                 return true;
             }
             Event::Auth(step) => {
-                self.steps.push(*step);
+                self.steps.push(Step { auth: *step, of_connack: false });
                 return true;
             }
             Event::SubscriptionLost { filter, reason } => {
@@ -311,7 +319,7 @@ impl<R: Connect<C>, C> Driver<R, C> {
     fn answer_auth(&mut self) -> bool {
         let steps = std::mem::take(&mut self.steps);
         let busy = !steps.is_empty();
-        for step in steps {
+        for Step { auth: step, of_connack } in steps {
             let data = step.data.as_deref();
             let answer = match &mut self.auth {
                 Some(auth) if step.wants_answer => auth.answer(data.unwrap_or_default()).map(Some),
@@ -328,7 +336,7 @@ impl<R: Connect<C>, C> Driver<R, C> {
             if !sent {
                 let drain = Duration::ZERO;
                 inner.machine.disconnect(now, DisconnectOptions { drain, ..DisconnectOptions::default() });
-            } else if !step.wants_answer {
+            } else if !step.wants_answer && !of_connack {
                 for sender in inner.reauth.drain(..) {
                     // Whoever does not wait any more does not want to know.
                     let _ = sender.send(());
