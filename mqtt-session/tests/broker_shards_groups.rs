@@ -101,3 +101,19 @@ fn what_comes_back_keeps_its_order() {
     c.settle();
     assert_eq!(payloads(&mut c, other), ["one", "two", "three"]);
 }
+
+/// Nobody on any shard may read it: it goes to each of them once, and is dropped and counted.
+#[test]
+fn a_message_that_no_member_may_read_is_dropped() {
+    for durability in [Durability::Off, Durability::Synced] {
+        let (mut c, owner, shards) = cluster(durability);
+        for shard in shards {
+            member(&mut c, shard, "not", "stranger");
+        }
+        let publisher = connect(&mut c, owner, "p", "p");
+        c.send(publisher, &publish("t", 1, 1, "secret"));
+        c.settle();
+        let stats = c.stats();
+        assert_eq!((stats.messages, stats.counters.dropped.not_authorized), (0, 1), "{durability:?}");
+    }
+}

@@ -139,32 +139,22 @@ fn things_cost_no_more_than_they_did() {
             site.read(conn, &publish(&format!("queue/{:03}", n % 100), 1, 1, &payload));
         }),
     ));
-    let mut site = Site::new();
-    for n in 0..COUNT / 10 {
-        site.leave(&format!("away-{n}"), "news");
-    }
-    let conn = site.connect("publisher", false);
-    costs.push((
-        "ten messages of 64 bytes for everybody, for each who is away",
-        site.each(COUNT / 10, |site, n| {
-            if n < 10 {
+    for (name, messages) in [
+        ("ten messages of 64 bytes for everybody, for each who is away", 10),
+        ("one message of 64 bytes for everybody, for each who is away", 1),
+    ] {
+        let mut site = Site::new();
+        for n in 0..COUNT / 10 {
+            site.leave(&format!("away-{n}"), "news");
+        }
+        let conn = site.connect("publisher", false);
+        let cost = site.each(COUNT / 10, |site, n| {
+            if n < messages {
                 site.read(conn, &publish("news", 1, 1, &payload));
             }
-        }),
-    ));
-    let mut site = Site::new();
-    for n in 0..COUNT / 10 {
-        site.leave(&format!("away-{n}"), "news");
+        });
+        costs.push((name, cost));
     }
-    let conn = site.connect("publisher", false);
-    costs.push((
-        "one message of 64 bytes for everybody, for each who is away",
-        site.each(COUNT / 10, |site, n| {
-            if n == 0 {
-                site.read(conn, &publish("news", 1, 1, &payload));
-            }
-        }),
-    ));
     // A burst to many, of which the adapter has written nothing yet, is held and not copied for each.
     let mut site = Site::new();
     for n in 0..500 {

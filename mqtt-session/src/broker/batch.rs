@@ -121,23 +121,23 @@ impl Broker {
         matches: &mut Matches,
         origin: &mut Origin,
     ) -> bool {
-        let is_for_one = Run::takes(content.len())
+        let fits = Run::takes(content.len())
             && matches.groups.is_empty()
             && matches.receivers.len() >= LEAST_RECEIVERS;
-        if self.batch.is_open() && !(is_for_one && self.batch.matches.receivers == matches.receivers) {
+        if self.batch.is_open() && !(fits && self.batch.matches.receivers == matches.receivers) {
             self.close_batch();
         }
-        if is_for_one && !self.batch.is_open() {
+        if fits && !self.batch.is_open() {
             core::mem::swap(&mut self.batch.matches, matches);
             self.batch.origin = core::mem::take(origin);
             self.batch.publisher = publisher;
             self.batch.topic.clear();
             self.batch.topic.extend_from_slice(content.shared.topic);
         }
-        if is_for_one {
+        if fits {
             self.push_to_batch(content);
         }
-        is_for_one
+        fits
     }
 
     /// Adds a message for the receivers of the open batch.

@@ -185,9 +185,8 @@ impl Broker {
                     leaf.coming = leaf.coming.saturating_sub(u32::from(deferred.leaf.is_some()));
                 }
                 self.hand_to_group(group, deferred.message, entry);
-                if deferred.leaf.is_some() {
-                    self.pump_group(group);
-                }
+                // It may have come back from the last shard that had not refused it.
+                self.pump_group(group);
             }
             if let Some(onward) = deferred.onward {
                 self.send_onward(deferred.message, &onward);
