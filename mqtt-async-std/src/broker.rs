@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The broker runs on a thread of its own, with an executor of its own, so a slow task of yours does
-//! not hold it up. Your code never runs on that thread: an [`Authorizer`] runs on the executor that
+//! not hold it up. What an [`Authorizer`] does not decide at once it decides on the executor that
 //! [`AsyncIo`] says.
 //!
 //! What happens is logged through `tracing`, in lines like Mosquitto's: connections at info, the rest

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! The broker runs on a thread of its own, so it works the same inside a multi-threaded and a
-//! current-thread runtime, and a slow task of yours does not hold it up. Your code never runs on that
-//! thread: an [`Authorizer`] runs on the runtime that called [`Broker::bind`].
+//! current-thread runtime, and a slow task of yours does not hold it up. What an [`Authorizer`] does not
+//! decide at once it decides on the runtime that called [`Broker::bind`].
 //!
 //! What happens is logged through `tracing`, in lines like Mosquitto's: connections at info, the rest
 //! at debug, what needs attention as warnings. [`BrokerHandle::events`] gives the same as values.

@@ -7,6 +7,7 @@ use mqtt_proto::ReasonCode;
 use mqtt_session::broker::{Answer, Ask};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How much work is done at once.
@@ -60,21 +61,16 @@ impl<R: Runtime> Gate<R> {
         Self { runtime, inner: Arc::new(inner) }
     }
 
-    async fn answer(&self, ask: Ask) -> Answer {
-        let decision = self.inner.access.decide(ask);
-        let job = match decision.work {
-            Work::Done(answer) if decision.wait.is_zero() => return answer,
-            work => work,
-        };
+    async fn answer(&self, wait: Duration, work: Work) -> Answer {
         let before = self.inner.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.inner.waiting);
         if before >= self.inner.most {
             return Answer::Deny(ReasonCode::ServerBusy);
         }
-        if !decision.wait.is_zero() {
-            sleep::<R::Timer>(decision.wait).await;
+        if !wait.is_zero() {
+            sleep::<R::Timer>(wait).await;
         }
-        self.work(job).await
+        self.work(work).await
     }
 
     async fn work(&self, mut work: Work) -> Answer {
@@ -118,7 +114,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl<R: Runtime> Authorizer for Gate<R> {
-    fn decide(&self, ask: Ask) -> Decision<'_> {
-        Box::pin(self.answer(ask))
+    fn decide(self: Arc<Self>, ask: Ask) -> Decision {
+        let decision = self.inner.access.decide(ask);
+        match decision.work {
+            Work::Done(answer) if decision.wait.is_zero() => answer.into(),
+            work => Decision::later(async move { self.answer(decision.wait, work).await }),
+        }
     }
 }

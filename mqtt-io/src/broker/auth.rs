@@ -3,25 +3,55 @@
 use crate::Command;
 use mqtt_proto::ReasonCode;
 use mqtt_session::broker::{Answer, Ask, QuestionId};
+use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// An answer to come.
-pub type Decision<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+/// An answer, or where it comes from.
+pub enum Decision {
+    /// This is it. The connection goes on without waiting for anybody.
+    Now(Answer),
+    /// The answer is still to come.
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+impl Decision {
+    /// The answer that this future gives.
+    pub fn later(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+}
+
+impl From<Answer> for Decision {
+    fn from(answer: Answer) -> Self {
+        Self::Now(answer)
+    }
+}
+
+impl fmt::Debug for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now(answer) => f.debug_tuple("Now").field(answer).finish(),
+            Self::Later(_) => f.debug_struct("Later").finish_non_exhaustive(),
+        }
+    }
+}
 
 /// Decides who may connect, publish and subscribe.
 ///
-/// Which questions are asked is set by [`BrokerConfig::ask`](super::BrokerConfig::ask). Decisions
-/// run on the runtime that started the broker, not on the broker's thread, and may take their time:
+/// Which questions are asked is set by [`BrokerConfig::ask`](super::BrokerConfig::ask). A decision that
+/// comes [`Later`](Decision::Later) is made on the runtime that started the broker and may take its time:
 /// only the connection that is asked about waits. No answer within
 /// [`BrokerConfig::answer_timeout`](super::BrokerConfig::answer_timeout) is a no, and so is a panic.
 ///
-/// Async closures and functions from [`Ask`] to [`Answer`] are authorizers.
+/// Async closures and functions from [`Ask`] to [`Answer`] are authorizers, which always decide later.
 pub trait Authorizer: Send + Sync + 'static {
-    /// Decides.
-    fn decide(&self, ask: Ask) -> Decision<'_>;
+    /// Decides, or says how it is going to be decided. This is called on the broker's thread, where
+    /// everybody waits for it: what takes longer than a look at a table belongs into the future.
+    fn decide(self: Arc<Self>, ask: Ask) -> Decision;
 }
 
 impl<F, D> Authorizer for F
@@ -29,8 +59,9 @@ where
     F: Fn(Ask) -> D + Send + Sync + 'static,
     D: Future<Output = Answer> + Send + 'static,
 {
-    fn decide(&self, ask: Ask) -> Decision<'_> {
-        Box::pin(self(ask))
+    fn decide(self: Arc<Self>, ask: Ask) -> Decision {
+        // Not even the closure itself runs here.
+        Decision::later(async move { self(ask).await })
     }
 }
 
@@ -46,15 +77,24 @@ pub(super) struct Office {
 }
 
 impl Office {
-    pub(super) fn ask(&self, ask: Ask) {
-        let pending = Pending { id: ask.id, answers: Some(self.answers.clone()) };
+    /// Has it decided. `None` if the answer comes later.
+    pub(super) fn ask(&self, ask: Ask) -> Option<Answer> {
+        let id = ask.id;
         let authorizer = Arc::clone(&self.authorizer);
-        (self.spawn)(Box::pin(async move {
-            let answer = authorizer.decide(ask).await;
-            pending.answer(answer);
-        }));
+        match catch_unwind(AssertUnwindSafe(|| authorizer.decide(ask))) {
+            Ok(Decision::Now(answer)) => return Some(answer),
+            Ok(Decision::Later(decision)) => {
+                let pending = Pending { id, answers: Some(self.answers.clone()) };
+                (self.spawn)(Box::pin(async move { pending.answer(decision.await) }));
+            }
+            Err(_) => return Some(PANICKED),
+        }
+        None
     }
 }
+
+/// What it means when there is no answer.
+const PANICKED: Answer = Answer::Deny(ReasonCode::UnspecifiedError);
 
 /// A question that is open. If it is dropped unanswered, by a panic or because the runtime ends, the
 /// answer is no.
@@ -78,6 +118,6 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.send(Answer::Deny(ReasonCode::UnspecifiedError));
+        self.send(PANICKED);
     }
 }

@@ -10,10 +10,11 @@ use super::log::{self, LogStyle};
 use super::poller::Poller;
 use crate::runtime::{LocalRuntime, Timer};
 use crate::{Clock, Command, Effect, Shard, Taken};
-use mqtt_session::broker::Event;
+use mqtt_session::broker::{Answer, Event, QuestionId};
 use mqtt_session::{ShardId, Timestamp};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -70,6 +71,10 @@ pub(super) struct Node<L: LocalRuntime> {
     /// Sockets whose peers are being seen off.
     lingering: Cell<usize>,
     office: Option<Office>,
+    /// Answers that were there at once.
+    answers: RefCell<VecDeque<(QuestionId, Answer)>>,
+    /// Whether a turn is busy with them.
+    answering: Cell<bool>,
     events: broadcast::Sender<Arc<Event>>,
     post: Post,
     log_style: LogStyle,
@@ -123,6 +128,8 @@ impl<L: LocalRuntime> Node<L> {
             state: RefCell::new(State::Running),
             lingering: Cell::new(0),
             office,
+            answers: RefCell::default(),
+            answering: Cell::new(false),
             events,
         }
     }
@@ -185,6 +192,7 @@ impl<L: LocalRuntime> Node<L> {
                     self.perform(effect);
                 }
                 self.effects.set(effects);
+                self.answer();
             }
             result
         };
@@ -202,6 +210,20 @@ impl<L: LocalRuntime> Node<L> {
         look(&mut self.shard.borrow_mut())
     }
 
+    /// Passes on what was decided at once. An answer may lead to the next question, of which a read can hold
+    /// many, so this is no recursion.
+    fn answer(self: &Rc<Self>) {
+        if self.answers.borrow().is_empty() || self.answering.replace(true) {
+            return;
+        }
+        loop {
+            let next = self.answers.borrow_mut().pop_front();
+            let Some((id, answer)) = next else { break };
+            self.turn(|shard, now| shard.command(now, Command::Answer(id, answer)));
+        }
+        self.answering.set(false);
+    }
+
     fn perform(self: &Rc<Self>, effect: Effect<Socket<L>>) {
         match effect {
             Effect::Close { wire, linger } => link::close(self, wire, linger),
@@ -213,8 +235,9 @@ impl<L: LocalRuntime> Node<L> {
             Effect::Transport(event, address) => log::transport(&event, address),
             Effect::Ask(ask) => {
                 // `Config::check` made sure that there is somebody to ask.
-                if let Some(office) = &self.office {
-                    office.ask(*ask);
+                let id = ask.id;
+                if let Some(answer) = self.office.as_ref().and_then(|office| office.ask(*ask)) {
+                    self.answers.borrow_mut().push_back((id, answer));
                 }
             }
             Effect::Deliver { id, sink, message } => match sink(message) {

@@ -169,6 +169,8 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // take the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    // Linux gives it to what is accepted. Without it messages are only later, so a failure does not matter.
+    let _ = socket.set_tcp_nodelay(true);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

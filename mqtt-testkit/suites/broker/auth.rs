@@ -2,11 +2,12 @@
 
 use super::broker_with;
 use super::peer::{Peer, connect};
-use crate::adapter::broker::{Answer, Ask, BrokerHandle, Config, Question};
+use crate::adapter::broker::{Answer, Ask, Authorizer, BrokerHandle, Config, Decision, Question};
 use crate::rt;
 use futures_lite::AsyncWriteExt;
 use futures_lite::future::yield_now;
-use mqtt_proto::{ConnectRef, PacketRef, ReasonCode, Version, WillRef};
+use mqtt_proto::{ConnectRef, PacketRef, PublishRef, ReasonCode, Version, WillRef};
+use std::sync::Arc;
 
 pub(crate) async fn broker_by<D>(decide: impl Fn(Ask) -> D + Send + Sync + 'static) -> BrokerHandle
 where
@@ -126,6 +127,42 @@ async fn a_panic_is_a_no() {
     trap.send(&connect(Version::V5, "trap")).await;
     assert_eq!(trap.recv().await, "CONNACK 80");
     let _other = Peer::connect(&broker, Version::V5, "other").await;
+}
+
+/// Needs nobody's time to decide.
+struct AtOnce;
+
+impl Authorizer for AtOnce {
+    fn decide(self: Arc<Self>, ask: Ask) -> Decision {
+        assert_ne!(ask.client_id, "trap", "this client makes the authorizer panic");
+        match ask.question {
+            Question::Publish { topic, .. } if topic != "open" => Answer::Deny(ReasonCode::NotAuthorized),
+            _ => Answer::Allow,
+        }
+        .into()
+    }
+}
+
+#[rt::test]
+async fn an_answer_at_once_counts_however_many_questions_a_read_holds() {
+    const EACH: usize = 2_000;
+    let broker = broker_with(|config| *config = std::mem::take(config).authorized_by(AtOnce)).await;
+    let mut trap = Peer::open(&broker, Version::V5).await;
+    trap.send(&connect(Version::V5, "trap")).await;
+    assert_eq!(trap.recv().await, "CONNACK 80", "a panic is a no");
+    let mut sub = Peer::subscriber(&broker, "sub", "#").await;
+    let mut from = Peer::connect(&broker, Version::V311, "pub").await;
+    let mut bytes = Vec::new();
+    for topic in ["open", "closed"].into_iter().cycle().take(2 * EACH) {
+        let publish = PublishRef { topic, payload: b"1", ..PublishRef::default() };
+        PacketRef::Publish(publish).encode(Version::V311, &mut bytes).unwrap();
+    }
+    from.stream.write_all(&bytes).await.unwrap();
+    from.publish("open", b"2").await;
+    for _ in 0..EACH {
+        assert_eq!(sub.recv().await, "PUBLISH open q0 \"1\"");
+    }
+    assert_eq!(sub.recv().await, "PUBLISH open q0 \"2\"");
 }
 
 #[test]

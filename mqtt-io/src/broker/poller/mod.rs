@@ -143,14 +143,18 @@ impl Poller {
             None => return,
             Some(Ok(0)) => Closed::Eof,
             Some(Ok(n)) => {
-                let read = node.turn(|shard, now| {
-                    let reading = shard.read(now, conn, &buffer[..n], Waker::noop());
-                    if reading == Reading::Paused {
-                        shard.resume_by(conn, self.waker(conn));
-                    }
-                    reading
-                });
-                // Less than there was room for: the socket is empty, and the system tells when it is not.
+                let mut read = node.turn(|shard, now| shard.read(now, conn, &buffer[..n], Waker::noop()));
+                if read == Some(Reading::Paused) {
+                    // What it waited for may have come within the turn.
+                    let reading = node.look(|shard| {
+                        let reading = shard.reading(conn);
+                        if reading == Reading::Paused {
+                            shard.resume_by(conn, self.waker(conn));
+                        }
+                        reading
+                    });
+                    read = Some(reading);
+                }
                 if read == Some(Reading::Go) && (to_the_end || n == buffer.len()) {
                     self.more.borrow_mut().push((conn, to_the_end));
                 }

@@ -5,6 +5,7 @@ use crate::runtime::{LocalRuntime, Watch};
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -93,6 +94,8 @@ impl Source for Polled {
 /// Where connections come in that a poller is going to watch.
 pub(in crate::broker) struct Entrance<L: LocalRuntime> {
     socket: Listening,
+    /// Whether what is accepted writes without delay because the listener would, which saves a call.
+    inherits: bool,
     watch: RefCell<L::Watch>,
 }
 
@@ -107,8 +110,11 @@ impl<L: LocalRuntime> Entrance<L> {
     /// # Errors
     /// If the system refuses to watch it.
     pub(in crate::broker) fn new(socket: ListeningSocket) -> io::Result<Self> {
+        let mut inherits = false;
         let (descriptor, socket) = match socket {
             ListeningSocket::Tcp(listener) => {
+                inherits =
+                    cfg!(target_os = "linux") && SockRef::from(&listener).tcp_nodelay().unwrap_or(false);
                 (listener.as_fd().try_clone_to_owned()?, Listening::Tcp(TcpListener::from_std(listener)))
             }
             ListeningSocket::Unix(listener) => {
@@ -116,7 +122,7 @@ impl<L: LocalRuntime> Entrance<L> {
             }
         };
         let watch = L::watch(descriptor).unwrap_or_else(|| Err(ErrorKind::Unsupported.into()))?;
-        Ok(Self { socket, watch: RefCell::new(watch) })
+        Ok(Self { socket, inherits, watch: RefCell::new(watch) })
     }
 
     /// The port; 0 if there is none, or the system does not say.
@@ -136,8 +142,10 @@ impl<L: LocalRuntime> Entrance<L> {
             loop {
                 let accepted = match &self.socket {
                     Listening::Tcp(listener) => listener.accept().map(|(stream, address)| {
-                        // Without it messages are only later, so a failure does not matter.
-                        let _ = stream.set_nodelay(true);
+                        if !self.inherits {
+                            // Without it messages are only later, so a failure does not matter.
+                            let _ = stream.set_nodelay(true);
+                        }
                         (Polled::Tcp(stream), Some(address))
                     }),
                     Listening::Unix(listener) => {

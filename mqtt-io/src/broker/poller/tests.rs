@@ -1,9 +1,10 @@
 //! What goes wrong between a shard and its poller, in a runtime that does what a test says.
 
+use super::super::bind::Listener;
 use super::super::link::Socket;
 use super::super::listen::Place;
 use super::super::node::Post;
-use super::super::sockets::{ListeningSocket, MovingSocket};
+use super::super::sockets::{self, Inherited, ListeningSocket, MovingSocket};
 use super::*;
 use crate::runtime::{LocalTask, StreamSocket, Timer};
 use crate::{Clock, Shard, Stack};
@@ -225,6 +226,27 @@ fn who_is_not_watched_is_closed() {
     assert_eq!(s.connections(), 2);
     s.pump();
     assert_eq!(s.connections(), 1);
+}
+
+#[test]
+fn what_is_accepted_writes_without_delay() {
+    // One of ours, and one that somebody else opened.
+    for settings in [Listener::from(SocketAddr::from(([127, 0, 0, 1], 0))), inherited()] {
+        let open = sockets::open(&settings).unwrap();
+        let address = open.socket.address().and_then(|address| address.tcp()).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        let entrance = Entrance::<Fake>::new(open.socket).unwrap();
+        let Ok((Polled::Tcp(stream), _)) = block_on(entrance.accept()) else { panic!("nobody came") };
+        assert!(stream.nodelay().unwrap(), "{settings:?}");
+    }
+}
+
+fn inherited() -> Listener {
+    let socket = ListeningSocket::Tcp(TcpListener::bind("127.0.0.1:0").unwrap());
+    Listener {
+        inherited: Some(Inherited::new(socket)),
+        ..Listener::from(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
 }
 
 /// A link that is noted several times in a turn is read once in it, and to its end if anybody said so.
