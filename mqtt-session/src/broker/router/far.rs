@@ -1,7 +1,7 @@
 //! What the other shards of a broker are interested in, and what of ours they have to hear of.
 
 use super::subscriptions::Group;
-use super::tree::{NodeId, Tree, Value};
+use super::tree::{NodeId, Tree, Value, Wildcards};
 use super::{GroupKey, Left, MessageKey, Router};
 use crate::random::{KeyedHash, PeerMap};
 use crate::shard::{Refused, ShardId};
@@ -36,11 +36,23 @@ pub(in crate::broker) struct Share {
 
 /// Which shards want what matches a filter, a bit for each.
 #[derive(Debug, Default)]
-struct Wanting(u64);
+struct Wanting {
+    shards: u64,
+    wildcards: Wildcards,
+}
 
 impl Value for Wanting {
     fn is_vacant(&self) -> bool {
-        self.0 == 0
+        self.shards == 0
+    }
+
+    #[inline]
+    fn wildcards(&self) -> Wildcards {
+        self.wildcards
+    }
+
+    fn wildcards_mut(&mut self) -> Option<&mut Wildcards> {
+        Some(&mut self.wildcards)
     }
 }
 
@@ -80,11 +92,11 @@ impl Router {
         if wanted {
             let node = far.wanting.make(filter);
             if let Some(value) = far.wanting.get_mut(node) {
-                value.0 |= bit;
+                value.shards |= bit;
             }
         } else if let Some(node) = far.wanting.find(filter) {
             if let Some(value) = far.wanting.get_mut(node) {
-                value.0 &= !bit;
+                value.shards &= !bit;
             }
             far.wanting.prune(node);
         }
@@ -95,7 +107,7 @@ impl Router {
         let Some(far) = &self.far else { return 0 };
         let mut shards = 0;
         far.wanting.matching(topic, &mut self.walk, |node| {
-            shards |= far.wanting.get(node).map_or(0, |value| value.0);
+            shards |= far.wanting.get(node).map_or(0, |value| value.shards);
         });
         shards
     }

@@ -48,7 +48,7 @@ impl Router {
         let mut before = own.len();
         let own = own.get(from..).unwrap_or_default().iter().map(move |s| {
             let filter = self.filters.path(place);
-            Subscriber { filter, session: s.session, options: s.options, id: s.id, waiting: 0 }
+            Subscriber { filter, session: s.session, options: s.options, id: s.id(), waiting: 0 }
         });
         let mut shared = Vec::new();
         for group in groups.iter().filter_map(|&key| self.group(key)) {
@@ -84,10 +84,9 @@ impl Router {
     pub(in crate::broker) fn subscriber(&self, place: Place) -> Option<Subscriber> {
         match place {
             Place::Own(session, node) => {
-                let (slot, _) = self.places.get(&(session, node))?;
-                let s = self.filters.get(node)?.subscriptions.get(*slot as usize)?;
+                let s = self.find_subscription(session, node)?;
                 let filter = self.filters.path(node);
-                Some(Subscriber { filter, session, options: s.options, id: s.id, waiting: 0 })
+                Some(Subscriber { filter, session, options: s.options, id: s.id(), waiting: 0 })
             }
             Place::Shared(session, key) => {
                 let group = self.group(key)?;

@@ -22,10 +22,11 @@ use crate::store::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use cache::Cache;
+use core::num::NonZeroU32;
 use far::Far;
 use mqtt_proto::{QoS, SubscriptionOptions};
 use subscriptions::SubscriptionNode;
-use tree::{NodeId, Tree, Value, Walk};
+use tree::{NodeId, Tree, Value, Walk, Wildcards};
 
 /// The number of a session in the broker's slab.
 pub(super) type SessionKey = u32;
@@ -116,13 +117,21 @@ impl Value for RetainedNode {
     fn is_vacant(&self) -> bool {
         self.0.is_none()
     }
+
+    fn wildcards(&self) -> Wildcards {
+        Wildcards::NONE
+    }
+
+    fn wildcards_mut(&mut self) -> Option<&mut Wildcards> {
+        None
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Router {
     filters: Tree<SubscriptionNode>,
-    /// Where a session's subscription stands: its slot in the node and its place in `of_session`.
-    places: IdMap<(SessionKey, NodeId), (u32, u32)>,
+    /// The slots of a session's subscriptions, in nodes that have too many to search them.
+    slots: IdMap<(SessionKey, NodeId), u32>,
     of_session: Vec<Vec<NodeId>>,
     groups_of_session: Vec<Vec<GroupKey>>,
     groups: IdMap<GroupKey, Group>,
@@ -147,7 +156,7 @@ impl Router {
         Self {
             far: None,
             filters: Tree::new(hasher.clone()),
-            places: IdMap::default(),
+            slots: IdMap::default(),
             of_session: Vec::new(),
             groups_of_session: Vec::new(),
             groups: IdMap::default(),
@@ -247,7 +256,7 @@ impl Router {
                 {
                     met.qos = met.qos.max(options.qos);
                     met.retain_as_published |= options.retain_as_published;
-                    met.ids.add(subscription.id);
+                    met.ids.add(subscription.id());
                     continue;
                 }
                 *mark = (number, u32::try_from(matches.receivers.len()).unwrap_or(u32::MAX));
@@ -255,7 +264,7 @@ impl Router {
                     session: subscription.session,
                     qos: options.qos,
                     retain_as_published: options.retain_as_published,
-                    ids: SubscriptionIds::new(subscription.id),
+                    ids: SubscriptionIds::new(subscription.id()),
                 });
             }
         });
@@ -316,8 +325,20 @@ impl Router {
 pub(super) struct Subscription {
     session: SessionKey,
     options: SubscriptionOptions,
-    id: Option<u32>,
+    /// Its identifier, which is never 0.
+    id: Option<NonZeroU32>,
+    /// Where its node stands among those of the session.
+    place: u32,
 }
+
+impl Subscription {
+    fn id(&self) -> Option<u32> {
+        self.id.map(NonZeroU32::get)
+    }
+}
+
+// One at a node takes no more room than what would point to it.
+const _: () = assert!(size_of::<Subscription>() == 16);
 
 #[cfg(test)]
 mod tests {

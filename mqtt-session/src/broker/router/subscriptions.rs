@@ -1,7 +1,7 @@
 //! Adding and removing subscriptions, plain and shared.
 
 use super::far::{Leaf, Share};
-use super::tree::{NodeId, Value};
+use super::tree::{NodeId, Value, Wildcards};
 use super::{GroupKey, MessageKey, Router, SessionKey, Subscription};
 use crate::Refused;
 use crate::broker::queue::Queue;
@@ -9,14 +9,19 @@ use crate::broker::session::Delivery;
 use crate::store::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 use mqtt_proto::{SubscriptionOptions, TopicFilter};
 use smallvec::SmallVec;
+
+/// A node with more subscriptions than these notes where each stands.
+const SEARCHED: usize = 8;
 
 /// What a filter's node holds.
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionNode {
     /// Most filters are one client's: that one is where a search finds the node.
     pub(super) subscriptions: SmallVec<[Subscription; 1]>,
+    wildcards: Wildcards,
     /// Whether [`Router::groups_at`] has some.
     pub(super) has_groups: bool,
 }
@@ -24,6 +29,15 @@ pub(super) struct SubscriptionNode {
 impl Value for SubscriptionNode {
     fn is_vacant(&self) -> bool {
         self.subscriptions.is_empty() && !self.has_groups
+    }
+
+    #[inline]
+    fn wildcards(&self) -> Wildcards {
+        self.wildcards
+    }
+
+    fn wildcards_mut(&mut self) -> Option<&mut Wildcards> {
+        Some(&mut self.wildcards)
     }
 }
 
@@ -130,27 +144,52 @@ impl Router {
         }
         self.cache.void();
         let node = self.filters.make(filter.as_str());
+        let slot = self.slot(session, node);
         let Some(value) = self.filters.get_mut(node) else { return Added::New };
-        let subscription = Subscription { session, options, id };
-        if let Some(&(slot, _)) = self.places.get(&(session, node)) {
-            if let Some(old) = value.subscriptions.get_mut(slot as usize) {
-                *old = subscription;
-            }
+        let id = id.and_then(NonZeroU32::new);
+        if let Some(old) = slot.and_then(|slot| value.subscriptions.get_mut(slot)) {
+            *old = Subscription { options, id, ..*old };
             return Added::Replaced;
         }
-        let slot = u32::try_from(value.subscriptions.len()).unwrap_or(u32::MAX);
         let is_first = value.is_vacant();
-        value.subscriptions.push(subscription);
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
             let place = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
             nodes.push(node);
-            self.places.insert((session, node), (slot, place));
+            value.subscriptions.push(Subscription { session, options, id, place });
+            self.note_slot_of_last(node);
         }
         self.count += 1;
         if is_first {
             self.note_interest(node, true);
         }
         Added::New
+    }
+
+    /// Where in a node the session's subscription stands.
+    fn slot(&self, session: SessionKey, node: NodeId) -> Option<usize> {
+        let subscriptions = &self.filters.get(node)?.subscriptions;
+        if subscriptions.len() > SEARCHED {
+            return self.slots.get(&(session, node)).map(|&slot| slot as usize);
+        }
+        subscriptions.iter().position(|subscription| subscription.session == session)
+    }
+
+    /// The node has one more.
+    fn note_slot_of_last(&mut self, node: NodeId) {
+        let Some(value) = self.filters.get(node) else { return };
+        // From here on it is not searched, so all of them are noted.
+        let noted = match value.subscriptions.len() {
+            0..=SEARCHED => return,
+            len if len == SEARCHED + 1 => 0,
+            len => len - 1,
+        };
+        for (slot, subscription) in (0..).zip(&value.subscriptions).skip(noted) {
+            self.slots.insert((subscription.session, node), slot);
+        }
+    }
+
+    pub(super) fn find_subscription(&self, session: SessionKey, node: NodeId) -> Option<&Subscription> {
+        self.filters.get(node)?.subscriptions.get(self.slot(session, node)?)
     }
 
     /// A group without members.
@@ -241,35 +280,44 @@ impl Router {
         filter: TopicFilter<'_>,
     ) -> Option<(SubscriptionOptions, Option<u32>)> {
         let node = self.filters.find(filter.as_str())?;
-        let (slot, _) = self.places.get(&(session, node))?;
-        let subscription = self.filters.get(node)?.subscriptions.get(*slot as usize)?;
-        Some((subscription.options, subscription.id))
+        let subscription = self.find_subscription(session, node)?;
+        Some((subscription.options, subscription.id()))
     }
 
     fn remove(&mut self, session: SessionKey, node: NodeId) -> bool {
-        let Some((slot, place)) = self.places.remove(&(session, node)) else { return false };
+        let Some(slot) = self.slot(session, node) else { return false };
+        let Some(value) = self.filters.get_mut(node) else { return false };
         self.cache.void();
-        if let Some(value) = self.filters.get_mut(node) {
-            value.subscriptions.swap_remove(slot as usize);
-            if let Some(moved) = value.subscriptions.get(slot as usize)
-                && let Some(its) = self.places.get_mut(&(moved.session, node))
-            {
-                its.0 = slot;
+        let Subscription { place, .. } = value.subscriptions.swap_remove(slot);
+        let moved = value.subscriptions.get(slot).map(|moved| moved.session);
+        let left = value.subscriptions.len();
+        if left == 0 {
+            value.subscriptions = SmallVec::new();
+        }
+        let is_vacant = value.is_vacant();
+        if left >= SEARCHED {
+            self.slots.remove(&(session, node));
+        }
+        if left == SEARCHED {
+            for subscription in &value.subscriptions {
+                self.slots.remove(&(subscription.session, node));
             }
-            let is_vacant = value.is_vacant();
-            if value.subscriptions.is_empty() {
-                value.subscriptions = SmallVec::new();
-            }
-            if is_vacant {
-                self.note_interest(node, false);
-            }
+        } else if left > SEARCHED
+            && let Some(its) = moved.and_then(|moved| self.slots.get_mut(&(moved, node)))
+        {
+            *its = u32::try_from(slot).unwrap_or(u32::MAX);
+        }
+        if is_vacant {
+            self.note_interest(node, false);
         }
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
             nodes.swap_remove(place as usize);
             if let Some(&moved) = nodes.get(place as usize)
-                && let Some(its) = self.places.get_mut(&(session, moved))
+                && let Some(slot) = self.slot(session, moved)
+                && let Some(its) =
+                    self.filters.get_mut(moved).and_then(|value| value.subscriptions.get_mut(slot))
             {
-                its.1 = place;
+                its.place = place;
             }
         }
         self.count -= 1;
@@ -333,6 +381,60 @@ impl Router {
         }
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
             *nodes = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Seed;
+    use crate::broker::router::Matches;
+    use crate::random::KeyedHash;
+    use alloc::collections::BTreeMap;
+    use proptest::prelude::*;
+
+    const FILTERS: [&str; 4] = ["a", "a/b", "+/b", "#"];
+
+    proptest! {
+        /// Nodes with few subscriptions are searched, those with many are not: nobody sees which.
+        #[test]
+        fn who_subscribed_last_is_who_gets_it(
+            acts in proptest::collection::vec((0..12_u32, 0..FILTERS.len(), 0..3_u32), 1..200),
+        ) {
+            let mut router = Router::new(KeyedHash::new(Seed::default(), 0));
+            let mut model = BTreeMap::new();
+            for (session, at, id) in acts {
+                let filter = TopicFilter::new(FILTERS[at]).unwrap();
+                if id == 0 {
+                    let was_there = model.remove(&(session, at)).is_some();
+                    prop_assert_eq!(router.unsubscribe(session, filter, &mut Left::default()), was_there);
+                } else {
+                    let added = router.subscribe(session, filter, SubscriptionOptions::default(), Some(id));
+                    let was_there = model.insert((session, at), id).is_some();
+                    prop_assert_eq!(added == Added::Replaced, was_there);
+                }
+                let its = (0..FILTERS.len()).filter(|&at| model.contains_key(&(session, at)));
+                prop_assert_eq!(router.subscriptions_of(session), its.count());
+                let listed = (0..router.subscriptions_of(session))
+                    .filter_map(|number| router.subscriber(router.subscribed_by(session, number)?));
+                prop_assert_eq!(listed.count(), router.subscriptions_of(session));
+                for session in 0..12 {
+                    let found = router.subscription(session, filter);
+                    prop_assert_eq!(found.and_then(|(_, id)| id), model.get(&(session, at)).copied());
+                }
+            }
+            let mut matches = Matches::default();
+            router.matching(b"a/b", None, &mut matches);
+            let mut got: Vec<u32> = matches.receivers.iter().map(|receiver| receiver.session).collect();
+            got.sort_unstable();
+            let mut wanted: Vec<u32> = model.keys().filter(|(_, at)| *at > 0).map(|&(session, _)| session).collect();
+            wanted.dedup();
+            prop_assert_eq!(got, wanted);
+            for session in 0..12 {
+                router.forget(session, &mut Left::default());
+            }
+            prop_assert_eq!((router.subscriptions(), router.slots.len()), (0, 0));
         }
     }
 }

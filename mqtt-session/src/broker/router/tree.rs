@@ -15,6 +15,30 @@ const NONE: NodeId = NodeId::MAX;
 pub(super) trait Value: Default {
     /// Whether the node is needed for its own sake.
     fn is_vacant(&self) -> bool;
+
+    /// The children `+` and `#`, found without hashing; [`Wildcards::NONE`] if these are levels like others, as
+    /// in topics.
+    fn wildcards(&self) -> Wildcards;
+
+    /// The same, to be changed.
+    fn wildcards_mut(&mut self) -> Option<&mut Wildcards>;
+}
+
+/// The children `+` and `#` of a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wildcards {
+    plus: NodeId,
+    hash: NodeId,
+}
+
+impl Wildcards {
+    pub(super) const NONE: Self = Self { plus: NONE, hash: NONE };
+}
+
+impl Default for Wildcards {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 /// Topics or filters by level. Nothing recurses: nodes live in an arena, walking uses a list of its
@@ -24,9 +48,38 @@ pub(super) struct Tree<V> {
     nodes: Arena<Node<V>>,
     /// Nodes by their parent and their level, but for `+` and `#`. Peers choose levels, so these are hashed with
     /// a secret key.
-    edges: HashTable<NodeId>,
+    edges: HashTable<Edge>,
     hasher: KeyedHash,
 }
+
+/// The way to a node, with what a search and a larger table have to know, so that they look at no other nodes.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    hash: EdgeHash,
+    child: NodeId,
+}
+
+/// Of a level and the node above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EdgeHash(u32);
+
+impl EdgeHash {
+    #[inline]
+    const fn new(level: u64, parent: NodeId) -> Self {
+        // An odd factor tells all parents apart.
+        let both = level ^ (parent as u64).wrapping_mul(MIX);
+        Self((both ^ both >> 32) as u32)
+    }
+
+    /// For the table, which wants some of its bits high and some low.
+    #[inline]
+    const fn spread(self) -> u64 {
+        let spread = (self.0 as u64).wrapping_mul(MIX);
+        spread ^ spread >> 32
+    }
+}
+
+const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[derive(Debug)]
 struct Node<V> {
@@ -36,17 +89,7 @@ struct Node<V> {
     first_child: NodeId,
     previous: NodeId,
     next: NodeId,
-    /// The children `+` and `#`, found without hashing.
-    plus: NodeId,
-    hash: NodeId,
     value: V,
-}
-
-/// Where to look for a child of `parent` with a level of this hash.
-#[inline]
-const fn edge(level: u64, parent: NodeId) -> u64 {
-    // An odd factor tells all parents apart in the low bits, and spreads them in the high ones.
-    level ^ (parent as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 fn levels(path: &str) -> impl Iterator<Item = &[u8]> {
@@ -96,20 +139,32 @@ impl<V: Value> Tree<V> {
     /// The child with this level, whose hash is `hash`.
     #[inline]
     fn child(&self, parent: NodeId, level: &[u8], hash: u64) -> Option<NodeId> {
-        let is_it = |&id: &NodeId| {
-            self.nodes.get(id).is_some_and(|node| node.parent == parent && node.text.as_bytes() == level)
-        };
-        self.edges.find(edge(hash, parent), is_it).copied()
+        let hash = EdgeHash::new(hash, parent);
+        let is_it = |node: &Node<V>| node.parent == parent && node.text.as_bytes() == level;
+        let is_to_it = |edge: &Edge| edge.hash == hash && self.nodes.get(edge.child).is_some_and(is_it);
+        self.edges.find(hash.spread(), is_to_it).map(|edge| edge.child)
+    }
+
+    /// Where a node keeps the child with this level, if not among all others.
+    fn place_of<'a>(value: &'a mut V, level: &[u8]) -> Option<&'a mut NodeId> {
+        match (level, value.wildcards_mut()) {
+            (b"+", Some(wildcards)) => Some(&mut wildcards.plus),
+            (b"#", Some(wildcards)) => Some(&mut wildcards.hash),
+            _ => None,
+        }
     }
 
     /// The child with this level, which may be a wildcard.
     fn step(&self, parent: NodeId, level: &[u8]) -> Option<NodeId> {
-        let wildcard = match (level, self.nodes.get(parent)?) {
-            (b"+", node) => node.plus,
-            (b"#", node) => node.hash,
-            _ => return self.child(parent, level, self.hasher.of_bytes(level)),
+        let wildcard = match level {
+            b"+" => self.get(parent)?.wildcards().plus,
+            b"#" => self.get(parent)?.wildcards().hash,
+            _ => NONE,
         };
-        (wildcard != NONE).then_some(wildcard)
+        if wildcard != NONE {
+            return Some(wildcard);
+        }
+        self.child(parent, level, self.hasher.of_bytes(level))
     }
 
     /// The node of exactly this path.
@@ -129,16 +184,11 @@ impl<V: Value> Tree<V> {
         let child = self.nodes.insert(Node::new(parent, level));
         let Some(node) = self.nodes.get_mut(parent) else { return child };
         let first = core::mem::replace(&mut node.first_child, child);
-        match level {
-            b"+" => node.plus = child,
-            b"#" => node.hash = child,
-            _ => {
-                let (nodes, hasher) = (&self.nodes, &self.hasher);
-                let hash_of = |&id: &NodeId| {
-                    let node = nodes.get(id);
-                    node.map_or(0, |node| edge(hasher.of_bytes(node.text.as_bytes()), node.parent))
-                };
-                self.edges.insert_unique(edge(hasher.of_bytes(level), parent), child, hash_of);
+        match Self::place_of(&mut node.value, level) {
+            Some(place) => *place = child,
+            None => {
+                let hash = EdgeHash::new(self.hasher.of_bytes(level), parent);
+                self.edges.insert_unique(hash.spread(), Edge { hash, child }, |edge| edge.hash.spread());
             }
         }
         if let Some(node) = self.nodes.get_mut(first) {
@@ -159,9 +209,9 @@ impl<V: Value> Tree<V> {
                 return;
             }
             let (parent, previous, next) = (node.parent, node.previous, node.next);
-            let hash = edge(self.hasher.of_bytes(node.text.as_bytes()), parent);
+            let hash = EdgeHash::new(self.hasher.of_bytes(node.text.as_bytes()), parent);
             // Wildcards are not there.
-            if let Ok(found) = self.edges.find_entry(hash, |&id| id == at) {
+            if let Ok(found) = self.edges.find_entry(hash.spread(), |edge| edge.child == at) {
                 found.remove();
             }
             self.nodes.remove(at);
@@ -172,9 +222,11 @@ impl<V: Value> Tree<V> {
                 node.next = next;
             }
             if let Some(node) = self.nodes.get_mut(parent) {
-                for child in [&mut node.plus, &mut node.hash] {
-                    if *child == at {
-                        *child = NONE;
+                if let Some(Wildcards { plus, hash }) = node.value.wildcards_mut() {
+                    for child in [plus, hash] {
+                        if *child == at {
+                            *child = NONE;
+                        }
                     }
                 }
                 if node.first_child == at {
@@ -199,11 +251,12 @@ impl<V: Value> Tree<V> {
             for &at in &*active {
                 let Some(node) = self.nodes.get(at) else { continue };
                 if !(dollar && at == ROOT) {
-                    if node.hash != NONE {
-                        visit(node.hash);
+                    let Wildcards { plus, hash } = node.value.wildcards();
+                    if hash != NONE {
+                        visit(hash);
                     }
-                    if node.plus != NONE {
-                        next.push(node.plus);
+                    if plus != NONE {
+                        next.push(plus);
                     }
                 }
                 if node.first_child != NONE
@@ -220,10 +273,10 @@ impl<V: Value> Tree<V> {
         for &at in &*active {
             visit(at);
             // `a/#` matches `a` too.
-            if let Some(node) = self.nodes.get(at)
-                && node.hash != NONE
+            if let Some(value) = self.get(at)
+                && value.wildcards().hash != NONE
             {
-                visit(node.hash);
+                visit(value.wildcards().hash);
             }
         }
     }
@@ -283,8 +336,6 @@ impl<V: Value> Node<V> {
             first_child: NONE,
             previous: NONE,
             next: NONE,
-            plus: NONE,
-            hash: NONE,
             value: V::default(),
         }
     }
