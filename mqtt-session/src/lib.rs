@@ -25,7 +25,7 @@
 //! A broker and the first words of a client, without a socket:
 //!
 //! ```
-//! use mqtt_session::broker::{BrokerConfig, Output, Peer, ReadStatus};
+//! use mqtt_session::broker::{BrokerConfig, Outbox, Output, Peer, ReadStatus};
 //! use mqtt_session::{Broker, Timestamp};
 //!
 //! let now = Timestamp::ZERO;
@@ -40,7 +40,7 @@
 //! while let Some(output) = broker.poll_output() {
 //!     if output == Output::Flush(conn) {
 //!         let outbox = broker.outbox(now, conn, 65_536);
-//!         let mut slices = [&[][..]; 4];
+//!         let mut slices = [&[][..]; Outbox::MOST_SLICES];
 //!         let used = outbox.fill_slices(&mut slices);
 //!         written.extend(slices[..used].concat());
 //!         let all = outbox.len();

@@ -7,7 +7,7 @@
 use mqtt_proto::{
     Frame, MAX_PACKET_SIZE, PacketRef, PropertiesBuf, QoS, SubscriptionOptions, Version, frame_header,
 };
-use mqtt_session::broker::{self, BrokerConfig, Closed, ConnectionId, Peer};
+use mqtt_session::broker::{self, BrokerConfig, Closed, ConnectionId, Outbox, Peer};
 use mqtt_session::client::{CleanStart, ClientConfig, Event, LinkDown, Outcome, Output};
 use mqtt_session::store::{Contents, StoredClock};
 use mqtt_session::{Broker, Client, Durability, Message, StoreGroup, StoreOp, StoreSeq, Timestamp};
@@ -274,7 +274,7 @@ impl World {
 
     fn drain(&mut self, conn: ConnectionId) {
         let outbox = self.broker.outbox(self.now, conn, 1 << 16);
-        let mut slices = [&[][..]; 4];
+        let mut slices = [&[][..]; Outbox::MOST_SLICES];
         let used = outbox.fill_slices(&mut slices);
         let bytes = slices[..used].concat();
         outbox.consume(bytes.len());

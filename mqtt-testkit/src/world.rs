@@ -5,7 +5,7 @@ pub use shards::Shards;
 use crate::brief_all;
 use mqtt_proto::{ConnectRef, PacketRef, Version};
 use mqtt_session::broker::{
-    Ask, BrokerConfig, Closed, ConnectionId, Event, Output, Peer, ReadStatus, Restored,
+    Ask, BrokerConfig, Closed, ConnectionId, Event, Outbox, Output, Peer, ReadStatus, Restored,
 };
 use mqtt_session::store::{Contents, StoredClock};
 use mqtt_session::{StoreGroup, StoreOp, StoreSeq, Timestamp};
@@ -303,7 +303,7 @@ impl World {
             return;
         }
         let outbox = self.broker.outbox(self.now, p.conn, self.outbox_max);
-        let mut slices = [&[][..]; 8];
+        let mut slices = [&[][..]; Outbox::MOST_SLICES];
         let used = outbox.fill_slices(&mut slices);
         if used == 0 {
             // As adapters do: there is nothing to be taken.

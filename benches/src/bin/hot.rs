@@ -23,6 +23,7 @@ struct Scenario {
     /// Messages that one read brings.
     batch: usize,
     qos: QoS,
+    payload: usize,
     version: Version,
     /// Reads of a publisher until its topics come again; each message of them has a topic of its own, if
     /// these are more than one.
@@ -39,7 +40,10 @@ const Q1: Scenario = Scenario::pairs("pairs-q1", QoS::AtLeastOnce);
 
 const CROSSING: Scenario = Scenario { shards: 2, crosses: true, ..Q0 };
 
-const SCENARIOS: [Scenario; 17] = [
+/// A read holds about as much as with small ones.
+const LARGE: Scenario = Scenario { payload: 4096, batch: 4, ..Q0 };
+
+const SCENARIOS: [Scenario; 19] = [
     Q0,
     Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
     Q1,
@@ -51,6 +55,8 @@ const SCENARIOS: [Scenario; 17] = [
     Scenario { name: "fanout-q0", publishers: 1, ..Q0 },
     Scenario { name: "fanout-burst-q0", publishers: 1, batch: 320, ..Q0 },
     Scenario { name: "fanout-q1", publishers: 1, ..Q1 },
+    Scenario { name: "pairs-4k-q0", ..LARGE },
+    Scenario { name: "fanout-4k-q0", publishers: 1, ..LARGE },
     Scenario { name: "two-shards-q0", shards: 2, ..Q0 },
     Scenario { name: "two-shards-q1", shards: 2, ..Q1 },
     Scenario { name: "crossing-q0", ..CROSSING },
@@ -69,6 +75,7 @@ impl Scenario {
             subscribers,
             batch,
             qos,
+            payload: 64,
             version,
             reads: 1,
             away: false,
@@ -89,8 +96,8 @@ impl Scenario {
         let mut bytes = Vec::new();
         for n in 0..self.batch {
             let packet_id = PacketId::new(1 + u16::try_from(n)?).filter(|_| self.qos > QoS::AtMostOnce);
-            let (topic, payload) = (self.topic(publisher, read, n), [b'x'; 64]);
-            let (qos, topic, payload) = (self.qos, topic.as_str(), &payload[..]);
+            let (topic, payload) = (self.topic(publisher, read, n), vec![b'x'; self.payload]);
+            let (qos, topic, payload) = (self.qos, topic.as_str(), payload.as_slice());
             let publish = PublishRef { qos, topic, packet_id, payload, ..Default::default() };
             PacketRef::Publish(publish).encode(self.version, &mut bytes)?;
         }

@@ -5,13 +5,13 @@ use crate::link::Link;
 use crate::stack::Layers;
 use crate::trace::Machine;
 use mqtt_session::Timestamp;
-use mqtt_session::broker::ConnectionId;
+use mqtt_session::broker::{ConnectionId, Outbox};
 use std::io::{ErrorKind, IoSlice};
 
 /// Bytes that one drain of an outbox builds at most.
 const FLUSH_BYTES: usize = 64 << 10;
 /// Pieces that one write passes to the socket at most.
-const FLUSH_SLICES: usize = 16;
+const FLUSH_SLICES: usize = Outbox::MOST_SLICES;
 
 pub(super) enum Written {
     /// The outbox was empty.

@@ -18,6 +18,7 @@ mod inbound;
 mod inspect;
 mod journal;
 mod message;
+mod offer;
 mod outbox;
 mod output;
 mod queue;
@@ -37,7 +38,7 @@ mod timers;
 pub use config::{AskFor, BrokerConfig, ConfigError, Overflow, RefusedFilter31};
 pub use count::{Counters, Denials, Drops, Endings, Refusals};
 pub use inspect::{ClientInfo, LinkInfo, Page, RetainedInfo, SubscriptionInfo, VISITS};
-pub use outbox::Outbox;
+pub use offer::Outbox;
 pub use output::{
     Answer, Ask, Closed, ConnectionId, Denied, DropReason, Event, Grant, LocalId, Output, Peer, Question,
     QuestionId, ReadStatus,
@@ -172,6 +173,8 @@ pub struct Broker {
     /// Properties of the message that is being routed.
     scratch: PropertiesBuf,
     spares: outbox::Spares,
+    /// Empty but between an outbox and what the socket took of it.
+    bodies: offer::Bodies,
     through: through::Through,
     batch: batch::Batch,
     /// A list that is kept for its memory.
@@ -236,6 +239,7 @@ impl Broker {
             matches: Matches::default(),
             scratch: PropertiesBuf::new(),
             spares: outbox::Spares::default(),
+            bodies: offer::Bodies::default(),
             through: through::Through::default(),
             batch: batch::Batch::default(),
             spare_deliveries: Vec::new(),

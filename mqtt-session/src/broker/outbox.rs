@@ -5,6 +5,7 @@ use super::access::Acls;
 use super::connection::{Connection, Phase};
 use super::count::Counters;
 use super::message::{Held, MessageKey};
+use super::offer::{Bodies, Outbox, leaves_from_where_it_is};
 use super::output::{ConnectionId, DropReason};
 use super::router::SessionKey;
 use super::session::{Delivery, Session};
@@ -21,7 +22,6 @@ use crate::store::{MessageId, StoredStage};
 use crate::{StoreOp, StoreSeq, Timestamp};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::marker::PhantomData;
 use mqtt_proto::{
     AckRef, MAX_PACKET_SIZE, PacketId, PacketRef, PacketType, PublishHead, QoS, SharedPublish, Version,
 };
@@ -50,7 +50,8 @@ impl Spares {
         }
     }
 
-    fn put(&mut self, buffer: Vec<u8>) {
+    pub(super) fn put(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
         let fits = self.bytes + buffer.capacity() <= SPARE_BYTES && self.buffers.len() < SPARES;
         if fits && buffer.capacity() <= SPARE_CAPACITY {
             self.bytes += buffer.capacity();
@@ -61,55 +62,6 @@ impl Spares {
 
 /// More than this is not written ahead, however much the adapter takes.
 const MOST_ROOM: u32 = 128 << 10;
-
-/// The bytes that wait for one connection's socket.
-///
-/// It borrows the machine and is not `Send`, so it cannot be kept across an await. Dropping it
-/// without [`Outbox::consume`] means that the socket took nothing.
-#[derive(Debug)]
-pub struct Outbox<'a> {
-    broker: &'a mut Broker,
-    index: Option<u32>,
-    not_send: PhantomData<*const ()>,
-}
-
-impl Outbox<'_> {
-    fn bytes(&self) -> &[u8] {
-        let connection = self.index.and_then(|index| self.broker.connections.get(index));
-        connection.and_then(|c| c.out.get(c.out_taken..)).unwrap_or_default()
-    }
-
-    /// Whether nothing is to be written.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes().is_empty()
-    }
-
-    /// How many bytes are to be written.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes().len()
-    }
-
-    /// Puts what is to be written into `slices`, front first, and tells how many of them it used.
-    pub fn fill_slices<'s>(&'s self, slices: &mut [&'s [u8]]) -> usize {
-        match (self.bytes(), slices.first_mut()) {
-            ([], _) | (_, None) => 0,
-            (bytes, Some(first)) => {
-                *first = bytes;
-                1
-            }
-        }
-    }
-
-    /// The socket took the first `n` bytes. What it did not take is offered again; wait until the
-    /// socket is writable before asking for it.
-    pub fn consume(self, n: usize) {
-        if let Some(index) = self.index {
-            self.broker.taken(index, n);
-        }
-    }
-}
 
 /// What draining left to be done.
 #[derive(Default)]
@@ -140,7 +92,7 @@ impl Broker {
         self.begin(now);
         let index = self.index_of(conn).filter(|&index| self.fill(index, max));
         self.finish();
-        Outbox { broker: self, index, not_send: PhantomData }
+        Outbox::new(self, index)
     }
 
     /// Whether something may leave.
@@ -182,6 +134,8 @@ impl Broker {
             counters: &mut self.counters,
             acls: &self.acls,
             shards: self.shards.as_deref(),
+            bodies: &mut self.bodies,
+            is_prompt: c.stalled == Timestamp::MAX,
             drained: &mut drained,
         };
         let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.after));
@@ -258,40 +212,6 @@ impl Broker {
             }
         }
     }
-
-    /// The socket took `n` bytes.
-    fn taken(&mut self, index: u32, n: usize) {
-        self.took(index, n);
-        self.note_outbox(index);
-    }
-
-    fn took(&mut self, index: u32, n: usize) {
-        let Some(c) = self.connections.get_mut(index) else { return };
-        let n = c.out_len().min(n);
-        c.out_taken += n;
-        self.counters.bytes_sent += n as u64;
-        if c.out_len() > 0 {
-            if n > 0 || c.stalled == Timestamp::MAX {
-                c.stalled = self.now + self.config.write_timeout;
-                let (stalled, generation) = (c.stalled, c.generation);
-                if stalled < c.deadline {
-                    c.deadline = stalled;
-                    self.timers.at(stalled, Timer::Connection { index, generation });
-                }
-            }
-            return;
-        }
-        self.counters.packets_sent += u64::from(core::mem::take(&mut c.packets));
-        c.stalled = Timestamp::MAX;
-        c.out_taken = 0;
-        c.out.clear();
-        if c.out.capacity() > 0 {
-            self.spares.put(core::mem::take(&mut c.out));
-        }
-        if c.more {
-            self.queue_flush(index);
-        }
-    }
 }
 
 struct Drain<'a> {
@@ -303,6 +223,10 @@ struct Drain<'a> {
     counters: &'a mut Counters,
     acls: &'a Acls,
     shards: Option<&'a Shards>,
+    bodies: &'a mut Bodies,
+    /// Whether the socket took all that it was offered so far. What it leaves has to be copied, so somebody slow
+    /// gets copies from the start.
+    is_prompt: bool,
     drained: &'a mut Drained,
 }
 
@@ -313,7 +237,7 @@ impl Drain<'_> {
     /// subscriptions; then the queue.
     fn run(&mut self, c: &mut Connection, session: &mut Session, max: usize) -> bool {
         loop {
-            if c.out_len() >= max {
+            if c.out_len() + self.bodies.len() >= max || self.bodies.is_full() {
                 return true;
             }
             if let Some(exchange) = session.ledger.next_to_send() {
@@ -486,7 +410,12 @@ impl Drain<'_> {
             }),
             subscription_ids: if defect!(SubscriptionIdMissing) { &[] } else { delivery.ids.as_slice() },
         };
-        write_publish(c, self.counters, &shared, head);
+        if !self.is_prompt || !leaves_from_where_it_is(shared.payload.len()) {
+            write_publish(c, self.counters, &shared, head);
+        } else if write_head_or_all::<false>(c, self.counters, &shared, head) {
+            self.bodies.push(c.out.len(), delivery.message, shared.payload.len());
+            self.messages.hold(delivery.message);
+        }
     }
 
     /// Sends the next retained message of a new subscription ([MQTT-3.3.1-8] of 3.1.1).
@@ -621,8 +550,19 @@ pub(super) fn write_publish(
     c: &mut Connection,
     counters: &mut Counters,
     shared: &SharedPublish<'_>,
-    mut head: PublishHead<'_>,
+    head: PublishHead<'_>,
 ) {
+    write_head_or_all::<true>(c, counters, shared, head);
+}
+
+/// The same, or all but the payload. Whether it was written.
+#[inline(always)]
+fn write_head_or_all<const ALL: bool>(
+    c: &mut Connection,
+    counters: &mut Counters,
+    shared: &SharedPublish<'_>,
+    mut head: PublishHead<'_>,
+) -> bool {
     if let Some(extras) = &mut c.extras {
         // Three bytes more must still fit.
         let fits = shared.encoded_len(c.version, &head).saturating_add(8) <= c.max_packet as usize;
@@ -632,9 +572,15 @@ pub(super) fn write_publish(
             Alias::Use(alias) => (head.alias, head.topic_known) = (Some(alias), true),
         }
     }
-    if shared.encode(c.version, &head, &mut c.out) {
+    let written = if ALL {
+        shared.encode(c.version, &head, &mut c.out)
+    } else {
+        shared.encode_head(c.version, &head, &mut c.out)
+    };
+    if written {
         c.note_publish(counters, head.qos, shared.payload.len());
     }
+    written
 }
 
 /// Writes a packet whose fields are ours. One that is larger than the client takes is left out

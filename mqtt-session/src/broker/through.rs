@@ -9,6 +9,7 @@
 use super::Broker;
 use super::connection::{Connection, Phase};
 use super::message::{Content, Held, MessageKey, expiry_left};
+use super::offer::leaves_from_where_it_is;
 use super::outbox::write_publish;
 use super::output::DropReason;
 use super::route::Fate;
@@ -89,6 +90,8 @@ impl Broker {
         !content.retain
             && content.expires > self.now
             && self.through.has_room_for(content.len())
+            // For several, a large one is held, and leaves from there without a copy for each.
+            && (matches.receivers.len() <= 1 || !leaves_from_where_it_is(content.shared.payload.len()))
             && (content.qos == QoS::AtMostOnce || is_for_others())
             && (matches.elsewhere == 0 || Run::takes(content.len()))
             // Behind the publisher's earlier messages.
@@ -209,6 +212,7 @@ impl Broker {
             || !is_free(c)
             || c.gate > self.journal.stored()
             || session.has_work()
+            || leaves_from_where_it_is(held.shared().payload.len())
             || !self.through.has_room_for(held.size())
             || held.is_expired(self.now)
             // Routed perhaps before the tables changed.
