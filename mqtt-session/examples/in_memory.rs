@@ -5,7 +5,7 @@
 //! ```
 
 use mqtt_proto::{PacketRef, PropertiesBuf, QoS, Version};
-use mqtt_session::broker::{BrokerConfig, Closed, ConnectionId, Output as BrokerOutput};
+use mqtt_session::broker::{BrokerConfig, Closed, ConnectionId, Outbox, Output as BrokerOutput};
 use mqtt_session::client::{Client, ClientConfig, Event, Output as ClientOutput};
 use mqtt_session::{Broker, Message, Timestamp};
 
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             busy = true;
             if let BrokerOutput::Flush(conn) = output {
                 let outbox = broker.outbox(now, conn, 65_536);
-                let mut slices = [&[][..]; 16];
+                let mut slices = [&[][..]; Outbox::MOST_SLICES];
                 let used = outbox.fill_slices(&mut slices);
                 let bytes = slices[..used].concat();
                 outbox.consume(bytes.len());

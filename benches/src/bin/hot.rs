@@ -6,7 +6,7 @@ use mqtt_proto::{
     ConnectRef, PacketId, PacketRef, Properties, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef,
     SubscriptionOptions, Version,
 };
-use mqtt_session::broker::{BrokerConfig, Closed, ConnectionId, Output, Peer};
+use mqtt_session::broker::{BrokerConfig, Closed, ConnectionId, Outbox, Output, Peer};
 use mqtt_session::{Broker, ShardId, ShardMessage, Timestamp};
 use std::collections::VecDeque;
 use std::error::Error;
@@ -197,7 +197,7 @@ impl Site {
     fn write(&mut self) {
         while let Some(Client { shard, conn }) = self.dirty.pop() {
             let outbox = self.shards[shard].outbox(NOW, conn, 64 << 10);
-            let mut slices: [&[u8]; 16] = [&[]; 16];
+            let mut slices = [&[][..]; Outbox::MOST_SLICES];
             let used = outbox.fill_slices(&mut slices);
             if self.scenario.qos > QoS::AtMostOnce {
                 let sent = &mut self.sent[shard];

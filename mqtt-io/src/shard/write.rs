@@ -3,15 +3,13 @@
 use crate::Wire;
 use crate::link::Link;
 use crate::stack::Layers;
-use crate::trace::Machine;
+use crate::trace::{Drain, Machine};
 use mqtt_session::Timestamp;
 use mqtt_session::broker::{ConnectionId, Outbox};
 use std::io::{ErrorKind, IoSlice};
 
 /// Bytes that one drain of an outbox builds at most.
 const FLUSH_BYTES: usize = 64 << 10;
-/// Pieces that one write passes to the socket at most.
-const FLUSH_SLICES: usize = Outbox::MOST_SLICES;
 
 pub(super) enum Written {
     /// The outbox was empty.
@@ -33,16 +31,14 @@ pub(super) fn write<W: Wire>(broker: &mut Machine, link: &mut Link<W>, now: Time
         return write_layered(broker, *conn, wire, layers, now);
     }
     let outbox = broker.outbox(now, *conn, FLUSH_BYTES);
-    let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
-    let used = outbox.fill_slices(&mut slices);
-    let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
-    for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
-        *io = IoSlice::new(slice);
-    }
-    if used == 0 {
+    if outbox.is_empty() {
         return Written::Nothing;
     }
-    match wire.write(&plain[..used]) {
+    let written = match outbox.in_one_piece() {
+        Some(bytes) => wire.write(&[IoSlice::new(bytes)]),
+        None => write_pieces(&outbox, |pieces| wire.write(pieces)),
+    };
+    match written {
         Ok(taken) => {
             let all = taken == outbox.len();
             outbox.consume(taken);
@@ -60,6 +56,17 @@ pub(super) fn write<W: Wire>(broker: &mut Machine, link: &mut Link<W>, now: Time
     }
 }
 
+/// Has `write` write all pieces of an outbox.
+fn write_pieces<R>(outbox: &Drain<'_>, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
+    let mut slices = [&[][..]; Outbox::MOST_SLICES];
+    let used = outbox.fill_slices(&mut slices);
+    let mut plain = [IoSlice::new(&[]); Outbox::MOST_SLICES];
+    for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
+        *io = IoSlice::new(slice);
+    }
+    write(&plain[..used])
+}
+
 /// The same through layers, which take only so much at once, and keep what the socket does not take.
 fn write_layered<W: Wire>(
     broker: &mut Machine,
@@ -72,13 +79,7 @@ fn write_layered<W: Wire>(
     let room = layers.room();
     if room > 0 {
         let outbox = broker.outbox(now, conn, room);
-        let mut slices: [&[u8]; FLUSH_SLICES] = [&[]; FLUSH_SLICES];
-        let used = outbox.fill_slices(&mut slices);
-        let mut plain = [IoSlice::new(&[]); FLUSH_SLICES];
-        for (io, slice) in plain.iter_mut().zip(&slices[..used]) {
-            *io = IoSlice::new(slice);
-        }
-        let taken = layers.write_plain(&plain[..used]);
+        let taken = write_pieces(&outbox, |pieces| layers.write_plain(pieces));
         all = taken == outbox.len();
         outbox.consume(taken);
     }

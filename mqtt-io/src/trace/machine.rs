@@ -256,13 +256,22 @@ impl Drain<'_> {
         self.outbox.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn in_one_piece(&self) -> Option<&[u8]> {
+        self.outbox.in_one_piece()
+    }
+
     #[inline]
     pub(crate) fn fill_slices<'s>(&'s self, slices: &mut [&'s [u8]]) -> usize {
         self.outbox.fill_slices(slices)
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut slices = [&[][..]; 64];
+        let mut slices = [&[][..]; Outbox::MOST_SLICES];
         let used = self.fill_slices(&mut slices);
         slices.get(..used).unwrap_or_default().concat()
     }

@@ -41,7 +41,7 @@ pub use entry::{Header, Input};
 pub use play::{Ending, Player, Step, TraceError};
 pub use record::{Recorder, TraceOptions};
 
-pub(crate) use machine::Machine;
+pub(crate) use machine::{Drain, Machine};
 
 /// What a trace begins with: the name and the version of the format.
 const MAGIC: &[u8] = b"MQTT trace\x01";

@@ -66,7 +66,7 @@ pub struct Outbox<'a> {
 
 impl<'a> Outbox<'a> {
     /// How many pieces there are at most.
-    pub const MOST_SLICES: usize = 16;
+    pub const MOST_SLICES: usize = 64;
 
     pub(super) const fn new(broker: &'a mut Broker, index: Option<u32>) -> Self {
         Self { broker, index, not_send: PhantomData }
@@ -88,6 +88,12 @@ impl<'a> Outbox<'a> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes().len() + self.broker.bodies.len()
+    }
+
+    /// What is to be written, if that is one piece, as mostly.
+    #[must_use]
+    pub fn in_one_piece(&self) -> Option<&[u8]> {
+        Some(self.bytes()).filter(|_| self.broker.bodies.list.is_empty())
     }
 
     /// Puts what is to be written into `slices`, front first, and tells how many of them it used: all that there are

@@ -5,7 +5,7 @@
 
 use mqtt_proto::{ConnectRef, PacketRef, Version};
 use mqtt_session::broker::{
-    Answer, BrokerConfig, Closed, ConnectionId, Event, Moved, Output, Peer, QuestionId, ReadStatus,
+    Answer, BrokerConfig, Closed, ConnectionId, Event, Moved, Outbox, Output, Peer, QuestionId, ReadStatus,
     Restoration, Restore, Restored, Stats,
 };
 use mqtt_session::store::Contents;
@@ -164,7 +164,7 @@ impl Cluster {
 
     pub(crate) fn flush(&mut self, shard: usize, conn: ConnectionId) {
         let outbox = self.shards[shard].outbox(self.now, conn, 1 << 20);
-        let mut slices = [&[][..]; 16];
+        let mut slices = [&[][..]; Outbox::MOST_SLICES];
         let used = outbox.fill_slices(&mut slices);
         let bytes = slices[..used].concat();
         outbox.consume(bytes.len());
