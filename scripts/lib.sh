@@ -35,6 +35,9 @@ need_packages() {
     command -v apt-get >/dev/null || die "${missing[*]} missing, and there is no apt-get to install ${names[*]} with"
     [ "$(id -u)" = 0 ] || die "${missing[*]} missing: as root, run: apt-get install ${names[*]}"
     say "installing ${names[*]}"
+    # Scripts may run side by side.
+    exec 8>"$target/apt.lock"
+    flock 8
     # A package may start its service when it is installed; nothing here wants one on the usual port.
     local policy=/usr/sbin/policy-rc.d ours=
     if [ ! -e "$policy" ]; then
@@ -46,6 +49,7 @@ need_packages() {
     { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${names[@]}"; } \
         >"$target/apt.log" 2>&1 || installed=
     [ -z "$ours" ] || rm -f "$policy"
+    exec 8>&-
     [ -n "$installed" ] || {
         tail -n 20 "$target/apt.log" >&2
         die "apt-get could not install ${names[*]}"
@@ -63,16 +67,59 @@ need_python() {
     export PYTHONPATH=$root/scripts/harness PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 }
 
+# The debug builds of the program and of the examples. Together they have the features that the workspace's tests were built with;
+# the program alone would be built again, with much that it needs.
+build_programs() {
+    CARGO_TARGET_DIR=$target cargo build --locked --workspace --bin mqtt --examples
+}
+
 # The program under test: that of the environment, or one built from this tree.
 need_mqtt() {
     if [ -z "${MQTT_BIN:-}" ]; then
         say "building the mqtt program"
-        # With the features that the workspace's tests were built with, or everything would be built again.
-        CARGO_TARGET_DIR=$target cargo build --locked --workspace --bin mqtt
+        build_programs
         MQTT_BIN=$target/debug/mqtt
     fi
     [ -x "$MQTT_BIN" ] || die "MQTT_BIN=$MQTT_BIN is no program"
     export MQTT_BIN
+}
+
+# The examples, likewise.
+need_examples() {
+    if [ -z "${EXAMPLES:-}" ]; then
+        say "building the examples"
+        build_programs
+        EXAMPLES=$target/debug/examples
+    fi
+    [ -d "$EXAMPLES" ] || die "EXAMPLES=$EXAMPLES is no directory"
+    export EXAMPLES
+}
+
+# The optimised programs of the stages, in release below the target directory: `mqtt-sim` and `hot`. Built by one command, what
+# they share is built once.
+build_optimised() {
+    CARGO_TARGET_DIR=$target cargo build --locked --release -p mqtt-sim -p mqtt-benches --bin mqtt-sim --bin hot
+}
+
+# Installs a nightly toolchain if there is none, and builds the fuzz targets into $fuzz_bin, as `cargo fuzz build` does, without
+# building that first.
+build_fuzz_targets() {
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        command -v rustup >/dev/null || die "fuzzing needs a nightly toolchain, and there is no rustup to install one with"
+        say "installing a nightly toolchain"
+        rustup toolchain install nightly --profile minimal --no-self-update ||
+            die "fuzzing needs a nightly toolchain, and rustup could not install one"
+    fi
+    say "building the fuzz targets"
+    local host flag flags="--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module"
+    for flag in simplifycfg-branch-fold-threshold=0 sanitizer-coverage-{level=4,inline-8bit-counters,pc-table,trace-compares,stack-depth}; do
+        flags+=" -Cllvm-args=-$flag"
+    done
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    # With --target, build scripts and macros go without all this.
+    RUSTFLAGS="$flags ${RUSTFLAGS:-}" cargo +nightly build --locked --release --manifest-path fuzz/Cargo.toml \
+        --target-dir "$target/fuzz" --target "$host"
+    fuzz_bin=$target/fuzz/$host/release
 }
 
 # run_parts FUNCTION PART...: calls the function for each part, as many at once as there are cores (at_once=N for N), and prints what

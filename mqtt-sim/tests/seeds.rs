@@ -5,11 +5,16 @@ const SEEDS: std::ops::Range<u64> = 1_000..1_012;
 
 #[test]
 fn a_few_seeds_pass() {
-    for seed in SEEDS {
-        if let Err(failure) = mqtt_sim::run(seed, 600) {
-            panic!("{failure}");
+    // On all cores.
+    std::thread::scope(|scope| {
+        for seed in SEEDS {
+            scope.spawn(move || {
+                if let Err(failure) = mqtt_sim::run(seed, 600) {
+                    panic!("{failure}");
+                }
+            });
         }
-    }
+    });
 }
 
 #[test]
