@@ -73,12 +73,13 @@ impl Outputs {
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Output> {
-        if let Some(received) = self.pop_message() {
+        if let Some(Next::Messages(_)) = self.queue.front() {
+            let received = self.pop_message()?;
             return Some(Output::Event(Event::Message(Box::new(received.into()))));
         }
         match self.queue.pop_front()? {
             Next::Output(output) => Some(output),
-            // They were before it.
+            // They are taken above.
             Next::Messages(_) => None,
         }
     }

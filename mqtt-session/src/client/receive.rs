@@ -69,7 +69,10 @@ impl Client {
             let publish = RawPublish::decode(packet, self.config.version).map_err(malformed)?;
             return self.handle_publish(&publish);
         }
-        self.handle_any_packet(now, packet)
+        match AckRef::from_short(packet).filter(|_| is_online) {
+            Some((PacketType::Puback, ack)) => self.handle_puback(now, &ack),
+            _ => self.handle_any_packet(now, packet),
+        }
     }
 
     #[inline(never)]
