@@ -21,6 +21,44 @@ async fn a_full_stream_stops_nothing_and_yields_lagged() -> Result {
 }
 
 #[rt::test]
+async fn what_comes_at_once_for_several_streams_reaches_each_whole_and_in_order() -> Result {
+    let (client, mut link) = pair().await?;
+    let mut one = subscribe(&client, &mut link, "one/+").await;
+    let mut both = subscribe(&client, &mut link, "+/both").await;
+    let large = "x".repeat(5000);
+    // In one piece, so that one read brings it.
+    let mut bytes = Vec::new();
+    let mut wanted = [const { Vec::new() }; 2];
+    for n in 0..40u16 {
+        let (topic, first, second) =
+            [("one/a", true, false), ("one/both", true, true), ("b/both", false, true)][usize::from(n % 3)];
+        let payload = if n % 7 == 6 { format!("{n} {large}") } else { n.to_string() };
+        let packet_id = PacketId::new(n).filter(|_| n % 4 == 3);
+        let qos = if packet_id.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let publish =
+            PublishRef { topic, qos, packet_id, payload: payload.as_bytes(), ..PublishRef::default() };
+        PacketRef::Publish(publish).encode(link.version, &mut bytes)?;
+        for (wanted, gets_it) in wanted.iter_mut().zip([first, second]) {
+            wanted.extend(gets_it.then(|| (topic, payload.clone())));
+        }
+    }
+    let [wanted_one, wanted_both] = &wanted;
+    let receive = async {
+        for (stream, wanted) in [(&mut one, wanted_one), (&mut both, wanted_both)] {
+            for (topic, payload) in wanted {
+                let Some(Item::Message(message)) = stream.recv().await else { panic!("no message") };
+                assert_eq!((&*message.topic, &message.payload[..]), (*topic, payload.as_bytes()));
+            }
+        }
+    };
+    zip(link.stream.write_all(&bytes), receive).await.0?;
+    for id in (3..40).step_by(4) {
+        link.expect(&format!("PUBACK #{id}")).await;
+    }
+    Ok(())
+}
+
+#[rt::test]
 async fn above_qos_0_nothing_is_dropped_and_receiving_acknowledges() -> Result {
     let (mut server, options) = server();
     let (client, mut link) = connected(&mut server, options.stream_capacity(1)).await?;

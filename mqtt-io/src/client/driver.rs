@@ -5,6 +5,7 @@
 
 use super::State;
 use super::auth::AuthHandler;
+use super::queue::Arrived;
 use super::shared::{Inner, Shared};
 use crate::Clock;
 use crate::runtime::{Connect, Timer};
@@ -175,7 +176,9 @@ impl<R: Connect<C>, C> Driver<R, C> {
         let mut retry = self.blocked;
         loop {
             let mut flush = std::mem::take(&mut retry);
-            while let Some(output) = inner.machine.poll_output() {
+            loop {
+                inner.route_small(now, shared.inbox.get(), &mut self.wakers);
+                let Some(output) = inner.machine.poll_output() else { break };
                 match output {
                     Output::Flush => flush = true,
                     Output::Dial { .. } => {
@@ -211,6 +214,8 @@ impl<R: Connect<C>, C> Driver<R, C> {
         if let Some(storage) = shared.storage.get() {
             storage.flush();
         }
+        let Inner { routes, machine, .. } = &mut *inner;
+        routes.hand_over(machine, &mut self.wakers);
         shared.offer_room(&inner);
         inner.driver = Some(cx.waker().clone());
         busy
@@ -272,7 +277,9 @@ impl<R: Connect<C>, C> Driver<R, C> {
     fn event(&mut self, inner: &mut Inner, now: Timestamp, event: Event) -> bool {
         match event {
             Event::Message(received) => {
-                inner.route(now, received, self.shared.inbox.get(), &mut self.wakers);
+                let inbox = self.shared.inbox.get();
+                let settled = inner.routes.route(Arrived::Large(received), inbox, &mut self.wakers);
+                inner.settled(now, settled);
             }
             Event::Done { token, outcome } => inner.done(token, outcome, &mut self.wakers),
             Event::Connected(connected) => {
@@ -308,7 +315,7 @@ impl<R: Connect<C>, C> Driver<R, C> {
                 return true;
             }
             Event::SubscriptionLost { filter, reason } => {
-                inner.subscription_lost(&filter, reason, &mut self.wakers);
+                inner.routes.subscription_lost(&filter, reason);
             }
             _ => {}
         }

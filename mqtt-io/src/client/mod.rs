@@ -12,6 +12,8 @@ mod driver;
 mod error;
 mod layered;
 mod options;
+mod queue;
+mod routes;
 mod server;
 mod shared;
 mod stream;
@@ -240,7 +242,7 @@ impl<R: Runtime> Client<R> {
     pub async fn request_with(&self, mut message: Message) -> Result<Message, Error> {
         let shared = self.shared();
         let inbox = shared.inbox.get_or_try_init(|| self.open_inbox()).await?;
-        let (id, response) = shared.expect_response();
+        let (id, response) = shared.lock().routes.expect_response();
         let _expected = ExpectedResponse { shared, id };
         let invalid = |error: mqtt_proto::EncodeError| Error::Invalid(error.violation());
         let mut properties = PropertiesBuf::new();
@@ -340,7 +342,7 @@ impl<R: Runtime> Client<R> {
     /// beyond is acknowledged and dropped, and counted. `None` while somebody else has the stream.
     #[must_use]
     pub fn unclaimed(&self) -> Option<Subscription> {
-        let queue = self.shared().take_unclaimed()?;
+        let queue = self.shared().lock().routes.take_unclaimed()?;
         Some(Subscription::new(self.handle.clone(), queue, None, Vec::new()))
     }
 
@@ -419,6 +421,6 @@ struct ExpectedResponse<'a> {
 
 impl Drop for ExpectedResponse<'_> {
     fn drop(&mut self) {
-        self.shared.forget_response(self.id);
+        self.shared.lock().routes.forget_response(self.id);
     }
 }

@@ -4,32 +4,26 @@
 //! A stream's own lock may be taken within it, never the other way round.
 
 use super::options::Limits;
-use super::stream::{Entry, Held, Queue};
+use super::queue::{Arrived, Batch, Queue};
+use super::routes::{Ack, Routes, Settled, lock};
 use super::{Error, State};
 use crate::Clock;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use mqtt_proto::{PropertyId, ReasonCode, TopicFilter, TopicName};
-use mqtt_session::client::Delivery as Right;
-use mqtt_session::client::{Cause, Client as Machine, ClientConfig, Outcome, Received, Token};
-use mqtt_session::{Message, StoreOp, StoreSeq, Timestamp};
+use mqtt_proto::{PropertyId, ReasonCode};
+use mqtt_session::client::{Cause, Client as Machine, ClientConfig, Outcome, Token};
+use mqtt_session::{StoreOp, StoreSeq, Timestamp};
 use mqtt_store::{Report, Storage, StorageHandle, Store};
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OnceCell, oneshot, watch};
 
 /// How long a client believes to have been down at most, by the wall clock.
 const MAX_DOWNTIME: Duration = Duration::from_secs(30 * 86_400);
-
-/// A lock that a panic elsewhere does not make unusable: what it guards is changed in whole steps.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -57,14 +51,7 @@ pub(super) struct Inner {
     /// Wakes the driver; `None` while it runs or is about to.
     pub(super) driver: Option<Waker>,
     waiters: HashMap<Token, Waiter, FixedState>,
-    routes: Vec<Route>,
-    last_route: u64,
-    /// The routes of the last topic: messages often come in runs.
-    cached: (String, Vec<usize>),
-    unclaimed: Arc<Queue>,
-    pub(super) unclaimed_taken: bool,
-    responses: HashMap<u64, oneshot::Sender<Message>, FixedState>,
-    last_response: u64,
+    pub(super) routes: Routes,
     pub(super) reauth: Vec<oneshot::Sender<()>>,
     /// Set once the driver has ended.
     pub(super) closed: Option<(Cause, Option<Arc<io::Error>>)>,
@@ -74,28 +61,6 @@ pub(super) struct Inner {
 struct Waiter {
     waker: Option<Waker>,
     outcome: Option<Outcome>,
-}
-
-#[derive(Debug)]
-struct Route {
-    id: u64,
-    filters: Vec<String>,
-    queue: Arc<Queue>,
-}
-
-/// The right to acknowledge a message.
-#[derive(Debug)]
-pub(super) enum Ack {
-    One(Right),
-    /// Of a message that several streams got.
-    Several(Arc<Mutex<Several>>),
-}
-
-#[derive(Debug)]
-pub(super) struct Several {
-    left: usize,
-    reason: ReasonCode,
-    right: Option<Right>,
 }
 
 impl Shared {
@@ -120,13 +85,7 @@ impl Shared {
                 machine,
                 driver: None,
                 waiters: HashMap::default(),
-                routes: Vec::new(),
-                last_route: 0,
-                cached: Default::default(),
-                unclaimed: Queue::new(limits.unclaimed),
-                unclaimed_taken: false,
-                responses: HashMap::default(),
-                last_response: 0,
+                routes: Routes::new(limits.unclaimed),
                 reauth: Vec::new(),
                 closed: None,
             }),
@@ -169,7 +128,10 @@ impl Shared {
 
     /// Gives a command to the machine, and wakes the driver for what it has to do.
     pub(super) fn command<T>(&self, command: impl FnOnce(&mut Inner, Timestamp) -> T) -> T {
-        let now = self.now();
+        self.command_at(self.now(), command)
+    }
+
+    fn command_at<T>(&self, now: Timestamp, command: impl FnOnce(&mut Inner, Timestamp) -> T) -> T {
         let mut inner = self.lock();
         let result = command(&mut inner, now);
         let driver = inner.driver.take();
@@ -209,11 +171,11 @@ impl Shared {
     // ---- acknowledging ----
 
     pub(super) fn ack(&self, ack: Ack, reason: ReasonCode) {
-        let Some((right, reason)) = ack.settle(reason) else { return };
-        self.command(|inner, now| {
-            // Stale if the connection is another one by now: the server sends the message again.
-            let _ = inner.machine.ack(now, right, reason);
-        });
+        let settled = ack.settle(reason);
+        if settled.is_some() {
+            // What comes of it does not depend on the time, so an old one will do, and nobody asks the clock.
+            self.command_at(self.at_epoch, |inner, now| inner.settled(now, settled));
+        }
     }
 
     // ---- streams ----
@@ -222,77 +184,26 @@ impl Shared {
     pub(super) fn add_stream(&self, filters: &[String]) -> (u64, Arc<Queue>) {
         let queue = Queue::new(self.limits.stream);
         let mut inner = self.lock();
-        inner.last_route += 1;
-        let id = inner.last_route;
-        inner.routes.push(Route { id, filters: filters.to_vec(), queue: queue.clone() });
-        inner.cached.0.clear();
+        let id = inner.routes.add(filters, &queue);
         if inner.closed.is_some() {
             queue.close(&mut Vec::new());
         }
         (id, queue)
     }
 
-    /// Removes a stream; `None` is the one of unclaimed messages.
-    pub(super) fn remove_stream(&self, id: Option<u64>) {
-        let mut inner = self.lock();
-        match id {
-            Some(id) => inner.routes.retain(|route| route.id != id),
-            None => inner.unclaimed_taken = false,
-        }
-        inner.cached.0.clear();
-    }
-
     /// Messages that a stream held when it was dropped: they are unclaimed from now on.
-    pub(super) fn give_back(&self, rest: VecDeque<Entry>) {
+    pub(super) fn give_back(&self, mut rest: Batch) {
         if rest.is_empty() {
             return;
         }
         let mut wakers = Vec::new();
         self.command(|inner, now| {
-            for entry in rest {
-                if let Entry::Message(held) = entry {
-                    inner.unclaimed(now, held, &mut wakers);
-                }
+            while let Some(taken) = rest.pop() {
+                let settled = inner.routes.give_back(taken, &mut wakers);
+                inner.settled(now, settled);
             }
         });
         wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// Those of `filters` that no other stream than `id` has.
-    pub(super) fn sole_filters(&self, id: Option<u64>, filters: &[String]) -> Vec<String> {
-        let inner = self.lock();
-        let others = || inner.routes.iter().filter(|route| Some(route.id) != id);
-        filters
-            .iter()
-            .filter(|filter| !others().any(|route| route.filters.contains(filter)))
-            .cloned()
-            .collect()
-    }
-
-    /// The stream of unclaimed messages, unless somebody has it.
-    pub(super) fn take_unclaimed(&self) -> Option<Arc<Queue>> {
-        let mut inner = self.lock();
-        if inner.unclaimed_taken {
-            return None;
-        }
-        inner.unclaimed_taken = true;
-        Some(inner.unclaimed.clone())
-    }
-
-    // ---- responses ----
-
-    /// A number that ties a response to its request, and where the response will arrive.
-    pub(super) fn expect_response(&self) -> (u64, oneshot::Receiver<Message>) {
-        let (sender, receiver) = oneshot::channel();
-        let mut inner = self.lock();
-        inner.last_response += 1;
-        let id = inner.last_response;
-        inner.responses.insert(id, sender);
-        (id, receiver)
-    }
-
-    pub(super) fn forget_response(&self, id: u64) {
-        self.lock().responses.remove(&id);
     }
 
     /// The driver has ended: nobody is to wait any longer.
@@ -308,12 +219,8 @@ impl Shared {
             wakers.extend(waiter.waker.take());
             waiter.outcome.is_some()
         });
-        inner.responses.clear();
         inner.reauth.clear();
-        inner.unclaimed.close(&mut wakers);
-        for route in &inner.routes {
-            route.queue.close(&mut wakers);
-        }
+        inner.routes.close(&mut wakers);
         drop(inner);
         self.state.send_replace(State::Closed { cause, io });
         self.room.notify_waiters();
@@ -358,95 +265,19 @@ impl Inner {
         }
     }
 
-    /// A message goes once to every stream whose filter matches.
-    pub(super) fn route(
-        &mut self,
-        now: Timestamp,
-        mut received: Box<Received>,
-        inbox: Option<&String>,
-        wakers: &mut Vec<Waker>,
-    ) {
-        if inbox.is_some_and(|inbox| *inbox == received.message.topic) {
-            if let Some(right) = received.delivery.take() {
-                let _ = self.machine.ack(now, right, ReasonCode::Success);
-            }
-            self.respond(received.message);
-            return;
-        }
-        if self.cached.0 != received.message.topic {
-            self.find_routes(&received.message.topic);
-        }
-        match self.cached.1[..] {
-            [] => self.unclaimed(now, Held { received, several: None }, wakers),
-            [index] => {
-                if let Some(route) = self.routes.get(index) {
-                    route.queue.push(Held { received, several: None }, wakers);
-                }
-            }
-            ref indexes => {
-                let (left, reason) = (indexes.len(), ReasonCode::Success);
-                let right = received.delivery.take();
-                let several =
-                    right.map(|right| Arc::new(Mutex::new(Several { left, reason, right: Some(right) })));
-                for route in indexes.iter().filter_map(|&index| self.routes.get(index)) {
-                    let (message, dup) = (received.message.clone(), received.dup);
-                    let received = Box::new(Received { message, dup, delivery: None });
-                    route.queue.push(Held { received, several: several.clone() }, wakers);
-                }
-            }
+    /// Routes the messages that are next, as far as they lie in the machine.
+    pub(super) fn route_small(&mut self, now: Timestamp, inbox: Option<&String>, wakers: &mut Vec<Waker>) {
+        while let Some(received) = self.machine.poll_message() {
+            let settled = self.routes.route(Arrived::Small(received), inbox, wakers);
+            self.settled(now, settled);
         }
     }
 
-    fn find_routes(&mut self, topic: &str) {
-        let Ok(name) = TopicName::new(topic) else { return };
-        let matches = |filter: &String| TopicFilter::new(filter).is_ok_and(|filter| filter.matches(name));
-        let found = self.routes.iter().enumerate().filter(|(_, route)| route.filters.iter().any(matches));
-        self.cached = (topic.to_owned(), found.map(|(index, _)| index).collect());
-    }
-
-    /// A message that no stream claims. While nobody takes such messages, a few are kept; others are
-    /// acknowledged [MQTT-4.5.0-2] and dropped, else they would fill the window for all.
-    fn unclaimed(&mut self, now: Timestamp, held: Held, wakers: &mut Vec<Waker>) {
-        if self.unclaimed_taken {
-            self.unclaimed.push(held, wakers);
-        } else if let Some((right, reason)) =
-            self.unclaimed.push_unheard(held).and_then(|ack| ack.settle(ReasonCode::Success))
-        {
+    /// Acknowledges what nobody is going to.
+    pub(super) fn settled(&mut self, now: Timestamp, settled: Settled) {
+        if let Some((right, reason)) = settled {
+            // Stale if the connection is another one by now: the server sends the message again.
             let _ = self.machine.ack(now, right, reason);
-        }
-    }
-
-    fn respond(&mut self, message: Message) {
-        let properties = message.properties.as_properties();
-        let id = properties.correlation_data().and_then(|data| data.try_into().ok()).map(u64::from_be_bytes);
-        if let Some(sender) = id.and_then(|id| self.responses.remove(&id)) {
-            // Nobody waits any more: then nobody wants it.
-            let _ = sender.send(message);
-        }
-    }
-
-    pub(super) fn subscription_lost(&self, filter: &str, reason: ReasonCode, wakers: &mut Vec<Waker>) {
-        for route in self.routes.iter().filter(|route| route.filters.iter().any(|f| f == filter)) {
-            route.queue.refused(filter, reason, wakers);
-        }
-    }
-}
-
-impl Ack {
-    /// The right, once all that share it have acknowledged, and with which code: the worst.
-    fn settle(self, reason: ReasonCode) -> Option<(Right, ReasonCode)> {
-        match self {
-            Self::One(right) => Some((right, reason)),
-            Self::Several(several) => {
-                let mut several = lock(&several);
-                several.left -= 1;
-                several.reason = several.reason.max(reason);
-                if several.left > 0 {
-                    return None;
-                }
-                let reason = several.reason;
-                several.right.take().map(|right| (right, reason))
-            }
         }
     }
 }

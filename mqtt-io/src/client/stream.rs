@@ -1,15 +1,16 @@
 //! Streams of messages.
 
-use super::shared::{Ack, Several, Shared, lock};
+use super::queue::{Batch, Queue, Taken};
+use super::routes::Ack;
+use super::shared::Shared;
 use super::{Error, Handle};
 use mqtt_proto::ReasonCode;
 use mqtt_session::Message;
-use mqtt_session::client::Received;
-use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::mem::take;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// What a stream yields.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ pub enum Item {
 /// A message that arrived. It dereferences to the [`Message`].
 #[derive(Debug)]
 pub struct Delivery {
-    received: Box<Received>,
+    message: Message,
+    dup: bool,
     ack: Option<(Arc<Shared>, Ack)>,
 }
 
@@ -40,13 +42,13 @@ impl Delivery {
     /// Whether the server may have sent it before.
     #[must_use]
     pub fn is_dup(&self) -> bool {
-        self.received.dup
+        self.dup
     }
 
     /// The message, without acknowledging it.
     #[must_use]
     pub fn into_message(self) -> Message {
-        self.received.message
+        self.message
     }
 
     /// Acknowledges the message, if that is up to the application ([`Options::manual_ack`]) and its
@@ -67,7 +69,7 @@ impl Delivery {
         if let Some((shared, ack)) = self.ack.take() {
             shared.ack(ack, reason);
         }
-        self.received.message
+        self.message
     }
 }
 
@@ -75,118 +77,7 @@ impl Deref for Delivery {
     type Target = Message;
 
     fn deref(&self) -> &Message {
-        &self.received.message
-    }
-}
-
-/// A message that waits in a stream, with the right to acknowledge it.
-#[derive(Debug)]
-pub(super) struct Held {
-    /// The right to acknowledge it is in here if this is the only stream that got it ...
-    pub(super) received: Box<Received>,
-    /// ... and here if there are several.
-    pub(super) several: Option<Arc<Mutex<Several>>>,
-}
-
-impl Held {
-    fn has_ack(&self) -> bool {
-        self.received.delivery.is_some() || self.several.is_some()
-    }
-
-    /// Takes the right to acknowledge the message.
-    pub(super) fn take_ack(&mut self) -> Option<Ack> {
-        match self.several.take() {
-            Some(several) => Some(Ack::Several(several)),
-            None => self.received.delivery.take().map(Ack::One),
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) enum Entry {
-    Message(Held),
-    Lagged(u64),
-    Refused(String, ReasonCode),
-}
-
-/// What a stream holds, between the driver and its receiver.
-#[derive(Debug)]
-pub(super) struct Queue {
-    inner: Mutex<Inner>,
-    capacity: usize,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    entries: VecDeque<Entry>,
-    waker: Option<Waker>,
-    closed: bool,
-}
-
-impl Queue {
-    pub(super) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), capacity })
-    }
-
-    /// Appends. A full stream drops what need not be acknowledged, and counts it.
-    pub(super) fn push(&self, held: Held, wakers: &mut Vec<Waker>) {
-        let mut inner = lock(&self.inner);
-        if !held.has_ack() && inner.entries.len() >= self.capacity {
-            inner.lag();
-            return;
-        }
-        inner.entries.push_back(Entry::Message(held));
-        wakers.extend(inner.waker.take());
-    }
-
-    /// Appends to a backlog that nobody takes. Gives back the right to acknowledge what it drops.
-    pub(super) fn push_unheard(&self, mut held: Held) -> Option<Ack> {
-        let mut inner = lock(&self.inner);
-        if inner.entries.len() >= self.capacity {
-            inner.lag();
-            return held.take_ack();
-        }
-        inner.entries.push_back(Entry::Message(held));
-        None
-    }
-
-    pub(super) fn refused(&self, filter: &str, reason: ReasonCode, wakers: &mut Vec<Waker>) {
-        let mut inner = lock(&self.inner);
-        inner.entries.push_back(Entry::Refused(filter.to_owned(), reason));
-        wakers.extend(inner.waker.take());
-    }
-
-    /// Nothing more will come.
-    pub(super) fn close(&self, wakers: &mut Vec<Waker>) {
-        let mut inner = lock(&self.inner);
-        inner.closed = true;
-        wakers.extend(inner.waker.take());
-    }
-
-    /// All that waits.
-    pub(super) fn take(&self) -> VecDeque<Entry> {
-        std::mem::take(&mut lock(&self.inner).entries)
-    }
-
-    /// Swaps what waits for `empty`, so that the receiver locks once for many.
-    fn poll_swap(&self, cx: &mut Context<'_>, empty: &mut VecDeque<Entry>) -> Poll<()> {
-        let mut inner = lock(&self.inner);
-        if inner.entries.is_empty() && !inner.closed {
-            inner.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        std::mem::swap(&mut inner.entries, empty);
-        Poll::Ready(())
-    }
-}
-
-impl Inner {
-    fn lag(&mut self) {
-        match self.entries.back_mut() {
-            // Counts up to 2^64.
-            Some(Entry::Lagged(n)) => *n += 1,
-            _ => self.entries.push_back(Entry::Lagged(1)),
-        }
+        &self.message
     }
 }
 
@@ -203,7 +94,7 @@ pub struct Subscription {
     handle: Arc<Handle>,
     queue: Arc<Queue>,
     /// Taken out of the queue at once, given out one by one.
-    ready: VecDeque<Entry>,
+    ready: Batch,
     /// Number among the streams; `None` for unclaimed messages.
     id: Option<u64>,
     filters: Vec<String>,
@@ -214,7 +105,7 @@ pub struct Subscription {
 impl Subscription {
     pub(super) fn new(handle: Arc<Handle>, queue: Arc<Queue>, id: Option<u64>, filters: Vec<String>) -> Self {
         let manual = handle.shared.limits.manual_ack;
-        Self { handle, queue, ready: VecDeque::new(), id, filters, granted: Vec::new(), manual }
+        Self { handle, queue, ready: Batch::default(), id, filters, granted: Vec::new(), manual }
     }
 
     /// The next message; `None` once the client is closed and everything was given out.
@@ -231,22 +122,22 @@ impl Subscription {
         if self.ready.is_empty() && self.queue.poll_swap(cx, &mut self.ready).is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(self.ready.pop_front().map(|entry| self.hand_out(entry)))
+        Poll::Ready(self.ready.pop().map(|taken| self.hand_out(taken)))
     }
 
     /// The next message, if there is one.
     pub fn try_recv(&mut self) -> Option<Item> {
         if self.ready.is_empty() {
-            self.ready = self.queue.take();
+            self.queue.swap(&mut self.ready);
         }
-        self.ready.pop_front().map(|entry| self.hand_out(entry))
+        self.ready.pop().map(|taken| self.hand_out(taken))
     }
 
-    fn hand_out(&self, entry: Entry) -> Item {
-        match entry {
-            Entry::Message(mut held) => {
+    fn hand_out(&self, taken: Taken) -> Item {
+        match taken {
+            Taken::Message { message, dup, ack } => {
                 let shared = &self.handle.shared;
-                let ack = match held.take_ack() {
+                let ack = match ack {
                     Some(ack) if self.manual => Some((shared.clone(), ack)),
                     Some(ack) => {
                         shared.ack(ack, ReasonCode::Success);
@@ -254,10 +145,10 @@ impl Subscription {
                     }
                     None => None,
                 };
-                Item::Message(Delivery { received: held.received, ack })
+                Item::Message(Delivery { message, dup, ack })
             }
-            Entry::Lagged(n) => Item::Lagged(n),
-            Entry::Refused(filter, reason) => Item::Refused { filter, reason },
+            Taken::Lagged(n) => Item::Lagged(n),
+            Taken::Refused(filter, reason) => Item::Refused { filter, reason },
         }
     }
 
@@ -282,7 +173,7 @@ impl Subscription {
     /// If the request is not taken, or the client closes before the server answers.
     pub async fn unsubscribe(mut self) -> Result<(), Error> {
         let shared = self.handle.shared.clone();
-        let filters = shared.sole_filters(self.id, &self.filters);
+        let filters = shared.lock().routes.sole_filters(self.id, &self.filters);
         let answered = match filters.is_empty() {
             true => Ok(()),
             false => {
@@ -290,28 +181,27 @@ impl Subscription {
                 self.handle.unsubscribe(&filters).await
             }
         };
-        for entry in self.close() {
-            if let Entry::Message(mut held) = entry
-                && let Some(ack) = held.take_ack()
-            {
-                shared.ack(ack, ReasonCode::Success);
+        for mut batch in self.close() {
+            while let Some(taken) = batch.pop() {
+                if let Taken::Message { ack: Some(ack), .. } = taken {
+                    shared.ack(ack, ReasonCode::Success);
+                }
             }
         }
         answered
     }
 
-    /// Ends the stream, and gives back what was not received.
-    fn close(&mut self) -> VecDeque<Entry> {
-        self.handle.shared.remove_stream(self.id);
-        let mut rest = std::mem::take(&mut self.ready);
-        rest.append(&mut self.queue.take());
-        rest
+    /// Ends the stream, and gives back what was not received, the older part first.
+    fn close(&mut self) -> [Batch; 2] {
+        self.handle.shared.lock().routes.remove(self.id);
+        [take(&mut self.ready), self.queue.take()]
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let rest = self.close();
-        self.handle.shared.give_back(rest);
+        for rest in self.close() {
+            self.handle.shared.give_back(rest);
+        }
     }
 }

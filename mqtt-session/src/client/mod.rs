@@ -6,11 +6,13 @@
 //!
 //! State is kept apart by how long it lives: `session` outlives a connection, `link` dies with it.
 
+mod bundle;
 mod config;
 mod connect;
 mod event;
 mod link;
 mod outbox;
+mod outputs;
 mod persist;
 mod publish;
 mod receive;
@@ -18,6 +20,7 @@ mod reconnect;
 mod session;
 mod subscribe;
 
+pub use bundle::{Bundle, Head, Place, ReceivedRef};
 pub use config::{AckMode, Authentication, Backoff, CleanStart, ClientConfig, ConfigError, Will};
 pub use connect::DisconnectOptions;
 pub use event::{
@@ -30,13 +33,13 @@ use crate::Timestamp;
 use crate::random::{Purpose, Random};
 use crate::shared::rules::Rules;
 use crate::store::{StoreOp, StoreSeq, StoredClock};
-use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use connect::Closing;
 use core::time::Duration;
 use link::Link;
 use mqtt_proto::Version;
+use outputs::Outputs;
 use persist::StoreLog;
 use reconnect::Phase;
 use session::Session;
@@ -98,7 +101,7 @@ pub struct Client {
     clock_stored: Option<Timestamp>,
     /// `disconnect` was called and is not carried out.
     closing: Option<Closing>,
-    outputs: VecDeque<Output>,
+    outputs: Outputs,
     flush_queued: bool,
     random: Random,
 }
@@ -167,7 +170,7 @@ impl Client {
             store,
             clock_stored: None,
             closing: None,
-            outputs: VecDeque::new(),
+            outputs: Outputs::default(),
             flush_queued: false,
         }
     }
@@ -259,7 +262,7 @@ impl Client {
     pub fn handle_store_failed(&mut self, now: Timestamp) {
         self.advance(now);
         for (seq, group) in self.store.fail() {
-            self.outputs.push_back(Output::Store(seq, group));
+            self.outputs.push(Output::Store(seq, group));
         }
     }
 
@@ -268,11 +271,25 @@ impl Client {
     /// The next thing to do. Call it until it returns `None`.
     #[inline]
     pub fn poll_output(&mut self) -> Option<Output> {
-        let output = self.outputs.pop_front()?;
+        let output = self.outputs.pop()?;
         if output == Output::Flush {
             self.flush_queued = false;
         }
         Some(output)
+    }
+
+    /// The next thing to do, if that is a small message without properties: in place, without the memory that
+    /// [`poll_output`](Self::poll_output) takes for each. `None` says nothing about other outputs.
+    #[inline]
+    pub fn poll_message(&mut self) -> Option<ReceivedRef<'_>> {
+        self.outputs.pop_message()
+    }
+
+    /// Gives away what the messages of [`poll_message`](Self::poll_message) lie in, so that whoever kept their places
+    /// need not copy them: after the last of them, and before the next [`handle_read`](Self::handle_read). False, and
+    /// nothing, while messages wait.
+    pub fn swap_bundle(&mut self, empty: &mut Bundle) -> bool {
+        self.outputs.swap_bundle(empty)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if nothing depends on time. May
@@ -297,7 +314,7 @@ impl Client {
     }
 
     fn event(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
+        self.outputs.push(Output::Event(event));
     }
 
     fn done(&mut self, token: Token, outcome: Outcome) {
@@ -308,7 +325,7 @@ impl Client {
     fn flush(&mut self) {
         if !self.flush_queued && self.link.is_some() {
             self.flush_queued = true;
-            self.outputs.push_back(Output::Flush);
+            self.outputs.push(Output::Flush);
         }
     }
 
@@ -324,7 +341,7 @@ impl Client {
         }
         match self.store.emit(ops()) {
             Some((seq, group)) => {
-                self.outputs.push_back(Output::Store(seq, group));
+                self.outputs.push(Output::Store(seq, group));
                 seq
             }
             None => StoreSeq(0),

@@ -1,21 +1,19 @@
 //! Packets from the server.
 
-use super::event::{AckError, Cause, Delivery, Event, Outcome, Received};
+use super::bundle::Head;
+use super::event::{AckError, Cause, Delivery, Outcome};
 use super::link::{Link, MAX_REPLIES, OwedAck, Reply, ReplyKind, Stage};
 use super::reconnect::Fault;
 use super::{AckMode, Client};
+use crate::Timestamp;
 use crate::defects::defect;
 use crate::shared::framer::Framer;
 use crate::shared::ledger::Acked;
 use crate::shared::received::Receipt;
 use crate::store::{StoreOp, StoreSeq, StoredStage};
-use crate::{Message, Timestamp};
-use alloc::boxed::Box;
 use alloc::vec;
-use bytes::Bytes;
 use mqtt_proto::{
-    AckRef, DecodeError, PacketId, PacketRef, PacketType, Properties, PropertiesBuf, PropertyId, PublishRef,
-    QoS, ReasonCode,
+    AckRef, DecodeError, PacketId, PacketRef, PacketType, Properties, QoS, RawPublish, ReasonCode,
 };
 
 use super::persist;
@@ -64,6 +62,21 @@ impl Client {
     }
 
     fn handle_packet(&mut self, now: Timestamp, packet: &[u8]) -> Result<(), Fault> {
+        let is_online = self.link.as_ref().is_some_and(Link::is_online);
+        let first_byte = packet.first().copied().unwrap_or_default();
+        if is_online && first_byte >> 4 == PacketType::Publish as u8 {
+            // What comes all the time is not moved about.
+            let publish = RawPublish::decode(packet, self.config.version).map_err(malformed)?;
+            return self.handle_publish(&publish);
+        }
+        match AckRef::from_short(packet).filter(|_| is_online) {
+            Some((PacketType::Puback, ack)) => self.handle_puback(now, &ack),
+            _ => self.handle_any_packet(now, packet),
+        }
+    }
+
+    #[inline(never)]
+    fn handle_any_packet(&mut self, now: Timestamp, packet: &[u8]) -> Result<(), Fault> {
         let packet = PacketRef::decode(packet, self.config.version).map_err(malformed)?;
         let Some(link) = &mut self.link else { return Ok(()) };
         if !link.may_receive(&packet) {
@@ -71,7 +84,7 @@ impl Client {
             return Err(Fault::violation(ReasonCode::ProtocolError, "packet before CONNACK [MQTT-3.2.0-1]"));
         }
         match packet {
-            PacketRef::Publish(publish) => self.handle_publish(&publish),
+            PacketRef::Publish(publish) => self.handle_publish(&publish.into()),
             PacketRef::Puback(ack) => self.handle_puback(now, &ack),
             PacketRef::Pubrec(ack) => self.handle_pubrec(now, &ack),
             PacketRef::Pubrel(ack) => self.handle_pubrel(&ack),
@@ -96,18 +109,21 @@ impl Client {
 
     // ---- messages ----
 
-    fn handle_publish(&mut self, publish: &PublishRef<'_>) -> Result<(), Fault> {
+    fn handle_publish(&mut self, publish: &RawPublish<'_>) -> Result<(), Fault> {
         let Some(link) = &mut self.link else { return Ok(()) };
         // Before anything else: a repetition sets an alias as well.
         let topic = match publish.properties.topic_alias() {
-            Some(alias) => link.inbound_aliases.resolve(alias, publish.topic).map_err(|reason| {
-                Fault::violation(reason, "topic alias out of range or unknown [MQTT-3.3.2-11]")
-            })?,
+            Some(alias) => {
+                let topic = link.inbound_aliases.resolve(alias, publish.topic_str());
+                topic.map(str::as_bytes).map_err(|reason| {
+                    Fault::violation(reason, "topic alias out of range or unknown [MQTT-3.3.2-11]")
+                })?
+            }
             None => publish.topic,
         };
         let Some(id) = publish.packet_id else {
-            let received = Received { message: message(publish, topic), dup: false, delivery: None };
-            self.event(Event::Message(Box::new(received)));
+            let content = self.outputs.copy(publish, topic);
+            self.outputs.push_message(content, Head::of(publish));
             return Ok(());
         };
         let size = topic.len() + publish.payload.len() + publish.properties.as_bytes().len();
@@ -115,7 +131,7 @@ impl Client {
         // [MQTT-4.3.2-5] [MQTT-4.3.3-10]
         let is_new =
             !exactly_once || self.session.received.get(id).is_none() || defect!(ClientForgetsReceived);
-        let message = is_new.then(|| message(publish, topic));
+        let content = is_new.then(|| self.outputs.copy(publish, topic));
         self.count_inbound(publish.qos, id)?;
         let auto = self.config.ack_mode == AckMode::Auto;
         let mut after = StoreSeq(0);
@@ -143,10 +159,10 @@ impl Client {
             let fault = Fault::new(Cause::TooManyUnacknowledged);
             return Err(Fault { tell: Some(ReasonCode::QuotaExceeded), ..fault });
         }
-        if let Some(message) = message {
+        if let Some(content) = content {
             let epoch = if exactly_once { self.session.epoch } else { link.epoch };
             let delivery = (!auto).then_some(Delivery { epoch, id, qos: publish.qos, number });
-            self.event(Event::Message(Box::new(Received { message, dup: publish.dup, delivery })));
+            self.outputs.push_message(content, Head { delivery, ..Head::of(publish) });
         }
         if reason.is_some() {
             self.flush();
@@ -364,21 +380,4 @@ fn malformed(error: DecodeError) -> Fault {
 #[cold]
 fn wrong_kind(what: &'static str) -> Fault {
     Fault::violation(ReasonCode::ProtocolError, what)
-}
-
-/// What the application gets: the topic in full, and without the alias, which means nothing to it.
-fn message(publish: &PublishRef<'_>, topic: &str) -> Message {
-    let mut properties = PropertiesBuf::new();
-    if publish.properties.contains(PropertyId::TopicAlias) {
-        properties.extend_except(publish.properties, &[PropertyId::TopicAlias]);
-    } else if !publish.properties.is_empty() {
-        properties = publish.properties.into();
-    }
-    Message {
-        topic: topic.into(),
-        payload: Bytes::copy_from_slice(publish.payload),
-        qos: publish.qos,
-        retain: publish.retain,
-        properties,
-    }
 }

@@ -118,7 +118,7 @@ impl Client {
         self.attempt = self.attempt.saturating_add(1);
         self.drop_link();
         self.phase = Phase::Dialing(now + self.config.connect_timeout);
-        self.outputs.push_back(Output::Dial { attempt: self.attempt });
+        self.outputs.push(Output::Dial { attempt: self.attempt });
     }
 
     /// Ends the link from our side: the farewell packet, then the hang-up, then the event.
@@ -133,7 +133,7 @@ impl Client {
             link.framer.clear();
         }
         if matches!(self.phase, Phase::Dialing(_) | Phase::Connecting(_) | Phase::Online) {
-            self.outputs.push_back(Output::HangUp);
+            self.outputs.push(Output::HangUp);
         }
         let lasted = self.lasted(now);
         self.leave_link();

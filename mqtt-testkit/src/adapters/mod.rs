@@ -7,12 +7,16 @@
 //! Nothing here sleeps. Whoever waits, waits for a message, a state or an end; [`PATIENCE`] only turns
 //! a test that hangs into one that fails.
 
+mod busy;
 mod duplex;
+mod memory;
 mod script;
 mod server;
 mod trace;
 
+pub use busy::Busy;
 pub use duplex::{Duplex, duplex};
+pub use memory::{Memory, Never, Wire};
 pub use script::{
     back_pressure, connect, every_qos, keep_alive_of_the_broker, keep_alive_of_the_client, resumed_session,
     shutdown,

@@ -1,6 +1,4 @@
-//! The broker's hot paths, and nothing else: `hot SCENARIO MESSAGES` publishes so many messages through the
-//! machine. Counted twice with different numbers, the difference is what a message costs in instructions
-//! (`scripts/instructions`), and a profiler sees no socket.
+//! The broker's paths: messages go through the machine.
 
 use mqtt_proto::{
     ConnectRef, PacketId, PacketRef, Properties, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef,
@@ -16,8 +14,8 @@ const NOW: Timestamp = Timestamp::ZERO;
 const BATCH: usize = 32;
 
 /// Who publishes to whom.
-struct Scenario {
-    name: &'static str,
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
     publishers: usize,
     subscribers: usize,
     /// Messages that one read brings.
@@ -43,7 +41,7 @@ const CROSSING: Scenario = Scenario { shards: 2, crosses: true, ..Q0 };
 /// A read holds about as much as with small ones.
 const LARGE: Scenario = Scenario { payload: 4096, batch: 4, ..Q0 };
 
-const SCENARIOS: [Scenario; 19] = [
+pub(crate) const SCENARIOS: [Scenario; 19] = [
     Q0,
     Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
     Q1,
@@ -254,14 +252,8 @@ fn encode(packet: &PacketRef<'_>, version: Version) -> Result<Vec<u8>, Box<dyn E
     Ok(bytes)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut args = std::env::args().skip(1);
-    let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
-    let usage = || format!("usage: hot SCENARIO MESSAGES, with one of {}", names.join(", "));
-    let name = args.next().ok_or_else(usage)?;
-    let scenario = SCENARIOS.iter().find(|s| s.name == name).ok_or_else(usage)?;
-    let messages: usize = args.next().ok_or_else(usage)?.parse()?;
-
+/// Publishes so many messages, and tells how many deliveries came of that.
+pub(crate) fn run(scenario: &'static Scenario, messages: usize) -> Result<usize, Box<dyn Error>> {
     let mut site = Site::new(scenario)?;
     let theirs = if scenario.crosses { site.shards.len() - 1 } else { 0 };
     let mut publishers = Vec::new();
@@ -324,6 +316,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         let missing = deliveries * size - site.delivered;
         return Err(format!("{} bytes were sent, and {missing} are missing", site.delivered).into());
     }
-    println!("{deliveries}");
-    Ok(())
+    Ok(deliveries)
 }
