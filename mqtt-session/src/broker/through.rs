@@ -32,6 +32,12 @@ const fn most_unflushed(size: usize) -> usize {
     }
 }
 
+/// Whether a message leaves better from where it is held than by a copy for each receiver: when it is large, and for so
+/// many that the copies would not stay in the cache.
+const fn is_better_held(payload: usize, receivers: usize) -> bool {
+    leaves_from_where_it_is(payload) && payload.saturating_mul(receivers) >= 32 << 10
+}
+
 /// What this way needs from one message to the next.
 #[derive(Debug, Default)]
 pub(super) struct Through {
@@ -90,8 +96,7 @@ impl Broker {
         !content.retain
             && content.expires > self.now
             && self.through.has_room_for(content.len())
-            // For several, a large one is held, and leaves from there without a copy for each.
-            && (matches.receivers.len() <= 1 || !leaves_from_where_it_is(content.shared.payload.len()))
+            && !is_better_held(content.shared.payload.len(), matches.receivers.len())
             && (content.qos == QoS::AtMostOnce || is_for_others())
             && (matches.elsewhere == 0 || Run::takes(content.len()))
             // Behind the publisher's earlier messages.
@@ -212,7 +217,6 @@ impl Broker {
             || !is_free(c)
             || c.gate > self.journal.stored()
             || session.has_work()
-            || leaves_from_where_it_is(held.shared().payload.len())
             || !self.through.has_room_for(held.size())
             || held.is_expired(self.now)
             // Routed perhaps before the tables changed.
