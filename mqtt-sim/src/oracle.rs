@@ -59,6 +59,17 @@ struct Subscription {
     since: u64,
 }
 
+/// How often a session got a message.
+#[derive(Debug, Default)]
+struct Got {
+    /// Without DUP.
+    fresh: u32,
+    /// At QoS 2.
+    twice: u32,
+    /// At QoS 2, as one that is retained.
+    replayed: u32,
+}
+
 /// A client's session at the broker.
 #[derive(Debug, Default)]
 struct Session {
@@ -76,13 +87,13 @@ struct Session {
     will_node: usize,
     granted: BTreeMap<String, Subscription>,
     asked: BTreeSet<String>,
-    /// Filters that have had a right to what is retained, and those that keep the retain flag.
-    replays: BTreeSet<String>,
+    /// Filters that have had a right to what is retained, and how often; and those that keep the retain flag.
+    replays: BTreeMap<String, u32>,
     flagged: BTreeSet<String>,
     /// The identifier of the last request about a filter: an earlier answer says nothing.
     latest: BTreeMap<String, u16>,
     owed: BTreeSet<MessageId>,
-    got: BTreeMap<MessageId, (u32, u32)>,
+    got: BTreeMap<MessageId, Got>,
     newest: BTreeMap<(usize, String, QoS, QoS), u64>,
     dropped: u64,
     /// What it may have lost before the last crash.
@@ -533,7 +544,7 @@ impl Oracle {
                     RetainHandling::DoNotSend => false,
                 };
                 if replays && shared(filter).is_none() {
-                    session.replays.insert(filter.clone());
+                    *session.replays.entry(filter.clone()).or_default() += 1;
                 }
                 if options.retain_as_published {
                     session.flagged.insert(filter.clone());

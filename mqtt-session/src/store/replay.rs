@@ -38,7 +38,8 @@ impl StoredReplay {
     /// are there now, up to the last number of each shard. Whether that changes anything.
     pub(crate) fn resume(&mut self, last: MessageId, now: &[MessageId]) -> bool {
         let before = self.until.clone();
-        // A damaged store may say more than there is.
+        // A shard that had given none since the last restart said more than there is, as a damaged store may: with another
+        // number of shards these are given now.
         self.until.iter_mut().for_each(|until| *until = last.min(*until));
         if self.until.is_empty() {
             self.until = now.into();

@@ -361,7 +361,7 @@ impl Restore {
         }
         let mut first = Vec::new();
         let handed_over = self.settle(&mut first);
-        self.resume_replays();
+        self.resume_replays(&mut first);
         let mut restored = Restored {
             now,
             handed_over,
@@ -389,13 +389,14 @@ impl Restore {
         Restoration { shards, first, restored }
     }
 
-    /// What the shards give from now on comes live to all subscriptions that are there.
-    fn resume_replays(&mut self) {
+    /// What the shards retain from now on comes live to all subscriptions that are there. Stored before any of it is.
+    fn resume_replays(&mut self, first: &mut Vec<StoreGroup>) {
         let last = MessageId(self.limits.messages);
         let mut now: Vec<_> = self.parts.iter().map(|part| part.broker.journal.last_message()).collect();
         // No shard gives the numbers beyond.
         now.resize(now.len().next_power_of_two(), last);
         self.parts.iter_mut().for_each(|part| part.resume_replays(last, &now));
+        self.group(Vec::new(), first);
     }
 
     fn count(&self) -> u16 {
