@@ -322,7 +322,8 @@ impl Restore {
     /// The same for the one that keeps the number if several refer to it: that where it is retained.
     fn give_retained(&mut self, to: usize, id: MessageId) {
         let before = match self.bodies.get(&id.0) {
-            Some(Body::Given(before)) if *before != to => *before,
+            // A damaged store may have it under two topics: it is that of the first.
+            Some(&Body::Given(before)) if before != to && !self.is_retained(before, id) => before,
             _ => return self.give_body(to, id),
         };
         let Some(message) = self.message(id) else { return };
@@ -333,6 +334,10 @@ impl Restore {
                 true
             });
         }
+    }
+
+    fn is_retained(&self, part: usize, id: MessageId) -> bool {
+        self.parts.get(part).is_some_and(|part| part.is_retained(id))
     }
 
     /// The message with this number, wherever it is.

@@ -358,9 +358,16 @@ impl Part {
         }
     }
 
+    fn held(&self, id: MessageId) -> Option<&Held> {
+        self.messages.get(&id.0).and_then(|key| self.broker.messages.get(*key))
+    }
+
     fn is_retainable(&self, id: MessageId) -> bool {
-        let held = self.messages.get(&id.0).and_then(|key| self.broker.messages.get(*key));
-        held.is_some_and(Held::retain)
+        self.held(id).is_some_and(Held::retain)
+    }
+
+    pub(super) fn is_retained(&self, id: MessageId) -> bool {
+        self.held(id).is_some_and(|held| held.retained_at() != 0)
     }
 
     /// Under which number a group is stored whose number `id` was on another shard.
