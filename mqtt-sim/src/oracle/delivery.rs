@@ -138,8 +138,12 @@ impl Oracle {
         // What is retained also comes with each new subscription, once with each, whatever crashes in between.
         if retain || message.retain {
             *replayed += u32::from(retain && qos == QoS::ExactlyOnce);
-            let rights = session.replays.iter().filter(|(filter, _)| matches(filter, topic));
-            let rights: u32 = rights.map(|(_, times)| times).sum();
+            // What arrived after SUBACK came live.
+            let (arrived, answering) = (message.arrived.unwrap_or(0), self.answering);
+            let requests = session.replays.iter().filter(|(filter, _)| matches(filter, topic));
+            let requests = requests.flat_map(|(_, granted)| granted);
+            let rights = requests.filter(|granted| granted.is_none_or(|at| at + answering >= arrived));
+            let rights = u32::try_from(rights.count()).unwrap_or(u32::MAX);
             let is_flagged = session.flagged.iter().any(|filter| matches(filter, topic));
             if *replayed > rights && !is_flagged && !message.may_repeat {
                 return Err(format!("{client} got the retained {id} {replayed} times for {rights} requests"));
