@@ -8,7 +8,7 @@ use mqtt_session::broker::{self, BrokerConfig, Output, Restoration, Restore, Res
 use mqtt_session::client::{CleanStart, ClientConfig, Event, Outcome};
 use mqtt_session::store::{
     Contents, EntryId, HandOver, MessageId, SessionId, StoredAuthor, StoredDelivery, StoredHandOver,
-    StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
+    StoredLimits, StoredMessage, StoredReplay, StoredSession, StoredShards, StoredStage, StoredWill,
 };
 use mqtt_session::{Broker, Durability, Message, ShardId, StoreGroup, StoreOp, Timestamp};
 use mqtt_testkit::packets::{puback, pubcomp, pubrec, pubrel};
@@ -104,8 +104,11 @@ fn operation(u: &mut Unstructured<'_>) -> Result<StoreOp> {
         8 => StoreOp::PutReplay {
             session: session_id(u)?,
             filter: filter(u)?,
-            after: message_id(u)?,
-            until: message_id(u)?,
+            replay: Box::new(StoredReplay {
+                after: message_id(u)?,
+                until: (0..u.int_in_range(0..=3)?).map(|_| message_id(u)).collect::<Result<_>>()?,
+                except: if u.arbitrary()? { vec![message_id(u)?] } else { Vec::new() },
+            }),
         },
         9 | 10 => StoreOp::PutMessage(message_id(u)?, Box::new(message(u)?)),
         11 => StoreOp::PutReceived(session_id(u)?, packet_id(u)?),

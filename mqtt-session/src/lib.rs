@@ -99,6 +99,6 @@ pub use message::{Message, PublishError, PublishErrorKind};
 pub use random::Seed;
 pub use run::Run;
 pub use server::ServerConnection;
-pub use shard::{Care, MAX_SHARDS, Refused, ShardCredit, ShardId, ShardMessage, Usage};
+pub use shard::{Care, MAX_SHARDS, Refused, RetainedQuestion, ShardCredit, ShardId, ShardMessage, Usage};
 pub use store::{Durability, StoreGroup, StoreOp, StoreSeq};
 pub use time::Timestamp;

@@ -6,7 +6,7 @@
 
 use crate::Run;
 use crate::broker::Stats;
-use crate::store::StoredMessage;
+use crate::store::{MessageId, StoredMessage, StoredReplay};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -71,13 +71,18 @@ pub enum ShardMessage {
     /// Which of your retained messages match these filters? Without those that came later than the marks say, because
     /// these come live. Wait until you have as many writes from each shard.
     RetainedAsk {
-        /// Questions, each with its number.
-        questions: Vec<(u64, String)>,
+        /// Questions.
+        questions: Vec<RetainedQuestion>,
         /// By origin: the number of its last retained write to you that counts.
         marks: Vec<u64>,
     },
     /// None, to these questions.
-    RetainedNone(Vec<u64>),
+    RetainedNone {
+        /// Which questions.
+        queries: Vec<u64>,
+        /// What has a higher number comes live.
+        until: MessageId,
+    },
     /// More of them.
     RetainedMore {
         /// Which question.
@@ -92,10 +97,14 @@ pub enum ShardMessage {
     RetainedPage {
         /// Which question.
         query: u64,
-        /// The messages.
-        messages: Vec<StoredMessage>,
+        /// The messages with their numbers, which grow from page to page.
+        messages: Vec<(MessageId, StoredMessage)>,
         /// Whether that is not all.
         more: bool,
+        /// What has a higher number comes live.
+        until: MessageId,
+        /// What else does, told once. Only the first of very many.
+        except: Vec<MessageId>,
     },
     /// The sender has members of a group that the receiver owns.
     GroupJoin {
@@ -160,6 +169,19 @@ pub enum ShardMessage {
     Usage(Usage),
     /// The sender's figures, for `$SYS`.
     Figures(Box<Stats>),
+}
+
+/// Which retained messages a subscription gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedQuestion {
+    /// The number of the question.
+    pub query: u64,
+    /// The filter as it was sent.
+    pub filter: String,
+    /// How far it is is stored. So what is answered has to be stored before.
+    pub stored: bool,
+    /// The subscription was there before a restart, and these are left to it; marks do not matter then.
+    pub left: Option<Box<StoredReplay>>,
 }
 
 /// What is limited for all shards together, and how much of it one has.
@@ -228,13 +250,13 @@ impl ShardMessage {
                 Self::Deliver { message, .. } | Self::GroupDeliver { message, .. } => message.body.len(),
                 Self::DeliverRun(run) => run.size(),
                 Self::RetainedPage { messages, .. } => {
-                    messages.iter().map(|message| message.body.len()).sum()
+                    messages.iter().map(|(_, message)| message.body.len()).sum()
                 }
                 Self::GroupReturn { messages, .. } => {
                     messages.iter().map(|(message, _)| message.body.len()).sum()
                 }
                 Self::RetainedAsk { questions, .. } => {
-                    questions.iter().map(|(_, filter)| filter.len() + 32).sum()
+                    questions.iter().map(|question| question.filter.len() + 48).sum()
                 }
                 _ => 0,
             }

@@ -10,6 +10,7 @@ use mqtt_proto::{
 };
 use mqtt_session::acl::{Access, Acl, Mode, Who};
 use mqtt_session::broker::{BrokerConfig, Closed, Event};
+use mqtt_session::store::MessageId;
 use mqtt_session::{Message, Refused, ShardCredit, ShardId, ShardMessage};
 use mqtt_testkit::packets::{filter, publish, pubrel, retained, subscribe};
 use std::collections::VecDeque;
@@ -291,7 +292,14 @@ fn nonsense_from_a_shard_is_harmless() {
             ShardMessage::Synced { sync: 9, writes: vec![] },
             ShardMessage::RetainedMore { query: 9 },
             ShardMessage::RetainedCancel { query: 9 },
-            ShardMessage::RetainedPage { query: 9, messages: vec![], more: true },
+            ShardMessage::RetainedPage {
+                query: 9,
+                messages: vec![],
+                more: true,
+                until: MessageId(0),
+                except: vec![],
+            },
+            ShardMessage::RetainedNone { queries: vec![9], until: MessageId(0) },
             ShardMessage::GroupJoined { sync: 9 },
             ShardMessage::GroupLeave { filter: "no group".into() },
             ShardMessage::GroupSlots { filter: "$share/g/a".into(), more: u32::MAX },

@@ -59,6 +59,17 @@ struct Subscription {
     since: u64,
 }
 
+/// How often a session got a message.
+#[derive(Debug, Default)]
+struct Got {
+    /// Without DUP.
+    fresh: u32,
+    /// At QoS 2.
+    twice: u32,
+    /// At QoS 2, as one that is retained.
+    replayed: u32,
+}
+
 /// A client's session at the broker.
 #[derive(Debug, Default)]
 struct Session {
@@ -76,13 +87,14 @@ struct Session {
     will_node: usize,
     granted: BTreeMap<String, Subscription>,
     asked: BTreeSet<String>,
-    /// Filters that have had a right to what is retained, and those that keep the retain flag.
-    replays: BTreeSet<String>,
+    /// Filters that have had a right to what is retained: when the requests for it were granted. And those that keep the
+    /// retain flag.
+    replays: BTreeMap<String, Vec<Option<u64>>>,
     flagged: BTreeSet<String>,
     /// The identifier of the last request about a filter: an earlier answer says nothing.
     latest: BTreeMap<String, u16>,
     owed: BTreeSet<MessageId>,
-    got: BTreeMap<MessageId, (u32, u32)>,
+    got: BTreeMap<MessageId, Got>,
     newest: BTreeMap<(usize, String, QoS, QoS), u64>,
     dropped: u64,
     /// What it may have lost before the last crash.
@@ -135,6 +147,8 @@ pub struct Oracle {
     rivals: BTreeMap<String, Vec<(u64, Option<MessageId>)>>,
     /// For how long a retained message may be under way, in microseconds.
     pub overlap: u64,
+    /// So long after SUBACK a crash may make the broker forget what came live since, in microseconds.
+    pub answering: u64,
     /// Wills are asked about, and may be refused.
     pub wills_may_fail: bool,
     /// Timers may be this late.
@@ -533,7 +547,7 @@ impl Oracle {
                     RetainHandling::DoNotSend => false,
                 };
                 if replays && shared(filter).is_none() {
-                    session.replays.insert(filter.clone());
+                    session.replays.entry(filter.clone()).or_default().push(None);
                 }
                 if options.retain_as_published {
                     session.flagged.insert(filter.clone());
@@ -553,6 +567,9 @@ impl Oracle {
                 && session.latest.get(filter) == Some(&request.id)
             {
                 let options = SubscriptionOptions { qos, ..*options };
+                if let Some(last) = session.replays.get_mut(filter).and_then(|times| times.last_mut()) {
+                    last.get_or_insert(now);
+                }
                 session.granted.insert(filter.clone(), Subscription { options, since: now });
             }
         }

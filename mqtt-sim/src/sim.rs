@@ -164,6 +164,9 @@ impl Sim {
         // a store, or is on its way to another shard, is seen late.
         let far = if options.broker.shards > 1 || options.reshards { 2 * options.mail.max(1_000) } else { 0 };
         oracle.overlap = far + if stored { 120_000_000 } else { 0 };
+        // A round through all shards, their answers, and that these are stored at both ends. Clocks may be late.
+        let failing = if options.store_failures > 0 { 120_000_000 } else { 4 * options.store_delay };
+        oracle.answering = 3_000_000 + if far > 0 { 2 * far + failing } else { 0 };
         oracle.refusals = options.broker.ask.publish;
         for (n, node) in nodes.iter().enumerate() {
             if node.options.kind == Kind::Machine {

@@ -35,7 +35,7 @@
 //! | 4 | session | packet identifier |
 //! | 5 | group | its filter |
 //! | 6 | session, filter | subscription |
-//! | 7 | session, filter | replay |
+//! | 7 | session, filter | replay: last number that was sent; last ones that count, by shard; exceptions |
 //! | 8 | message | message |
 //! | 9 | session, packet identifier (16 bits) | nothing |
 //! | 10 | session, entry | exchange |
@@ -46,7 +46,7 @@
 //! | 15 | shard, other shard | number up to which it has taken over what the other sent |
 //! | 16 | | how sessions are spread over shards; loaded first |
 //!
-//! Every value begins with its version, 1, and ends in 32 bits of XXH3 over key and value.
+//! Every value begins with its version, 2 for a replay and 1 for all others, and ends in 32 bits of XXH3 over key and value.
 //!
 //! One commit is one batch of fjall's, with the last change of each key. What comes and goes within
 //! one commit, as a message that is delivered at once does, is not written at all.

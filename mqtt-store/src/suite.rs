@@ -23,7 +23,8 @@ use bytes::Bytes;
 use mqtt_proto::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use mqtt_session::store::{
     Contents, EntryId, HandOver, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery,
-    StoredHandOver, StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
+    StoredHandOver, StoredLimits, StoredMessage, StoredReplay, StoredSession, StoredShards, StoredStage,
+    StoredWill,
 };
 use mqtt_session::{ShardId, StoreGroup, StoreOp, Timestamp};
 use proptest::collection::vec;
@@ -136,12 +137,7 @@ fn what_is_void_is_not_loaded_and_goes<P: Place>(place: &P) {
             session(id),
             StoreOp::PutPacketId(SessionId(id), PacketId::MAX),
             StoreOp::PutSubscription { session: SessionId(id), filter: filter(), options, id: None },
-            StoreOp::PutReplay {
-                session: SessionId(id),
-                filter: filter(),
-                after: MessageId(0),
-                until: MessageId(9),
-            },
+            StoreOp::PutReplay { session: SessionId(id), filter: filter(), replay: Box::default() },
             StoreOp::PutReceived(SessionId(id), packet_id(0)),
             StoreOp::PutWill(
                 SessionId(id),
@@ -251,14 +247,15 @@ fn the_largest_and_the_smallest_come_back<P: Place>(place: &P) {
                 retain_as_published: true,
                 retain_handling: RetainHandling::DoNotSend,
             };
-            let (after, until) = (MessageId(0), MessageId(u64::MAX));
+            let (after, until) = (MessageId(0), vec![MessageId(u64::MAX); filter.len() % 5]);
+            let replay = Box::new(StoredReplay { after, until, except: vec![MessageId(7)] });
             ops.push(StoreOp::PutSubscription {
                 session: owner,
                 filter: filter.clone(),
                 options,
                 id: Some(u32::MAX),
             });
-            ops.push(StoreOp::PutReplay { session: owner, filter: filter.clone(), after, until });
+            ops.push(StoreOp::PutReplay { session: owner, filter: filter.clone(), replay });
             ops.push(StoreOp::PutRetained(filter, MessageId(id)));
         }
         ops
@@ -440,8 +437,9 @@ impl Model {
                 vec![StoreOp::DeleteSubscription { session: SessionId(id), filter: filter() }]
             }
             (7, Some(id)) => {
-                let (after, until) = (MessageId(a.into()), MessageId(self.last));
-                vec![StoreOp::PutReplay { session: SessionId(id), filter: filter(), after, until }]
+                let (after, until) = (MessageId(a.into()), vec![MessageId(self.last)]);
+                let replay = Box::new(StoredReplay { after, until, except: Vec::new() });
+                vec![StoreOp::PutReplay { session: SessionId(id), filter: filter(), replay }]
             }
             (8, Some(id)) => vec![StoreOp::DeleteReplay { session: SessionId(id), filter: filter() }],
             (9..=11, _) => self.publish(a, b),

@@ -13,7 +13,8 @@ use mqtt_session::broker::{
 };
 use mqtt_session::store::{
     EntryId, HandOver, MessageId, SessionId, StoreOp, StoredAuthor, StoredClock, StoredDelivery,
-    StoredHandOver, StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
+    StoredHandOver, StoredLimits, StoredMessage, StoredReplay, StoredSession, StoredShards, StoredStage,
+    StoredWill,
 };
 use mqtt_session::{Durability, Message, Seed, ShardCredit, ShardId, StoreSeq, Timestamp};
 use std::net::SocketAddr;
@@ -285,6 +286,7 @@ fields! {
     Message { topic, payload, qos, retain, properties }
     SubscriptionOptions { qos, no_local, retain_as_published, retain_handling }
     StoredLimits { sessions, messages, entries }
+    StoredReplay { after, until, except }
     StoredClock { time, unix_ms }
     StoredAuthor { acl, client_id, user_name }
 }
@@ -357,7 +359,6 @@ variants! {
         6 DeleteGroup(id),
         7 PutSubscription { session, filter, options, id },
         8 DeleteSubscription { session, filter },
-        9 PutReplay { session, filter, after, until },
         10 DeleteReplay { session, filter },
         11 PutMessage(id, message),
         12 DeleteMessage(id),
@@ -376,6 +377,7 @@ variants! {
         25 PutTaken { by, from, number },
         26 DeleteTaken { by, from },
         27 PutLimits(shard, limits),
+        28 PutReplay { session, filter, replay },
     }
 }
 

@@ -104,6 +104,17 @@ impl Journal {
         MessageId(self.given.messages)
     }
 
+    /// The last number that was given to a message; no other shard gives one with the same remainder by
+    /// [`Journal::stride`].
+    pub(super) const fn last_message(&self) -> MessageId {
+        MessageId(self.given.messages)
+    }
+
+    /// How many numbers there are from one to the next.
+    pub(super) fn stride(&self) -> usize {
+        usize::try_from(self.stride).unwrap_or(1)
+    }
+
     pub(super) fn new_entry(&mut self) -> EntryId {
         self.given.entries += self.stride;
         self.reserve();
@@ -185,6 +196,11 @@ impl Journal {
     /// The number that the open group will have.
     pub(super) const fn next_seq(&self) -> StoreSeq {
         self.last.next()
+    }
+
+    /// What has to be stored for all that was done so far.
+    pub(super) fn so_far(&self) -> StoreSeq {
+        if self.is_open() { self.next_seq() } else { self.last }
     }
 
     pub(super) const fn stored(&self) -> StoreSeq {

@@ -169,6 +169,12 @@ impl Held {
         self.number = id.0;
     }
 
+    /// It has none any more.
+    pub(super) const fn forget_stored(&mut self) {
+        self.marks &= !STORED;
+        self.number = 0;
+    }
+
     #[inline]
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         self.has(EXPIRES) && self.written_expiry() <= now

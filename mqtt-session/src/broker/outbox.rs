@@ -7,9 +7,9 @@ use super::count::Counters;
 use super::message::{Held, MessageKey};
 use super::offer::{Bodies, Outbox, leaves_from_where_it_is};
 use super::output::{ConnectionId, DropReason};
+use super::replay::Next;
 use super::router::SessionKey;
 use super::session::{Delivery, Session};
-use super::shards::{Shards, is_marked};
 use super::timers::Timer;
 use super::{Broker, delivery_qos};
 use crate::defects::defect;
@@ -133,12 +133,11 @@ impl Broker {
             unstored_retained: &self.unstored_retained,
             counters: &mut self.counters,
             acls: &self.acls,
-            shards: self.shards.as_deref(),
             bodies: &mut self.bodies,
             is_prompt: c.stalled == Timestamp::MAX,
             drained: &mut drained,
         };
-        let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.after));
+        let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.left.after));
         c.more = drain.run(c, session, max);
         drain.note_replay(session, replayed);
         let unstored = drained.bound;
@@ -222,7 +221,6 @@ struct Drain<'a> {
     unstored_retained: &'a IdMap<MessageKey, StoreSeq>,
     counters: &'a mut Counters,
     acls: &'a Acls,
-    shards: Option<&'a Shards>,
     bodies: &'a mut Bodies,
     /// Whether the socket took all that it was offered so far. What it leaves has to be copied, so somebody slow
     /// gets copies from the start.
@@ -275,17 +273,12 @@ impl Drain<'_> {
 
     /// Stores how far the retained messages of a new subscription are, if that has changed. In one
     /// group with the entries that they became.
-    fn note_replay(&mut self, session: &Session, before: Option<(Box<str>, u64)>) {
-        let Some(replay) = session.replays.front().filter(|_| session.stored) else { return };
-        if before.is_some_and(|(filter, after)| filter == replay.filter && after == replay.after) {
+    fn note_replay(&mut self, session: &Session, before: Option<(Box<str>, MessageId)>) {
+        let Some(replay) = session.replays.front().filter(|replay| replay.noted) else { return };
+        if before.is_some_and(|(filter, after)| filter == replay.filter && after == replay.left.after) {
             return;
         }
-        self.journal.op(StoreOp::PutReplay {
-            session: session.id,
-            filter: replay.filter.as_ref().into(),
-            after: MessageId(replay.after),
-            until: MessageId(replay.until),
-        });
+        self.journal.op(replay.to_stored(session.id));
     }
 
     /// Binds an identifier to the front of the queue, if it is above QoS 0 and the window has room.
@@ -422,46 +415,38 @@ impl Drain<'_> {
     fn replay_next(&mut self, c: &mut Connection, session: &mut Session) -> Replayed {
         let has_room = session.ledger.has_room(c.window.max());
         let Some(replay) = session.replays.front_mut() else { return Replayed::Some };
-        if let (Some(far), Some(shards)) = (&replay.far, self.shards)
-            && !shards.has_what_counts_for(far)
-        {
-            return Replayed::Blocked;
+        // Those that ask other shards look up what is here when these have answered.
+        if replay.found.is_none() && replay.far.is_none() {
+            // A client may subscribe to very many filters, and a look-up may find nothing.
+            if self.drained.lookups == LOOKUPS {
+                return Replayed::Later;
+            }
+            self.drained.lookups += 1;
+            let mut found = self.router.retained_matching(&replay.filter);
+            // In the order in which they were retained, so that one number tells how far it is.
+            let number = |key: &MessageKey| MessageId(self.messages.get(*key).map_or(0, Held::retained_at));
+            // What was set later came live.
+            found.retain(|key| replay.left.wants(number(key)));
+            found.sort_unstable_by_key(number);
+            found.iter().for_each(|&message| self.messages.hold(message));
+            replay.found = Some(found);
         }
-        let found = match &mut replay.found {
-            Some(found) => found,
-            None => {
-                // A client may subscribe to very many filters, and a look-up may find nothing.
-                if self.drained.lookups == LOOKUPS {
-                    return Replayed::Later;
+        let next = replay.next(self.messages);
+        if let Some(far) = replay.far.as_ref().filter(|far| far.is_low()) {
+            self.drained.more = Some(far.query());
+        }
+        let (number, message, from) = match next {
+            Next::Message(number, message, from) => (number, message, from),
+            Next::Unknown => return Replayed::Blocked,
+            Next::Nothing => {
+                let Some(done) = session.end_replay() else { return Replayed::Some };
+                self.drained.answered.extend(done.far.as_ref().map(|far| far.query()));
+                if done.noted {
+                    let filter = done.filter.into();
+                    self.journal.op(StoreOp::DeleteReplay { session: session.id, filter });
                 }
-                self.drained.lookups += 1;
-                let mut found = self.router.retained_matching(&replay.filter);
-                // In the order in which they were retained, so that one number tells how far it is.
-                let number = |key: &MessageKey| self.messages.get(*key).map_or(0, Held::retained_at);
-                found.retain(|key| number(key) > replay.after);
-                if let (Some(far), Some(shards)) = (&replay.far, self.shards) {
-                    found.retain(|key| is_marked(shards.origin(*key), &far.marks));
-                }
-                found.sort_unstable_by_key(number);
-                found.iter().for_each(|&message| self.messages.hold(message));
-                replay.found.insert(found)
+                return Replayed::Some;
             }
-        };
-        let here = found.get(replay.next).copied();
-        let there =
-            replay.far.as_ref().filter(|_| here.is_none()).and_then(|far| far.arrived.front()).copied();
-        let Some(message) = here.or(there) else {
-            if let Some(far) = replay.far.as_mut().filter(|far| !far.is_complete()) {
-                self.drained.more = Some(far.query()).filter(|_| far.more != 0);
-                return Replayed::Blocked;
-            }
-            let done = session.end_replay();
-            self.drained.answered.extend(done.as_ref().and_then(|d| d.far.as_ref()).map(|far| far.query()));
-            if let Some(done) = done.filter(|_| session.stored) {
-                let filter = done.filter.into();
-                self.journal.op(StoreOp::DeleteReplay { session: session.id, filter });
-            }
-            return Replayed::Some;
         };
         if let Some(&after) = self.unstored_retained.get(&message)
             && after > self.journal.stored()
@@ -474,16 +459,10 @@ impl Drain<'_> {
         if qos > QoS::AtMostOnce && !has_room {
             return Replayed::Blocked;
         }
-        match replay.far.as_mut().filter(|_| there.is_some()) {
-            Some(far) => {
-                far.arrived.pop_front();
-            }
-            None => replay.next += 1,
-        }
+        replay.pass(number, from);
         let Some(held) = self.messages.get(message) else { return Replayed::Some };
-        replay.after = replay.after.max(held.retained_at());
-        // What was set later came live, and what was removed is not wanted.
-        let stale = there.is_none() && !(1..=replay.until).contains(&held.retained_at());
+        // What was replaced came live, and what was removed is not wanted.
+        let stale = number == MessageId(0);
         let ids = replay.ids.clone();
         let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
         let size = held.size();

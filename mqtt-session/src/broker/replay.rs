@@ -1,14 +1,63 @@
 //! Retained messages for new subscriptions: a cursor in the session, outside the queue's limit.
 
 use super::delivery_qos;
-use super::message::MessageKey;
+use super::message::{Held, MessageKey, Messages};
 use super::router::{Added, SessionKey, SubscriptionIds};
 use super::session::{Delivery, Replay};
 use super::{Broker, defect};
-use crate::StoreOp;
-use crate::store::MessageId;
+use crate::store::{MessageId, SessionId, StoredReplay};
+use crate::{ShardId, StoreOp};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use mqtt_proto::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
+
+/// What a replay goes on with.
+pub(super) enum Next {
+    /// A message with its number, and the shard that it came from if that is another one.
+    Message(MessageId, MessageKey, Option<ShardId>),
+    /// Another shard has to tell.
+    Unknown,
+    /// There is nothing more.
+    Nothing,
+}
+
+impl Replay {
+    /// The lowest number of all that is here.
+    pub(super) fn next(&self, messages: &Messages) -> Next {
+        let Some(found) = &self.found else { return Next::Unknown };
+        // What was replaced or removed meanwhile has none.
+        let number = |key| MessageId(messages.get(key).map_or(0, Held::retained_at));
+        let here = found.get(self.next).map(|&key| (number(key), key));
+        let there = match self.far.as_ref().map(|far| far.next()) {
+            Some(None) => return Next::Unknown,
+            Some(Some(there)) => there,
+            None => None,
+        };
+        match (here, there) {
+            (Some((number, key)), there) if there.is_none_or(|(other, ..)| number <= other) => {
+                Next::Message(number, key, None)
+            }
+            (_, Some((number, key, from))) => Next::Message(number, key, Some(from)),
+            (_, None) => Next::Nothing,
+        }
+    }
+
+    /// That one is dealt with.
+    pub(super) fn pass(&mut self, number: MessageId, from: Option<ShardId>) {
+        self.left.after = number.max(self.left.after);
+        match (from, &mut self.far) {
+            (Some(from), Some(far)) => far.pass(from),
+            _ => self.next += 1,
+        }
+    }
+
+    /// What the store keeps of it.
+    pub(super) fn to_stored(&self, session: SessionId) -> StoreOp {
+        let mut replay = Box::new(self.left.clone());
+        replay.except.retain(|id| *id > replay.after);
+        StoreOp::PutReplay { session, filter: self.filter.as_ref().into(), replay }
+    }
+}
 
 impl Broker {
     /// Has a new subscription get the retained messages ([MQTT-3.3.1-9], [MQTT-3.3.1-10],
@@ -39,19 +88,17 @@ impl Broker {
             self.replay_locally(key, filter, options.qos, &ids);
             return;
         }
-        // With other shards, the marks tell what comes live.
-        let until = if far.is_some() { u64::MAX } else { self.retained_writes };
-        if session.stored {
-            self.journal.op(StoreOp::PutReplay {
-                session: session.id,
-                filter: filter.as_str().into(),
-                after: MessageId(0),
-                until: MessageId(until),
-            });
+        let mut left = StoredReplay::default();
+        if far.is_none() {
+            left.until.push(MessageId(self.retained_writes));
         }
-        let filter = filter.as_str().into();
-        let qos = options.qos;
-        session.replays.push_back(Replay { filter, after: 0, until, found: None, next: 0, qos, ids, far });
+        let (qos, noted) = (options.qos, session.stored);
+        let replay =
+            Replay { filter: filter.as_str().into(), left, noted, found: None, next: 0, qos, ids, far };
+        if noted {
+            self.journal.op(replay.to_stored(session.id));
+        }
+        session.replays.push_back(replay);
         if let Some(link) = session.link {
             self.queue_flush(link);
         }

@@ -9,7 +9,7 @@ use crate::Timestamp;
 use crate::random::IdMap;
 use crate::shared::ledger::Ledger;
 use crate::shared::received::Received;
-use crate::store::{EntryId, SessionId, StoreSeq, StoredDelivery};
+use crate::store::{EntryId, SessionId, StoreSeq, StoredDelivery, StoredReplay};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -43,12 +43,11 @@ impl Delivery {
 #[derive(Debug)]
 pub(super) struct Replay {
     pub(super) filter: Box<str>,
-    /// The number of the last retained message that it got.
-    pub(super) after: u64,
-    /// The number of the last retained write before the subscription was made: later ones come to it
-    /// live.
-    pub(super) until: u64,
-    /// The messages, once they are looked up.
+    /// Which it still has to get: what was retained after the subscription was made comes to it live.
+    pub(super) left: StoredReplay,
+    /// The store has a record of it.
+    pub(super) noted: bool,
+    /// The messages of this shard, once they are looked up.
     pub(super) found: Option<Vec<MessageKey>>,
     pub(super) next: usize,
     pub(super) qos: QoS,

@@ -1,6 +1,7 @@
 use super::{
     EntryId, HandOver, MessageId, SessionId, StoreGroup, StoreOp, StoredClock, StoredDelivery,
-    StoredHandOver, StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
+    StoredHandOver, StoredLimits, StoredMessage, StoredReplay, StoredSession, StoredShards, StoredStage,
+    StoredWill,
 };
 use crate::ShardId;
 use alloc::boxed::Box;
@@ -36,7 +37,7 @@ pub struct Contents {
     packet_ids: BTreeMap<SessionId, PacketId>,
     groups: BTreeMap<SessionId, String>,
     subscriptions: BTreeMap<(SessionId, String), (SubscriptionOptions, Option<u32>)>,
-    replays: BTreeMap<(SessionId, String), (MessageId, MessageId)>,
+    replays: BTreeMap<(SessionId, String), StoredReplay>,
     messages: BTreeMap<MessageId, StoredMessage>,
     received: BTreeSet<(SessionId, PacketId)>,
     exchanges: BTreeMap<(SessionId, EntryId), (PacketId, u64, StoredStage)>,
@@ -93,8 +94,8 @@ impl Contents {
             StoreOp::DeleteSubscription { session, filter } => {
                 self.subscriptions.remove(&(session, filter));
             }
-            StoreOp::PutReplay { session, filter, after, until } => {
-                self.replays.insert((session, filter), (after, until));
+            StoreOp::PutReplay { session, filter, replay } => {
+                self.replays.insert((session, filter), *replay);
             }
             StoreOp::DeleteReplay { session, filter } => {
                 self.replays.remove(&(session, filter));
@@ -182,9 +183,9 @@ impl Contents {
             let (session, filter, options, id) = (*session, filter.clone(), *options, *id);
             StoreOp::PutSubscription { session, filter, options, id }
         });
-        let replays = self.replays.iter().map(|((session, filter), (after, until))| {
-            let (session, filter, after, until) = (*session, filter.clone(), *after, *until);
-            StoreOp::PutReplay { session, filter, after, until }
+        let replays = self.replays.iter().map(|((session, filter), replay)| {
+            let (session, filter, replay) = (*session, filter.clone(), Box::new(replay.clone()));
+            StoreOp::PutReplay { session, filter, replay }
         });
         let messages = self.messages.iter().map(|(id, m)| StoreOp::PutMessage(*id, Box::new(m.clone())));
         let received = self.received.iter().map(|(session, id)| StoreOp::PutReceived(*session, *id));

@@ -11,9 +11,11 @@
 
 mod clock;
 mod contents;
+mod replay;
 
 pub use clock::StoredClock;
 pub use contents::Contents;
+pub use replay::StoredReplay;
 
 use crate::ShardId;
 use alloc::boxed::Box;
@@ -254,17 +256,14 @@ pub enum StoreOp {
         /// The filter as it was sent.
         filter: String,
     },
-    /// A subscription still has to get retained messages: those with numbers above `after` and not
-    /// above `until`.
+    /// A subscription still has to get retained messages.
     PutReplay {
         /// Whose.
         session: SessionId,
         /// The filter as it was sent.
         filter: String,
-        /// The last one that it got.
-        after: MessageId,
-        /// The last one that was there when it subscribed.
-        until: MessageId,
+        /// Which.
+        replay: Box<StoredReplay>,
     },
     /// A subscription has got its retained messages.
     DeleteReplay {
@@ -339,9 +338,9 @@ impl StoreOp {
     fn size(&self) -> usize {
         32 + match self {
             Self::PutSession(_, s) => s.client_id.len(),
+            Self::PutReplay { filter, replay, .. } => filter.len() + replay.size(),
             Self::PutSubscription { filter, .. }
             | Self::DeleteSubscription { filter, .. }
-            | Self::PutReplay { filter, .. }
             | Self::DeleteReplay { filter, .. }
             | Self::PutGroup(_, filter) => filter.len(),
             Self::PutMessage(_, m) => m.body.len(),

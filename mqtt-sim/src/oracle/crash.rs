@@ -222,8 +222,9 @@ impl Oracle {
     /// A subscriber crashed before it acknowledged this message for good: it comes once more.
     pub fn comes_again(&mut self, client: &str, id: MessageId) {
         let Some(session) = self.sessions.get_mut(client) else { return };
-        let Some((_, twice)) = session.got.get_mut(&id) else { return };
-        *twice = twice.saturating_sub(1);
+        let Some(got) = session.got.get_mut(&id) else { return };
+        got.twice = got.twice.saturating_sub(1);
+        got.replayed = got.replayed.saturating_sub(1);
         let wanted = self.messages.get(&id).is_some_and(|message| message.settled && !message.retain);
         if wanted && session.judged && !session.shares && !session.foggy {
             session.owed.insert(id);

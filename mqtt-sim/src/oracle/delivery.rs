@@ -1,6 +1,6 @@
 //! What reached subscribers: whether it was for them, and in the right way.
 
-use super::{Oracle, SLACK, matches, shared};
+use super::{Got, Oracle, SLACK, matches, shared};
 use crate::options::number_of;
 use crate::wire::{MessageId, Seen};
 use mqtt_proto::QoS;
@@ -61,7 +61,7 @@ impl Oracle {
         if !wanted && !session.foggy {
             return Err(format!("{client} got {topic}, which it never asked for"));
         }
-        let mut may_be_retained = session.replays.iter().chain(&session.flagged);
+        let mut may_be_retained = session.replays.keys().chain(&session.flagged);
         if retain && !session.foggy && !may_be_retained.any(|f| matches(shared(f).unwrap_or(f), topic)) {
             return Err(format!("{client} got {topic} as retained and did not want it [MQTT-3.3.1-10]"));
         }
@@ -88,7 +88,7 @@ impl Oracle {
         }
         session.owed.remove(&id);
         let first = !session.got.contains_key(&id);
-        let (fresh, twice) = session.got.entry(id).or_default();
+        let Got { fresh, twice, replayed } = session.got.entry(id).or_default();
         if session.shares {
             let groups: Vec<String> = session
                 .asked
@@ -135,8 +135,19 @@ impl Oracle {
                 return Err(format!("{client} got its own {id} against No Local [MQTT-3.8.3-3]"));
             }
         }
-        // What is retained also comes with each new subscription.
+        // What is retained also comes with each new subscription, once with each, whatever crashes in between.
         if retain || message.retain {
+            *replayed += u32::from(retain && qos == QoS::ExactlyOnce);
+            // What arrived after SUBACK came live.
+            let (arrived, answering) = (message.arrived.unwrap_or(0), self.answering);
+            let requests = session.replays.iter().filter(|(filter, _)| matches(filter, topic));
+            let requests = requests.flat_map(|(_, granted)| granted);
+            let rights = requests.filter(|granted| granted.is_none_or(|at| at + answering >= arrived));
+            let rights = u32::try_from(rights.count()).unwrap_or(u32::MAX);
+            let is_flagged = session.flagged.iter().any(|filter| matches(filter, topic));
+            if *replayed > rights && !is_flagged && !message.may_repeat {
+                return Err(format!("{client} got the retained {id} {replayed} times for {rights} requests"));
+            }
             return Ok(());
         }
         *fresh += u32::from(!dup);

@@ -7,13 +7,15 @@ use bytes::Bytes;
 use mqtt_proto::{PacketId, QoS, RetainHandling, SubscriptionOptions};
 use mqtt_session::store::{
     EntryId, HandOver, MessageId, SessionId, StoredAuthor, StoredClock, StoredDelivery, StoredHandOver,
-    StoredLimits, StoredMessage, StoredSession, StoredShards, StoredStage, StoredWill,
+    StoredLimits, StoredMessage, StoredReplay, StoredSession, StoredShards, StoredStage, StoredWill,
 };
 use mqtt_session::{ShardId, StoreOp, Timestamp};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-/// The first byte of every value.
+/// The first byte of every value, but for replays.
 const VERSION: u8 = 1;
+/// That of a replay. Those of the first version had one last number for all shards.
+const REPLAY_VERSION: u8 = 2;
 /// Bytes of the checksum that ends every value.
 const SUM: usize = 4;
 /// A key may have 65,535 bytes. Of a longer text it has these first bytes and a hash of all; the text
@@ -125,8 +127,12 @@ struct Value(Vec<u8>);
 
 impl Value {
     fn new(capacity: usize) -> Self {
+        Self::of_version(VERSION, capacity)
+    }
+
+    fn of_version(version: u8, capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(1 + capacity + SUM);
-        bytes.push(VERSION);
+        bytes.push(version);
         Self(bytes)
     }
 
@@ -169,6 +175,11 @@ impl Value {
             None => self.u8(0),
             Some(text) => self.u8(1).text(text),
         }
+    }
+
+    fn ids(self, ids: &[MessageId]) -> Self {
+        // There are some hundreds at most.
+        ids.iter().fold(self.u32(ids.len() as u32), |value, id| value.u64(id.0))
     }
 
     /// What of `text` its key does not hold.
@@ -246,11 +257,15 @@ pub(super) fn encode(op: &StoreOp, to: &mut Vec<Change>) {
         StoreOp::DeleteSubscription { session, filter } => {
             Change::remove(text_key(tag::SUBSCRIPTION, Some(*session), filter))
         }
-        StoreOp::PutReplay { session, filter, after, until } => Value::new(17)
-            .u64(after.0)
-            .u64(until.0)
-            .rest_of(filter)
-            .under(text_key(tag::REPLAY, Some(*session), filter)),
+        StoreOp::PutReplay { session, filter, replay } => {
+            let StoredReplay { after, until, except } = &**replay;
+            Value::of_version(REPLAY_VERSION, 17 + (until.len() + except.len()) * 8)
+                .u64(after.0)
+                .ids(until)
+                .ids(except)
+                .rest_of(filter)
+                .under(text_key(tag::REPLAY, Some(*session), filter))
+        }
         StoreOp::DeleteReplay { session, filter } => {
             Change::remove(text_key(tag::REPLAY, Some(*session), filter))
         }
@@ -385,6 +400,12 @@ impl<'a> Reader<'a> {
         if self.flag()? { self.u64().map(Some) } else { Ok(None) }
     }
 
+    fn ids(&mut self) -> Result<Vec<MessageId>, Corrupt> {
+        let count = self.u32()?;
+        // Grows with what is there.
+        (0..count).map(|_| self.u64().map(MessageId)).collect()
+    }
+
     fn text(&mut self) -> Result<String, Corrupt> {
         let len = self.u32()?;
         text(self.take(len as usize)?)
@@ -439,24 +460,47 @@ fn text(bytes: &[u8]) -> Result<String, Corrupt> {
     String::from_utf8(bytes.to_vec()).map_err(|_| Corrupt)
 }
 
-/// The payload of a value, whose checksum and version are right.
-fn payload<'a>(key: &[u8], value: &'a [u8]) -> Result<Reader<'a>, Corrupt> {
+/// The payload of a value, whose checksum is right, and its version.
+fn versioned<'a>(key: &[u8], value: &'a [u8]) -> Result<(u8, Reader<'a>), Corrupt> {
     let (body, stored) =
         value.len().checked_sub(SUM).and_then(|n| value.split_at_checked(n)).ok_or(Corrupt)?;
     if stored != sum(key, body) {
         return Err(Corrupt);
     }
-    match body.split_first() {
-        Some((&VERSION, rest)) => Ok(Reader(rest)),
+    body.split_first().map(|(version, rest)| (*version, Reader(rest))).ok_or(Corrupt)
+}
+
+/// The payload of a value of the first version.
+fn payload<'a>(key: &[u8], value: &'a [u8]) -> Result<Reader<'a>, Corrupt> {
+    match versioned(key, value)? {
+        (VERSION, payload) => Ok(payload),
+        _ => Err(Corrupt),
+    }
+}
+
+/// That of a replay.
+fn replay(version: u8, v: &mut Reader<'_>) -> Result<StoredReplay, Corrupt> {
+    let after = MessageId(v.u64()?);
+    match version {
+        VERSION => Ok(match v.u64()? {
+            // With several shards, how far it was is not known.
+            u64::MAX => StoredReplay::default(),
+            until => StoredReplay { after, until: vec![MessageId(until)], except: Vec::new() },
+        }),
+        REPLAY_VERSION => Ok(StoredReplay { after, until: v.ids()?, except: v.ids()? }),
         _ => Err(Corrupt),
     }
 }
 
 /// The operation that put `value` under `key`; `None` for the mark.
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Option<StoreOp>, Corrupt> {
-    let v = &mut payload(key, value)?;
+    let (version, v) = &mut versioned(key, value)?;
     let k = &mut Reader(key);
-    let op = match k.u8()? {
+    let tag = k.u8()?;
+    if *version != VERSION && tag != tag::REPLAY {
+        return Err(Corrupt);
+    }
+    let op = match tag {
         tag::MARK => return Ok(None),
         tag::LIMITS => {
             let shard = if k.0.is_empty() { ShardId(0) } else { k.shard()? };
@@ -483,9 +527,9 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Option<StoreOp>, Corrup
         }
         tag::REPLAY => {
             let session = SessionId(k.id()?);
-            let (after, until) = (MessageId(v.u64()?), MessageId(v.u64()?));
+            let replay = Box::new(replay(*version, v)?);
             let filter = v.text_under(Reader(std::mem::take(&mut k.0)))?;
-            StoreOp::PutReplay { session, filter, after, until }
+            StoreOp::PutReplay { session, filter, replay }
         }
         tag::MESSAGE => StoreOp::PutMessage(MessageId(k.id()?), Box::new(v.message()?)),
         tag::RECEIVED => {
@@ -614,6 +658,25 @@ mod tests {
             let delete = StoreOp::DeleteSubscription { session: SessionId(7), filter };
             assert_eq!(only(&delete).key, change.key);
         }
+    }
+
+    #[test]
+    fn a_replay_of_the_first_version_is_read() {
+        let old = |after: u64, until: u64| {
+            let key = text_key(tag::REPLAY, Some(SessionId(7)), "a/#");
+            let Change { key, value } = Value::new(17).u64(after).u64(until).rest_of("a/#").under(key);
+            match decode(&key, &value.unwrap()) {
+                Ok(Some(StoreOp::PutReplay { session: SessionId(7), filter, replay })) => (filter, *replay),
+                other => panic!("{other:?}"),
+            }
+        };
+        let left = StoredReplay { after: MessageId(3), until: vec![MessageId(9)], except: Vec::new() };
+        assert_eq!(old(3, 9), ("a/#".to_owned(), left));
+        assert_eq!(old(3, u64::MAX), ("a/#".to_owned(), StoredReplay::default()), "with several shards");
+        let put = StoreOp::PutGroup(SessionId(1), "$share/g/t".into());
+        let Change { key, value } = only(&put);
+        let value = Value::of_version(2, 0).raw(&value.unwrap()[1..]).under(key.clone()).value.unwrap();
+        assert_eq!(decode(&key, &value), Err(Corrupt), "others have one version");
     }
 
     #[test]

@@ -174,8 +174,8 @@ impl Restore {
                 }
                 fits
             }
-            StoreOp::PutReplay { session, filter, after, until } => {
-                self.of(session, |part| part.replay(session, &filter, after, until))
+            StoreOp::PutReplay { session, filter, replay } => {
+                self.of(session, |part| part.replay(session, &filter, *replay))
             }
             StoreOp::PutMessage(id, message) => {
                 if let [part] = self.parts.as_mut_slice() {
@@ -201,7 +201,7 @@ impl Restore {
             }
             StoreOp::PutRetained(topic, id) => {
                 let owner = self.home(&topic);
-                self.give_body(owner, id);
+                self.give_retained(owner, id);
                 self.with(owner, |part| part.retained(&topic, id))
             }
             StoreOp::PutWill(id, will) => {
@@ -319,6 +319,27 @@ impl Restore {
         }
     }
 
+    /// The same for the one that keeps the number if several refer to it: that where it is retained.
+    fn give_retained(&mut self, to: usize, id: MessageId) {
+        let before = match self.bodies.get(&id.0) {
+            // A damaged store may have it under two topics: it is that of the first.
+            Some(&Body::Given(before)) if before != to && !self.is_retained(before, id) => before,
+            _ => return self.give_body(to, id),
+        };
+        let Some(message) = self.message(id) else { return };
+        if self.with(to, |part| part.take_back(id) || part.message(id, &message)) {
+            self.bodies.insert(id.0, Body::Given(to));
+            self.with(before, |part| {
+                part.give_away(id);
+                true
+            });
+        }
+    }
+
+    fn is_retained(&self, part: usize, id: MessageId) -> bool {
+        self.parts.get(part).is_some_and(|part| part.is_retained(id))
+    }
+
     /// The message with this number, wherever it is.
     fn message(&self, id: MessageId) -> Option<StoredMessage> {
         let given = match self.bodies.get(&id.0) {
@@ -345,6 +366,7 @@ impl Restore {
         }
         let mut first = Vec::new();
         let handed_over = self.settle(&mut first);
+        self.resume_replays(&mut first);
         let mut restored = Restored {
             now,
             handed_over,
@@ -370,6 +392,16 @@ impl Restore {
             shards.push(broker);
         }
         Restoration { shards, first, restored }
+    }
+
+    /// What the shards retain from now on comes live to all subscriptions that are there. Stored before any of it is.
+    fn resume_replays(&mut self, first: &mut Vec<StoreGroup>) {
+        let last = MessageId(self.limits.messages);
+        let mut now: Vec<_> = self.parts.iter().map(|part| part.broker.journal.last_message()).collect();
+        // No shard gives the numbers beyond.
+        now.resize(now.len().next_power_of_two(), last);
+        self.parts.iter_mut().for_each(|part| part.resume_replays(last, &now));
+        self.group(Vec::new(), first);
     }
 
     fn count(&self) -> u16 {

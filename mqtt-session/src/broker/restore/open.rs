@@ -48,7 +48,7 @@ impl Restore {
     }
 
     /// Makes one group of what is open on all shards and `more`.
-    fn group(&mut self, more: Vec<StoreOp>, first: &mut Vec<StoreGroup>) {
+    pub(super) fn group(&mut self, more: Vec<StoreOp>, first: &mut Vec<StoreGroup>) {
         if let [part] = self.parts.as_mut_slice() {
             let broker = &mut part.broker;
             more.into_iter().for_each(|op| broker.journal.op(op));

@@ -10,8 +10,8 @@ use crate::random::IdMap;
 use crate::shared::ledger::Stage;
 use crate::shared::received::Receipt;
 use crate::store::{
-    EntryId, MessageId, SessionId, StoredDelivery, StoredLimits, StoredMessage, StoredSession, StoredStage,
-    StoredWill,
+    EntryId, MessageId, SessionId, StoredDelivery, StoredLimits, StoredMessage, StoredReplay, StoredSession,
+    StoredStage, StoredWill,
 };
 use crate::{ShardId, StoreOp, Timestamp};
 use alloc::boxed::Box;
@@ -44,12 +44,12 @@ const fn is_subscription_id(id: u32) -> bool {
     id != 0 && id < 1 << 28
 }
 
-/// The body of a message that other shards refer to as well: here it gets a number of its own.
+/// The body of a message that other shards refer to as well: here it gets a number of its own. What is retained never does,
+/// because its number tells whether a subscription has got it.
 #[derive(Debug)]
 struct Copied {
     key: MessageKey,
     deliveries: Vec<StoredDelivery>,
-    retained: Option<String>,
 }
 
 /// One shard that is being restored.
@@ -63,8 +63,12 @@ pub(super) struct Part {
     moving: BTreeMap<SessionId, Vec<(MessageKey, StoredDelivery)>>,
     pub(super) messages: IdMap<u64, MessageKey>,
     copies: BTreeMap<u64, Copied>,
+    /// Who waits for bodies that may be retained, perhaps on another shard.
+    retainable: IdMap<u64, Vec<StoredDelivery>>,
     pub(super) exchanges: IdMap<(u64, u64), (PacketId, u64, StoredStage)>,
     pub(super) begun: Vec<Begun>,
+    /// Sessions whose subscriptions still have to get retained messages.
+    replaying: Vec<SessionKey>,
     /// When sessions lost their connections.
     pub(super) since: Vec<(SessionKey, Option<Timestamp>)>,
     pub(super) wills: Vec<(SessionId, Box<StoredWill>)>,
@@ -86,8 +90,10 @@ impl Part {
             moving: BTreeMap::new(),
             messages: IdMap::default(),
             copies: BTreeMap::new(),
+            retainable: IdMap::default(),
             exchanges: IdMap::default(),
             begun: Vec::new(),
+            replaying: Vec::new(),
             since: Vec::new(),
             wills: Vec::new(),
             replaced: Vec::new(),
@@ -204,7 +210,7 @@ impl Part {
         }
     }
 
-    pub(super) fn replay(&mut self, id: SessionId, filter: &str, after: MessageId, until: MessageId) -> bool {
+    pub(super) fn replay(&mut self, id: SessionId, filter: &str, mut left: StoredReplay) -> bool {
         let Some(key) = self.owner(id) else { return false };
         let subscription =
             TopicFilter::new(filter).ok().and_then(|parsed| self.broker.router.subscription(key, parsed));
@@ -212,14 +218,17 @@ impl Part {
             self.broker.journal.op(StoreOp::DeleteReplay { session: id, filter: filter.into() });
             return false;
         };
-        // The other shards are asked again.
+        if defect!(ReplayAgain) {
+            left.after = MessageId(0);
+        }
+        // The other shards are asked again, for what is left.
         let far = self.broker.new_far_replay(key);
-        let until = if far.is_some() { u64::MAX } else { until.0 };
         let Some(session) = self.broker.sessions.get_mut(key as usize) else { return false };
+        self.replaying.push(key);
         session.replays.push_back(Replay {
             filter: filter.into(),
-            after: after.0,
-            until,
+            left,
+            noted: true,
             found: None,
             next: 0,
             qos: options.qos,
@@ -227,6 +236,20 @@ impl Part {
             far,
         });
         true
+    }
+
+    /// Tells replays what comes live from now on.
+    pub(super) fn resume_replays(&mut self, last: MessageId, now: &[MessageId]) {
+        let mut replaying = core::mem::take(&mut self.replaying);
+        replaying.dedup();
+        for key in replaying {
+            let Some(session) = self.broker.sessions.get_mut(key as usize) else { continue };
+            for replay in &mut session.replays {
+                if replay.left.resume(last, now) {
+                    self.broker.journal.op(replay.to_stored(session.id));
+                }
+            }
+        }
     }
 
     pub(super) fn message(&mut self, id: MessageId, stored: &StoredMessage) -> bool {
@@ -245,13 +268,34 @@ impl Part {
     pub(super) fn copy(&mut self, id: MessageId, stored: &StoredMessage) {
         if let Some(key) = self.broker.messages.restore(stored) {
             self.messages.insert(id.0, key);
-            self.copies.insert(id.0, Copied { key, deliveries: Vec::new(), retained: None });
+            self.copies.insert(id.0, Copied { key, deliveries: Vec::new() });
         }
+    }
+
+    /// Another shard has that message from now on, and this one a copy.
+    pub(super) fn give_away(&mut self, id: MessageId) {
+        let Some(&key) = self.messages.get(&id.0) else { return };
+        if let Some(held) = self.broker.messages.get_mut(key) {
+            held.forget_stored();
+        }
+        let deliveries = self.retainable.remove(&id.0).unwrap_or_default();
+        self.copies.insert(id.0, Copied { key, deliveries });
+    }
+
+    /// This shard has that message from now on, and others copies. False if it has none either.
+    pub(super) fn take_back(&mut self, id: MessageId) -> bool {
+        let Some(copied) = self.copies.remove(&id.0) else { return false };
+        if let Some(held) = self.broker.messages.get_mut(copied.key) {
+            held.set_stored(id);
+        }
+        true
     }
 
     pub(super) fn entry(&mut self, message: MessageId, delivery: StoredDelivery) {
         if let Some(copied) = self.copies.get_mut(&message.0) {
             copied.deliveries.push(delivery.clone());
+        } else if self.broker.shards.is_some() && self.is_retainable(message) {
+            self.retainable.entry(message.0).or_default().push(delivery.clone());
         }
         let moving = Some(delivery.clone()).filter(|delivery| self.primary_of(delivery.session).is_some());
         let StoredDelivery { session: id, entry, qos, retain, subscription_ids } = delivery;
@@ -314,6 +358,18 @@ impl Part {
         }
     }
 
+    fn held(&self, id: MessageId) -> Option<&Held> {
+        self.messages.get(&id.0).and_then(|key| self.broker.messages.get(*key))
+    }
+
+    fn is_retainable(&self, id: MessageId) -> bool {
+        self.held(id).is_some_and(Held::retain)
+    }
+
+    pub(super) fn is_retained(&self, id: MessageId) -> bool {
+        self.held(id).is_some_and(|held| held.retained_at() != 0)
+    }
+
     /// Under which number a group is stored whose number `id` was on another shard.
     fn primary_of(&self, id: SessionId) -> Option<SessionId> {
         let Some(&Owner::Group(group)) = self.owners.get(&id.0) else { return None };
@@ -332,9 +388,6 @@ impl Part {
             broker.journal.op(StoreOp::DeleteRetained(topic.into()));
             return false;
         };
-        if let Some(copied) = self.copies.get_mut(&id.0) {
-            copied.retained = Some(topic.into());
-        }
         broker.messages.hold(key);
         if let Some(old) = broker.router.retain(topic, Some(key)) {
             broker.release_message(old);
@@ -370,22 +423,11 @@ impl Part {
     /// Gives a body that other shards have as well a number of its own. The operations are left in the open group. False
     /// if there is no such body any more.
     pub(super) fn settle_copy(&mut self) -> bool {
-        let Some((_, Copied { key, deliveries, retained })) = self.copies.pop_first() else { return false };
+        let Some((_, Copied { key, deliveries })) = self.copies.pop_first() else { return false };
         let broker = &mut self.broker;
-        if let Some(held) = broker.messages.get_mut(key) {
-            // The number that it has is that of the other shard's.
-            held.set_retained_at(0);
-        }
         let Some(id) = broker.messages.store_body(key, &mut broker.journal) else { return true };
         if !deliveries.is_empty() {
             broker.journal.op(StoreOp::Append(id, deliveries));
-        }
-        if let Some(topic) = retained {
-            broker.journal.op(StoreOp::PutRetained(topic, id));
-            broker.retained_writes = broker.retained_writes.max(id.0);
-            if let Some(held) = broker.messages.get_mut(key) {
-                held.set_retained_at(id.0);
-            }
         }
         true
     }

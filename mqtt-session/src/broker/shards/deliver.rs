@@ -254,6 +254,7 @@ impl Broker {
                 neighbour.apply(write);
             }
             self.answer_who_waits();
+            self.settle_who_waits();
         }
         self.handled(from, 1, size);
     }

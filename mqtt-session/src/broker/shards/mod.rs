@@ -3,8 +3,8 @@
 //! - A session lives on the shard that its client identifier gives (`home.rs`).
 //! - Every shard knows which filters the others have a use for, and hands over each message that
 //!   matches once; SUBACK waits until all know (`sync.rs`, `deliver.rs`).
-//! - A retained message lives on the shard that its topic gives; a new subscription asks them all
-//!   (`retained.rs`).
+//! - A retained message lives on the shard that its topic gives (`owned.rs`); a new subscription asks them
+//!   all (`retained.rs`).
 //! - What must not be lost on the way waits for the other shard's store, or is stored as handed over (`care.rs`).
 //! - A group of shared subscriptions lives on the shard that its filter gives, which hands messages to
 //!   the shards of the members as far as these have room (`groups.rs`).
@@ -16,6 +16,7 @@ mod care;
 mod deliver;
 mod groups;
 mod home;
+mod owned;
 mod retained;
 mod sync;
 mod usage;
@@ -23,7 +24,7 @@ mod usage;
 pub(super) use care::Passed;
 pub(super) use deliver::{Arrival, Onward};
 pub use home::Moved;
-pub(super) use retained::{FarReplay, is_marked};
+pub(super) use retained::FarReplay;
 pub(super) use sync::Then;
 
 use super::message::MessageKey;
@@ -36,7 +37,8 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use care::{Ticket, Watched};
-use retained::{Answering, Asking};
+use owned::{Answering, Waiting};
+use retained::Asking;
 use sync::{Opened, Sync};
 
 /// What is known of another shard.
@@ -93,7 +95,8 @@ pub(super) struct Shards {
     opened: Opened,
     /// Questions of ours for retained messages.
     asking: BTreeMap<u64, Asking>,
-    /// Those of others.
+    /// Those of others, before it is known what is to be answered and then.
+    waiting: BTreeMap<(ShardId, u64), Waiting>,
     answering: BTreeMap<(ShardId, u64), Answering>,
     /// Acknowledgements that wait for other shards.
     tickets: IdMap<u64, Ticket>,
@@ -143,6 +146,7 @@ impl Shards {
             syncs: BTreeMap::new(),
             opened: Opened::default(),
             asking: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             answering: BTreeMap::new(),
             tickets: IdMap::default(),
             writes: (0..config.shards).map(|_| 0).collect(),
@@ -170,12 +174,6 @@ impl Shards {
     fn has_applied(&self, marks: &[u64]) -> bool {
         let mut neighbours = (0..).map(ShardId).zip(&self.neighbours).zip(marks);
         neighbours.all(|((shard, neighbour), mark)| shard == self.own || neighbour.applied >= *mark)
-    }
-
-    /// Whether what is retained here can be looked up for a new subscription: all shards know of it, and what they had
-    /// for this one by then has come.
-    pub(super) fn has_what_counts_for(&self, far: &FarReplay) -> bool {
-        far.is_asked() && self.has_applied(&far.marks)
     }
 
     fn next(&mut self) -> u64 {
@@ -222,11 +220,11 @@ impl Broker {
             ShardMessage::Safe(messages) => self.told_safe(from, messages),
             ShardMessage::Credit(credit) => self.credited(from, credit),
             ShardMessage::RetainedAsk { questions, marks } => self.retained_asked(from, questions, marks),
-            ShardMessage::RetainedNone(queries) => self.no_retained_came(from, &queries),
+            ShardMessage::RetainedNone { queries, until } => self.no_retained_came(from, &queries, until),
             ShardMessage::RetainedMore { query } => self.send_retained(from, query),
             ShardMessage::RetainedCancel { query } => self.retained_cancelled(from, query),
-            ShardMessage::RetainedPage { query, messages, more } => {
-                self.retained_came(from, query, messages, more);
+            ShardMessage::RetainedPage { query, messages, more, until, except } => {
+                self.retained_came(from, query, messages, more, (until, except));
             }
             ShardMessage::GroupJoin { filter, sync, stored } => {
                 self.group_joined(from, &filter, sync, stored)

@@ -1,41 +1,43 @@
-//! Retained messages, each on the shard that its topic gives, and new subscriptions that ask all shards for them.
+//! New subscriptions that ask all shards for what is retained. The side of those who ask; for that of the shards where
+//! retained messages live see `owned.rs`.
 //!
-//! A subscription gets each message once: what a shard had sent to the owner when it heard of the
-//! subscription comes with the answer, what it sent later comes live.
+//! A subscription gets each message once: what a shard had sent to the owner when it heard of the subscription comes with
+//! the answer, what it sent later comes live. What comes from all shards is merged by the messages' numbers, so that one
+//! number tells how far it is, also after a crash.
 
-use super::super::message::{Held, MessageKey};
+use super::super::message::MessageKey;
 use super::super::router::{SessionKey, bit};
 use super::super::session::{Delivery, Replay};
 use super::{Broker, each};
-use crate::defects::defect;
-use crate::store::{SessionId, StoredMessage};
-use crate::{ShardId, ShardMessage};
+use crate::StoreOp;
+use crate::store::{MessageId, SessionId, StoredMessage};
+use crate::{RetainedQuestion, ShardId, ShardMessage};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
-/// Messages of one page, and about how many bytes.
-const PAGE: usize = 64;
-const PAGE_BYTES: usize = 256 << 10;
+/// So many numbers of messages that came live are remembered over a crash, for each subscription. Those beyond come again
+/// after one.
+pub(super) const MOST_EXCEPT: usize = 256;
 
 /// Whose question it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asking {
     session: SessionKey,
     id: SessionId,
+    /// Not all have answered.
+    is_open: bool,
 }
 
-/// Another shard's question.
+/// What came from one shard and was not sent yet. Never empty.
 #[derive(Debug)]
-pub(super) struct Answering {
-    filter: String,
-    marks: Arc<[u64]>,
-    /// What it gets, once everything that it counts on is here.
-    found: Option<VecDeque<MessageKey>>,
-    /// The next of it is not stored yet.
-    is_blocked: bool,
+struct Arrived {
+    messages: VecDeque<(MessageId, MessageKey)>,
+    /// With so many left the next page is asked for.
+    low: usize,
 }
 
 /// The part of a replay that comes from other shards.
@@ -43,28 +45,64 @@ pub(super) struct Answering {
 pub(in crate::broker) struct FarReplay {
     query: u64,
     /// By origin: the last retained write to this shard that counts; empty before that is known.
-    pub(in crate::broker) marks: Arc<[u64]>,
-    /// Shards that have more.
+    marks: Arc<[u64]>,
+    /// Shards that have not answered at all.
+    silent: u64,
+    /// Shards that have more, or may have.
     sources: u64,
     /// Of these, those that wait to be asked for it.
-    pub(in crate::broker) more: u64,
-    /// What came and was not sent yet.
-    pub(in crate::broker) arrived: VecDeque<MessageKey>,
+    more: u64,
+    arrived: BTreeMap<ShardId, Arrived>,
+    /// What the answers tell for the store; see `StoredReplay`.
+    until: Vec<MessageId>,
+    except: Vec<MessageId>,
 }
 
 impl FarReplay {
-    /// Whether the other shards were asked.
-    pub(in crate::broker) fn is_asked(&self) -> bool {
-        !self.marks.is_empty()
-    }
-
-    /// Whether all that there is has arrived.
-    pub(in crate::broker) const fn is_complete(&self) -> bool {
-        self.sources == 0
-    }
-
     pub(in crate::broker) const fn query(&self) -> u64 {
         self.query
+    }
+
+    /// The lowest number of what is here, where that is known to be the next.
+    pub(in crate::broker) fn next(&self) -> Option<Option<(MessageId, MessageKey, ShardId)>> {
+        if each(self.sources).any(|shard| !self.arrived.contains_key(&shard)) {
+            return None;
+        }
+        let first = |(&shard, arrived): (&ShardId, &Arrived)| {
+            let (number, key) = *arrived.messages.front()?;
+            Some((number, key, shard))
+        };
+        Some(self.arrived.iter().filter_map(first).min_by_key(|(number, _, shard)| (*number, *shard)))
+    }
+
+    /// The next of a shard is dealt with.
+    pub(in crate::broker) fn pass(&mut self, from: ShardId) {
+        if let Some(arrived) = self.arrived.get_mut(&from) {
+            arrived.messages.pop_front();
+            if arrived.messages.is_empty() {
+                self.arrived.remove(&from);
+            }
+        }
+    }
+
+    /// The shards that are to be asked for more.
+    fn low(&self) -> u64 {
+        let is_low = |shard: &ShardId| self.arrived.get(shard).is_none_or(|a| a.messages.len() <= a.low);
+        each(self.more).filter(is_low).fold(0, |low, shard| low | bit(shard))
+    }
+
+    /// Whether a shard is to be asked for more.
+    pub(in crate::broker) fn is_low(&self) -> bool {
+        self.low() != 0
+    }
+
+    /// A shard has answered: what came later than this number came live, and these.
+    fn heard(&mut self, from: ShardId, until: MessageId, except: Vec<MessageId>) {
+        self.silent &= !bit(from);
+        if let Some(place) = self.until.get_mut(usize::from(from.0)) {
+            *place = until;
+        }
+        self.except.extend(except);
     }
 }
 
@@ -72,16 +110,26 @@ impl Broker {
     /// The far part of a new replay, if there are other shards.
     pub(in crate::broker) fn new_far_replay(&mut self, session: SessionKey) -> Option<Box<FarReplay>> {
         let id = self.sessions.get(session as usize)?.id;
+        let until = vec![MessageId(0); self.journal.stride()];
         let shards = self.shards.as_mut()?;
         let query = shards.next();
-        shards.asking.insert(query, Asking { session, id });
+        shards.asking.insert(query, Asking { session, id, is_open: true });
+        let silent = shards.others();
         self.open_replay(query);
-        let far = FarReplay { query, marks: Arc::default(), sources: 0, more: 0, arrived: VecDeque::new() };
-        Some(Box::new(far))
+        Some(Box::new(FarReplay {
+            query,
+            marks: Arc::default(),
+            silent,
+            sources: 0,
+            more: 0,
+            arrived: BTreeMap::new(),
+            until,
+            except: Vec::new(),
+        }))
     }
 
     fn replay_of(&mut self, query: u64) -> Option<(SessionKey, &mut Replay)> {
-        let Asking { session, id } = *self.shards.as_ref()?.asking.get(&query)?;
+        let Asking { session, id, .. } = *self.shards.as_ref()?.asking.get(&query)?;
         let found = self.sessions.get_mut(session as usize).filter(|s| s.id == id)?;
         let query_of = |replay: &Replay| replay.far.as_ref().map_or(0, |far| far.query);
         // They stand in the order in which they were numbered; what asks nobody is older.
@@ -100,16 +148,14 @@ impl Broker {
         };
         let marks: Arc<[u64]> = marks_of(own).into();
         let mut questions = Vec::with_capacity(queries.len());
-        let mut sessions = Vec::new();
         for &query in queries {
-            let Some((session, replay)) = self.replay_of(query) else { continue };
+            let Some((_, replay)) = self.replay_of(query) else { continue };
+            let (filter, stored) = (String::from(&*replay.filter), replay.noted);
+            let left = replay.left.is_settled().then(|| Box::new(replay.left.clone()));
             let Some(far) = &mut replay.far else { continue };
             far.marks = Arc::clone(&marks);
             far.sources = others;
-            questions.push((query, String::from(&*replay.filter)));
-            if sessions.last() != Some(&session) {
-                sessions.push(session);
-            }
+            questions.push(RetainedQuestion { query, filter, stored, left });
         }
         if questions.is_empty() {
             return;
@@ -117,9 +163,6 @@ impl Broker {
         for shard in each(others) {
             let (questions, marks) = (questions.clone(), marks_of(shard));
             self.tell_shard(shard, ShardMessage::RetainedAsk { questions, marks });
-        }
-        for session in sessions {
-            self.go_on_with(session);
         }
     }
 
@@ -133,37 +176,50 @@ impl Broker {
         }
     }
 
-    /// Some of what another shard has.
+    /// Some of what another shard has. Later ones than `until`, and those in `except`, come live.
     pub(super) fn retained_came(
         &mut self,
         from: ShardId,
         query: u64,
-        messages: Vec<StoredMessage>,
+        messages: Vec<(MessageId, StoredMessage)>,
         more: bool,
+        (until, except): (MessageId, Vec<MessageId>),
     ) {
         if self.replay_of(query).is_none() {
             return;
         }
-        let keys: Vec<MessageKey> = messages.into_iter().map(|m| self.messages.adopt(m)).collect();
+        let adopt = |(number, message)| (number, self.messages.adopt(message));
+        let came: Vec<_> = messages.into_iter().map(adopt).collect();
         let Some((session, replay)) = self.replay_of(query) else { return };
         let Some(far) = &mut replay.far else { return };
-        far.arrived.extend(keys);
+        if far.silent & bit(from) != 0 {
+            far.heard(from, until, except);
+        }
         if more {
             far.more |= bit(from);
         } else {
             far.sources &= !bit(from);
         }
+        if !came.is_empty() {
+            let low = came.len() / 2;
+            let messages = far.arrived.remove(&from).map_or_else(VecDeque::new, |arrived| arrived.messages);
+            let arrived = far.arrived.entry(from).or_insert(Arrived { messages, low });
+            arrived.messages.extend(came);
+        }
+        self.settle_replay(query);
         self.go_on_with(session);
     }
 
-    /// Another shard has nothing for these.
-    pub(super) fn no_retained_came(&mut self, from: ShardId, queries: &[u64]) {
+    /// Another shard has nothing for these. Later ones than `until` come live.
+    pub(super) fn no_retained_came(&mut self, from: ShardId, queries: &[u64], until: MessageId) {
         let mut sessions = Vec::new();
         for &query in queries {
             let Some((session, replay)) = self.replay_of(query) else { continue };
             if let Some(far) = &mut replay.far {
                 far.sources &= !bit(from);
+                far.heard(from, until, Vec::new());
             }
+            self.settle_replay(query);
             if sessions.last() != Some(&session) {
                 sessions.push(session);
             }
@@ -173,46 +229,98 @@ impl Broker {
         }
     }
 
-    /// Asks for more of what was all sent.
+    /// Once all have answered, and what counts has come here, it is known what the subscription gets: the store is told, and
+    /// sending may begin. Whether that is so now.
+    fn settle_replay(&mut self, query: u64) -> bool {
+        let Some((_, replay)) = self.replay_of(query) else { return false };
+        let Some(far) = replay.far.as_ref().filter(|far| far.silent == 0) else { return false };
+        let (filter, marks) = (replay.filter.clone(), Arc::clone(&far.marks));
+        let left = replay.left.is_settled().then(|| replay.left.clone());
+        let is_new = replay.found.is_none();
+        if !is_new || !self.shards.as_ref().is_some_and(|shards| shards.has_applied(&marks)) {
+            return false;
+        }
+        let here = self.find_retained(&filter, &marks, left.as_ref());
+        here.keys.iter().for_each(|&message| self.messages.hold(message));
+        let Some(shards) = &mut self.shards else { return false };
+        let (own, count) = (usize::from(shards.own.0), shards.neighbours.len());
+        let Some(asking) = shards.asking.get_mut(&query) else { return false };
+        asking.is_open = false;
+        let id = asking.id;
+        let Some((_, replay)) = self.replay_of(query) else { return false };
+        let Some(far) = &mut replay.far else { return false };
+        let is_nothing = here.keys.is_empty() && far.sources == 0 && far.arrived.is_empty();
+        let (mut until, mut except) = (core::mem::take(&mut far.until), core::mem::take(&mut far.except));
+        replay.found = Some(here.keys);
+        if !replay.noted {
+            return true;
+        }
+        // Also while nobody is connected: what comes live from now on must not come again after a crash.
+        if is_nothing {
+            replay.noted = false;
+            let filter = filter.into();
+            self.journal.op(StoreOp::DeleteReplay { session: id, filter });
+        } else if left.is_none() {
+            for (place, last) in until.iter_mut().enumerate() {
+                // No shard gives the numbers beyond; old messages may have them.
+                if place == own || place >= count {
+                    *last = here.until;
+                }
+            }
+            except.extend(here.except);
+            except.sort_unstable();
+            except.truncate(MOST_EXCEPT);
+            (replay.left.until, replay.left.except) = (until, except);
+            let op = replay.to_stored(id);
+            self.journal.op(op);
+        }
+        true
+    }
+
+    /// A retained write arrived that some of our own may wait for.
+    pub(super) fn settle_who_waits(&mut self) {
+        let Some(shards) = &self.shards else { return };
+        let open: Vec<_> = shards.asking.iter().filter(|(_, asking)| asking.is_open).collect();
+        let open: Vec<_> = open.into_iter().map(|(&query, asking)| (query, asking.session)).collect();
+        for (query, session) in open {
+            if self.settle_replay(query) {
+                self.go_on_with(session);
+            }
+        }
+    }
+
+    /// Asks for more of what is sent but for a rest.
     pub(in crate::broker) fn ask_for_more(&mut self, query: u64) {
         let Some((_, replay)) = self.replay_of(query) else { return };
-        let more = replay.far.as_mut().map_or(0, |far| core::mem::take(&mut far.more));
-        for shard in each(more) {
+        let Some(far) = &mut replay.far else { return };
+        let low = far.low();
+        far.more &= !low;
+        for shard in each(low) {
             self.tell_shard(shard, ShardMessage::RetainedMore { query });
         }
     }
 
+    /// The program takes everything at once, in whatever order.
     fn replay_far_locally(&mut self, session: SessionKey) {
         let Some(found) = self.sessions.get_mut(session as usize) else { return };
         let Some(replay) = found.replays.front_mut() else { return };
-        let (qos, ids, first) = (replay.qos, replay.ids.clone(), replay.found.is_none());
-        let filter = replay.filter.clone();
-        let shards = self.shards.as_deref();
-        let is_ready = |far: &FarReplay| shards.is_some_and(|shards| shards.has_what_counts_for(far));
-        let Some(far) = replay.far.as_mut().filter(|far| is_ready(far)) else { return };
-        let (query, marks) = (far.query, far.marks.clone());
-        let arrived = core::mem::take(&mut far.arrived);
-        let (complete, more) = (far.is_complete(), far.more != 0);
-        if first {
-            replay.found = Some(Vec::new());
-            let own = self.router.retained_matching(&filter);
-            for message in
-                own.into_iter().filter(|&message| self.is_marked(message, &marks)).collect::<Vec<_>>()
-            {
-                self.deliver_retained(session, message, qos, &ids);
-            }
+        let (qos, ids) = (replay.qos, replay.ids.clone());
+        let (Some(here), Some(far)) = (&mut replay.found, &mut replay.far) else { return };
+        let (query, complete) = (far.query, far.sources == 0);
+        let mut messages = core::mem::take(here);
+        for arrived in core::mem::take(&mut far.arrived).into_values() {
+            messages.extend(arrived.messages.into_iter().map(|(_, key)| key));
         }
-        for message in arrived {
+        for message in messages {
             self.deliver_retained(session, message, qos, &ids);
             self.release_message(message);
         }
+        self.ask_for_more(query);
         if complete {
             self.forget_question(query);
             if let Some(found) = self.sessions.get_mut(session as usize) {
                 found.end_replay();
             }
-        } else if more {
-            self.ask_for_more(query);
         }
     }
 
@@ -229,12 +337,6 @@ impl Broker {
         self.enqueue(session, delivery, size);
     }
 
-    /// Whether a retained message here is one that a subscription with these marks does not get live.
-    fn is_marked(&self, message: MessageKey, marks: &[u64]) -> bool {
-        let origin = self.shards.as_ref().and_then(|shards| shards.origin(message));
-        is_marked(origin, marks)
-    }
-
     /// A replay is over, or is not wanted any more.
     pub(in crate::broker) fn forget_question(&mut self, query: u64) {
         if let Some(shards) = &mut self.shards {
@@ -247,174 +349,8 @@ impl Broker {
         for shard in each(far.sources) {
             self.tell_shard(shard, ShardMessage::RetainedCancel { query: far.query });
         }
-        for message in far.arrived {
+        for (_, message) in far.arrived.into_values().flat_map(|arrived| arrived.messages) {
             self.release_message(message);
         }
     }
-
-    // ---- the owner's side ----
-
-    /// Keeps or removes what is retained under the topic of a message from another shard.
-    pub(in crate::broker) fn retain_from(&mut self, key: MessageKey, from: ShardId, write: u64) {
-        if self.retain_here(key)
-            && let Some(shards) = &mut self.shards
-        {
-            shards.origins.insert(key, (from, write));
-        }
-    }
-
-    /// The same for one of this shard's own.
-    pub(in crate::broker) fn note_own_retained(&mut self, key: MessageKey, is_kept: bool) {
-        let Some(shards) = &mut self.shards else { return };
-        let own = shards.own;
-        if let Some(write) = shards.writes.get_mut(usize::from(own.0)) {
-            *write += 1;
-            if is_kept {
-                shards.origins.insert(key, (own, *write));
-            }
-        }
-    }
-
-    /// A message is not retained any more.
-    pub(in crate::broker) fn forget_origin(&mut self, key: MessageKey) {
-        if let Some(shards) = &mut self.shards {
-            shards.origins.remove(&key);
-        }
-    }
-
-    pub(super) fn retained_asked(&mut self, from: ShardId, questions: Vec<(u64, String)>, marks: Vec<u64>) {
-        let marks: Arc<[u64]> = marks.into();
-        let (mut nothing, mut queries) = (Vec::new(), Vec::new());
-        let Some(shards) = &mut self.shards else { return };
-        let is_all_here = shards.has_applied(&marks);
-        for (query, filter) in questions {
-            // Most find nothing, and are answered together.
-            if is_all_here && self.router.retained_matching(&filter).is_empty() {
-                nothing.push(query);
-                continue;
-            }
-            queries.push(query);
-            let marks = Arc::clone(&marks);
-            let answering = Answering { filter, marks, found: None, is_blocked: false };
-            shards.answering.insert((from, query), answering);
-        }
-        if !nothing.is_empty() {
-            self.tell_shard(from, ShardMessage::RetainedNone(nothing));
-        }
-        self.look_up(from, queries);
-    }
-
-    /// A write arrived that a question may wait for.
-    pub(super) fn answer_who_waits(&mut self) {
-        let Some(shards) = &self.shards else { return };
-        let mut waiting: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
-        for (&(from, query), answering) in &shards.answering {
-            if answering.found.is_none() {
-                waiting.entry(from).or_default().push(query);
-            }
-        }
-        let mut asking: Vec<SessionKey> = shards.asking.values().map(|asking| asking.session).collect();
-        for (from, queries) in waiting {
-            self.look_up(from, queries);
-        }
-        // And those of our own that wait for it here.
-        asking.sort_unstable();
-        asking.dedup();
-        for session in asking {
-            self.go_on_with(session);
-        }
-    }
-
-    /// Finds what questions are about, if all that they count on is here.
-    fn look_up(&mut self, from: ShardId, queries: Vec<u64>) {
-        let mut nothing = Vec::new();
-        for query in queries {
-            let Some(shards) = &mut self.shards else { return };
-            let Some(answering) = shards.answering.get(&(from, query)) else { continue };
-            if !shards.has_applied(&answering.marks) {
-                continue;
-            }
-            let mut found = self.router.retained_matching(&answering.filter);
-            found.retain(|message| is_marked(shards.origin(*message), &answering.marks));
-            if found.is_empty() {
-                shards.answering.remove(&(from, query));
-                nothing.push(query);
-                continue;
-            }
-            found.sort_unstable_by_key(|key| self.messages.get(*key).map_or(0, Held::retained_at));
-            found.iter().for_each(|&message| self.messages.hold(message));
-            if let Some(answering) = shards.answering.get_mut(&(from, query)) {
-                answering.found = Some(found.into());
-            }
-            self.send_retained(from, query);
-        }
-        if !nothing.is_empty() {
-            self.tell_shard(from, ShardMessage::RetainedNone(nothing));
-        }
-    }
-
-    /// The next page.
-    pub(super) fn send_retained(&mut self, to: ShardId, query: u64) {
-        let (mut messages, mut bytes) = (Vec::new(), 0);
-        while messages.len() < PAGE && bytes < PAGE_BYTES {
-            let answering = self.shards.as_mut().and_then(|shards| shards.answering.get_mut(&(to, query)));
-            let Some(answering) = answering else { return };
-            let Some(found) = answering.found.as_mut() else { return };
-            let Some(&message) = found.front() else { break };
-            if self.unstored_retained.get(&message).is_some_and(|after| *after > self.journal.stored()) {
-                if messages.is_empty() {
-                    // When it is stored.
-                    answering.is_blocked = true;
-                    return;
-                }
-                break;
-            }
-            found.pop_front();
-            if let Some(held) = self.messages.get(message) {
-                let author = self.messages.author(message);
-                let revoked = author.is_some_and(|s| !self.acls.may_keep(s, held.topic_str()));
-                if revoked || held.is_expired(self.now) {
-                    self.forget_retained(message);
-                } else if held.retained_at() != 0 {
-                    bytes += held.size();
-                    messages.extend(self.messages.to_stored(message));
-                }
-            }
-            self.release_message(message);
-        }
-        let Some(shards) = &mut self.shards else { return };
-        let rest = shards.answering.get(&(to, query)).and_then(|answering| answering.found.as_ref());
-        let more = rest.is_some_and(|found| !found.is_empty());
-        if !more {
-            shards.answering.remove(&(to, query));
-        }
-        self.tell_shard(to, ShardMessage::RetainedPage { query, messages, more });
-    }
-
-    /// More is stored: answers that waited for it go on.
-    pub(super) fn go_on_answering(&mut self) {
-        let Some(shards) = &mut self.shards else { return };
-        let blocked = shards.answering.iter_mut().filter(|(_, answering)| answering.is_blocked);
-        let blocked = blocked.map(|(&of, answering)| {
-            answering.is_blocked = false;
-            of
-        });
-        for (to, query) in blocked.collect::<Vec<_>>() {
-            self.send_retained(to, query);
-        }
-    }
-
-    pub(super) fn retained_cancelled(&mut self, from: ShardId, query: u64) {
-        let answering = self.shards.as_mut().and_then(|shards| shards.answering.remove(&(from, query)));
-        for message in answering.and_then(|answering| answering.found).into_iter().flatten() {
-            self.release_message(message);
-        }
-    }
-}
-
-/// Whether a retained message of this origin was there by the marks.
-pub(in crate::broker) fn is_marked(origin: Option<(ShardId, u64)>, marks: &[u64]) -> bool {
-    defect!(ShardMarkIgnored)
-        || origin
-            .is_none_or(|(from, write)| marks.get(usize::from(from.0)).is_some_and(|last| write <= *last))
 }
