@@ -47,7 +47,6 @@ mod chosen {
         RetainedAgain: "a subscription that was there gets what is retained, against Retain Handling 1",
         RetainedUnwanted: "a subscription gets what is retained, against Retain Handling 2",
         RetainedMissing: "a subscription does not get what is retained",
-        ReplayAgain: "a crash forgets how far the retained messages for a subscription were",
         ExpiryIgnored: "an expired message is sent",
         ExpiryNotReduced: "the forwarded expiry is that of the publication",
         TooLargeSent: "a packet is larger than the client takes",

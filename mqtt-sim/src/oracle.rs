@@ -319,14 +319,17 @@ impl Oracle {
         }
     }
 
-    /// All who asked for it are there to stay and take it above QoS 0.
+    /// Somebody has asked for it, and all who have are there to stay and take it above QoS 0.
     fn is_safe_group(&self, filter: &str, now: u64) -> bool {
-        self.sessions.values().filter(|session| session.asked.contains(filter)).all(|session| {
-            session.judged
-                && session.is_safe(now)
-                && session.expiry > 3_600
-                && session.granted.get(filter).is_some_and(|s| s.options.qos > QoS::AtMostOnce)
-        })
+        let mut members = self.sessions.values().filter(|session| session.asked.contains(filter)).peekable();
+        // Of a group whose last session has ended nothing is left.
+        members.peek().is_some()
+            && members.all(|session| {
+                session.judged
+                    && session.is_safe(now)
+                    && session.expiry > 3_600
+                    && session.granted.get(filter).is_some_and(|s| s.options.qos > QoS::AtMostOnce)
+            })
     }
 
     /// The broker acknowledged a PUBLISH with success: who was subscribed all the time is owed it.

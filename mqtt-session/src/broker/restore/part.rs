@@ -210,7 +210,7 @@ impl Part {
         }
     }
 
-    pub(super) fn replay(&mut self, id: SessionId, filter: &str, mut left: StoredReplay) -> bool {
+    pub(super) fn replay(&mut self, id: SessionId, filter: &str, left: StoredReplay) -> bool {
         let Some(key) = self.owner(id) else { return false };
         let subscription =
             TopicFilter::new(filter).ok().and_then(|parsed| self.broker.router.subscription(key, parsed));
@@ -218,9 +218,6 @@ impl Part {
             self.broker.journal.op(StoreOp::DeleteReplay { session: id, filter: filter.into() });
             return false;
         };
-        if defect!(ReplayAgain) {
-            left.after = MessageId(0);
-        }
         // The other shards are asked again, for what is left.
         let far = self.broker.new_far_replay(key);
         let Some(session) = self.broker.sessions.get_mut(key as usize) else { return false };
