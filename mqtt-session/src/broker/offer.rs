@@ -166,10 +166,10 @@ impl Broker {
         for body in list.drain(..) {
             self.release_message(body.message);
         }
-        // What is deleted from the store with them.
-        self.journal.commit(&mut self.outputs);
         // Its memory is used again.
         self.bodies = Bodies { list, bytes: 0 };
+        // What is deleted from the store with them, and what other shards have to know.
+        self.finish();
     }
 
     /// The socket took `n` bytes.

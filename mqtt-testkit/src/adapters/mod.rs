@@ -75,7 +75,7 @@ pub async fn within<R: Runtime, F: Future>(future: F) -> F::Output {
     .await
 }
 
-/// A test for each step of the script, driven by a [`Harness`](adapters::Harness).
+/// A test for each step of the script, driven by a [`Harness`](crate::adapters::Harness).
 #[macro_export]
 macro_rules! adapter_script {
     ($harness:ty: $($step:ident)*) => {

@@ -65,6 +65,7 @@ struct EdgeHash(u32);
 
 impl EdgeHash {
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the other half is folded in")]
     const fn new(level: u64, parent: NodeId) -> Self {
         // An odd factor tells all parents apart.
         let both = level ^ (parent as u64).wrapping_mul(MIX);
