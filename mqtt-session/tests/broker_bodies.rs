@@ -1,9 +1,12 @@
 //! Large bodies leave from where they are held, without a copy for each receiver. Nobody may tell that from outboxes that
 //! hold everything, however much of them a socket takes.
 
-use mqtt_proto::{ConnectRef, MAX_PACKET_SIZE, PacketRef, PropertiesBuf, Property, QoS, Version};
+use mqtt_proto::{
+    ConnectRef, MAX_PACKET_SIZE, PacketRef, PropertiesBuf, Property, QoS, RetainHandling,
+    SubscriptionOptions, Version,
+};
 use mqtt_session::broker::{BrokerConfig, ConnectionId, Outbox, Output, Peer};
-use mqtt_session::{Broker, Timestamp};
+use mqtt_session::{Broker, ShardId, ShardMessage, Timestamp};
 use mqtt_testkit::packets::{filter, publish, subscribe};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -147,4 +150,55 @@ proptest! {
         let stays = messages.iter().filter(|(_, qos, _)| *qos > 0).count();
         prop_assert_eq!(site.broker.stats().messages, stays);
     }
+}
+
+/// Else they would hear of it with whatever happens next (seed 730 of the simulator).
+#[test]
+fn that_a_body_is_gone_is_told_to_other_shards_at_once() {
+    let mut config = BrokerConfig::default();
+    (config.shards, config.max_message_bytes) = (2, 400_000);
+    let mut broker = Broker::new(config, NOW).unwrap();
+    let mut names = (0..).map(|n| n.to_string());
+    let read = |broker: &mut Broker, conn, packet: &PacketRef<'_>| {
+        let mut bytes = Vec::new();
+        packet.encode(Version::V5, &mut bytes).unwrap();
+        let _ = broker.handle_read(NOW, conn, &bytes);
+    };
+    // What is to be written, and what the other shard was told last of the bytes that are held here.
+    let obey = |broker: &mut Broker| {
+        let (mut dirty, mut told) = (BTreeSet::new(), None);
+        while let Some(output) = broker.poll_output() {
+            match output {
+                Output::Flush(conn) => dirty.extend([conn]),
+                Output::Shard { message, .. } => match *message {
+                    ShardMessage::Usage(usage) => told = Some(usage.message_bytes),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        (dirty, told)
+    };
+    let [subscriber, publisher] = [(); 2].map(|()| {
+        let client_id = names.find(|name| broker.home_of(name) == ShardId(0)).unwrap();
+        let conn = broker.handle_accept(NOW);
+        broker.handle_identified(NOW, conn, Peer::default());
+        let version = Version::V5;
+        let connect = ConnectRef { version, client_id: &client_id, clean_start: true, ..Default::default() };
+        read(&mut broker, conn, &PacketRef::Connect(connect));
+        conn
+    });
+    // Nothing retained, for which the other shard would have to be asked first.
+    let options = SubscriptionOptions { retain_handling: RetainHandling::DoNotSend, ..Default::default() };
+    read(&mut broker, subscriber, &subscribe(1, &filter("t", options)));
+    for conn in obey(&mut broker).0 {
+        broker.outbox(NOW, conn, 1 << 16).consume(usize::MAX);
+    }
+    read(&mut broker, publisher, &publish("t", 0, 0, &"x".repeat(150_000)));
+    let (dirty, told) = obey(&mut broker);
+    assert!(dirty.contains(&subscriber) && told > Some(150_000));
+    let outbox = broker.outbox(NOW, subscriber, 1 << 16);
+    assert!(outbox.in_one_piece().is_none(), "the body is where it is held");
+    outbox.consume(usize::MAX);
+    assert_eq!(obey(&mut broker).1, Some(0));
 }

@@ -131,6 +131,7 @@ impl Drop for Outbox<'_> {
         {
             self.broker.copy_bodies(index);
             self.broker.note_outbox(index);
+            self.broker.finish();
         }
     }
 }
@@ -168,17 +169,16 @@ impl Broker {
         }
         // Its memory is used again.
         self.bodies = Bodies { list, bytes: 0 };
-        // What is deleted from the store with them, and what other shards have to know.
-        self.finish();
     }
 
     /// The socket took `n` bytes.
     fn taken(&mut self, index: u32, n: usize) {
         if self.bodies.list.is_empty() {
             self.took(index, n);
-        } else if let Some(rest) = self.connections.get(index).map(|c| c.out_len())
-            && n >= rest + self.bodies.bytes
-        {
+            return self.note_outbox(index);
+        }
+        let rest = self.connections.get(index).map_or(0, |c| c.out_len());
+        if n >= rest + self.bodies.bytes {
             self.counters.bytes_sent += self.bodies.bytes as u64;
             self.release_bodies();
             self.took(index, rest);
@@ -187,6 +187,8 @@ impl Broker {
             self.took(index, n);
         }
         self.note_outbox(index);
+        // With bodies goes what the store has of them, and other shards hear of it.
+        self.finish();
     }
 
     fn took(&mut self, index: u32, n: usize) {
