@@ -178,12 +178,12 @@ mod tests {
     #[test]
     fn what_was_pushed_is_there_and_a_topic_that_comes_again_only_once() {
         let mut bundle = Bundle::default();
-        let messages = [("a/b", "1"), ("a/b", ""), ("c", "2"), ("a/b", "3"), ("a/b", "4"), ("é", "5")];
+        let messages = [("a/b", "1"), ("a/b", ""), ("a/c", "2"), ("a/b", "3"), ("a/b", "4"), ("é", "5")];
         let places = messages.map(|(topic, payload)| bundle.push(topic, payload.as_bytes()).unwrap());
         for (place, (topic, payload)) in places.into_iter().zip(messages) {
             assert_eq!(bundle.get(place), (topic, payload.as_bytes()));
         }
-        assert_eq!(bundle.len(), "a/bca/bé".len() + 5);
+        assert_eq!(bundle.len(), "a/ba/ca/bé".len() + 5);
         assert_eq!(bundle.last_topic(), "é");
         bundle.clear();
         assert_eq!((bundle.is_empty(), bundle.get(places[0])), (true, ("", &b""[..])));

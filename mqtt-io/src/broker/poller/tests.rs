@@ -1,5 +1,6 @@
 //! What goes wrong between a shard and its poller, in a runtime that does what a test says.
 
+use super::super::auth::{Authorizer, Decision, Office};
 use super::super::bind::Listener;
 use super::super::link::Socket;
 use super::super::listen::Place;
@@ -13,14 +14,14 @@ use mqtt_proto::{
     ConnectRef, PacketId, PacketRef, Properties, PublishRef, QoS, SubscribeFiltersBuf, SubscribeRef, Version,
 };
 use mqtt_session::ShardId;
-use mqtt_session::broker::{BrokerConfig, Peer};
+use mqtt_session::broker::{Answer, Ask, BrokerConfig, Peer};
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 /// Does nothing by itself; says what `WATCH` and `READY` say.
 #[derive(Clone)]
@@ -117,13 +118,17 @@ struct Setting {
 
 impl Setting {
     fn new() -> Self {
+        Self::with(BrokerConfig::default(), None)
+    }
+
+    fn with(config: BrokerConfig, office: Option<Office>) -> Self {
         WATCH.set(None);
         let clock = Clock::start();
-        let shard = Shard::new(BrokerConfig::default(), clock.now()).unwrap();
+        let shard = Shard::new(config, clock.now()).unwrap();
         let (poller, watch) = Poller::new::<Fake>().unwrap().unwrap();
         let poller = Rc::new(poller);
         let post = Post { own: ShardId(0), boxes: Vec::new().into() };
-        let node = Node::new(shard, clock, Fake, 4_096, None, broadcast::channel(1).0, post);
+        let node = Node::new(shard, clock, Fake, 4_096, office, broadcast::channel(1).0, post);
         let node = Rc::new(node.polled_by(Some(Rc::clone(&poller))));
         let pump = Box::pin(Poller::run(Rc::clone(&node), Rc::clone(&poller), watch));
         Self { node, poller, pump }
@@ -290,4 +295,30 @@ fn a_turn_costs_one_call_for_each_socket() {
         assert_eq!(s.calls(&publisher, qos, 50), (100 * 50, 1, 100 + own_writes), "fan-out");
         drop(subscribers);
     }
+}
+
+/// Lets everybody in without a look at anything.
+struct AtOnce;
+
+impl Authorizer for AtOnce {
+    fn decide(self: Arc<Self>, _: Ask) -> Decision {
+        Answer::Allow.into()
+    }
+}
+
+#[test]
+fn an_answer_at_once_costs_no_call() {
+    let spawn = Box::new(|_| panic!("nothing runs elsewhere"));
+    let answers = mpsc::unbounded_channel().0;
+    let office = Office { authorizer: Arc::new(AtOnce), spawn, answers };
+    let mut config = BrokerConfig::default();
+    (config.ask.connect, config.ask.publish, config.ask.subscribe) = (true, true, true);
+    let mut s = Setting::with(config, Some(office));
+    socket::CALLS.set((0, 0));
+    let _subscriber = s.client("s", Some(("t", QoS::AtMostOnce)));
+    assert_eq!(socket::CALLS.get(), (1, 1), "CONNECT and SUBSCRIBE in a read, both answers in a write");
+    let publisher = [(s.client("p", None), "t".to_owned())];
+    assert_eq!(s.calls(&publisher, QoS::AtMostOnce, 40), (40, 1, 1));
+    s.pump();
+    assert_eq!(socket::CALLS.get(), (1, 1), "nobody was paused");
 }
