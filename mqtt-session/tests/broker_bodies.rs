@@ -168,13 +168,12 @@ fn that_a_body_is_gone_is_told_to_other_shards_at_once() {
     let obey = |broker: &mut Broker| {
         let (mut dirty, mut told) = (BTreeSet::new(), None);
         while let Some(output) = broker.poll_output() {
-            match output {
-                Output::Flush(conn) => dirty.extend([conn]),
-                Output::Shard { message, .. } => match *message {
-                    ShardMessage::Usage(usage) => told = Some(usage.message_bytes),
-                    _ => {}
-                },
-                _ => {}
+            if let Output::Flush(conn) = output {
+                dirty.insert(conn);
+            } else if let Output::Shard { message, .. } = output
+                && let ShardMessage::Usage(usage) = *message
+            {
+                told = Some(usage.message_bytes);
             }
         }
         (dirty, told)
