@@ -508,3 +508,21 @@ fn what_crosses_in_one_turn_is_carried_together() {
     let [Effect::Letters(ShardId(1), letters)] = effects.as_slice() else { panic!("{}", effects.len()) };
     assert_eq!(letters.iter().map(ShardMessage::deliveries).collect::<Vec<_>>(), [3]);
 }
+
+/// Who asks another shard after the reply came must find the message there.
+#[test]
+fn the_reply_to_a_publisher_comes_behind_what_crosses() {
+    let mut config = BrokerConfig::default();
+    config.shards = 2;
+    let mut bench = Bench::new(config);
+    let wanted = ShardMessage::Interest(vec![("t".to_owned(), true)]);
+    bench.shard.letters(bench.now, ShardId(1), vec![wanted]);
+    bench.shard.command(bench.now, Command::Publish(Message::new("t", "x"), Box::new(|_| {})));
+    let mut effects = Vec::new();
+    bench.shard.take_effects(&mut effects);
+    assert!(
+        matches!(effects.as_slice(), [Effect::Letters(ShardId(1), _), Effect::Call(_)]),
+        "{} effects",
+        effects.len()
+    );
+}

@@ -6,9 +6,10 @@ mod rt;
 mod suite;
 
 use mqtt_proto::Version;
+use mqtt_session::Message;
 use suite::auth::{answers_count, broker_by};
 use suite::peer::{Peer, connect};
-use suite::{broker, links};
+use suite::{broker, broker_with, links};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_go_through_inside_a_multi_thread_runtime() {
@@ -46,5 +47,18 @@ async fn no_command_is_forgotten_however_many_come_at_once() {
         for answer in asked {
             answer.await.unwrap().unwrap();
         }
+    }
+}
+
+/// Each message is retained on the shard that its topic gives, and published through the first one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_published_is_found_at_once_on_whichever_shard_it_is_retained() {
+    let broker = broker_with(|config| config.broker.shards = 3).await;
+    for n in 0..2_000 {
+        let topic = format!("t/{n}");
+        broker.publish(Message::new(&*topic, "x").retained()).await.unwrap();
+        assert!(broker.retained_message(&topic).await.unwrap().is_some(), "{topic}");
+        assert!(broker.remove_retained(&topic).await.unwrap(), "{topic}");
+        assert!(broker.retained_message(&topic).await.unwrap().is_none(), "{topic}");
     }
 }

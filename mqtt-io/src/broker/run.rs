@@ -17,6 +17,8 @@ use mqtt_session::Broker;
 use mqtt_session::acl::Acl;
 use mqtt_session::broker::{Event, Peer};
 use mqtt_store::StorageHandle;
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,8 +44,11 @@ pub(super) struct Start {
     /// One for all shards.
     pub(super) clock: Clock,
     pub(super) post: Post,
-    pub(super) carried: mpsc::UnboundedReceiver<Carried>,
+    pub(super) carried: Arrivals,
 }
+
+/// What comes from other shards.
+type Arrivals = mpsc::UnboundedReceiver<Carried>;
 
 /// What comes from handles.
 pub(super) enum Mail {
@@ -129,7 +134,8 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     // Before anybody is let in, and before a will of old is published.
     node.turn(|shard, now| shard.command(now, Command::SetAcls(acls, Box::new(|()| {}))));
     let accepting = listeners.into_iter().map(|door| node.spawn(accept(Rc::clone(&node), door)));
-    node.spawn(receive(Rc::clone(&node), mail, accepting.collect())).detach();
+    let carried = Rc::new(RefCell::new(carried));
+    node.spawn(receive(Rc::clone(&node), mail, Rc::clone(&carried), accepting.collect())).detach();
     node.spawn(answer(Rc::clone(&node), answered)).detach();
     node.spawn(arrivals(Rc::clone(&node), carried)).detach();
     // What a restored machine has to do at once.
@@ -138,16 +144,25 @@ async fn shard<L: LocalRuntime>(start: Start, runtime: L) -> Result<(), ServeErr
     node.ended().await
 }
 
-/// Does what handles want. When the last of them is gone, the broker ends.
+/// Does what handles want, each after all that other shards had sent by then: who was told that something is done, and asks
+/// this shard about it, finds it done. When the last handle is gone, the broker ends.
 async fn receive<L: LocalRuntime>(
     node: Rc<Node<L>>,
     mut mail: mpsc::Receiver<Mail>,
+    carried: Rc<RefCell<Arrivals>>,
     mut accepting: Vec<L::Task>,
 ) {
     while let Some(first) = mail.recv().await {
         let mut next = Some(first);
         let mut left = COMMANDS_PER_TURN;
         while let Some(taken) = next.take() {
+            let before = carried.borrow().len();
+            for _ in 0..before {
+                let one = carried.borrow_mut().try_recv();
+                if let Ok(one) = one {
+                    link::arrive(&node, one);
+                }
+            }
             match taken {
                 Mail::Stream(stream, stack, peer) => foreign::open(&node, stream, stack, peer),
                 Mail::Command(command) => {
@@ -170,8 +185,8 @@ async fn receive<L: LocalRuntime>(
 }
 
 /// Takes in what comes from other shards.
-async fn arrivals<L: LocalRuntime>(node: Rc<Node<L>>, mut carried: mpsc::UnboundedReceiver<Carried>) {
-    while let Some(one) = carried.recv().await {
+async fn arrivals<L: LocalRuntime>(node: Rc<Node<L>>, carried: Rc<RefCell<Arrivals>>) {
+    while let Some(one) = poll_fn(|cx| carried.borrow_mut().poll_recv(cx)).await {
         link::arrive(&node, one);
     }
 }

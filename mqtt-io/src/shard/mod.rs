@@ -330,6 +330,8 @@ impl<W: Wire> Shard<W> {
             Command::Panic => panic!("a test asked for this panic"),
         };
         self.obey(now);
+        // Other shards hear of it before anybody can ask them about it.
+        self.post();
         self.effects.push(Effect::Call(reply));
     }
 
