@@ -526,3 +526,20 @@ fn the_reply_to_a_publisher_comes_behind_what_crosses() {
         effects.len()
     );
 }
+
+/// The machine hears of the wall clock within ten seconds after anything happened, and a broker where nothing happens sleeps.
+#[test]
+fn the_wall_clock_is_told_while_something_happens() {
+    let mut config = BrokerConfig::default();
+    config.sys_interval = None;
+    let mut bench = Bench::new(config);
+    assert_eq!(bench.shard.deadline(), None);
+    let client = bench.connected(Version::V5, "c");
+    bench.shard.closed(bench.now, client.conn, Closed::Eof);
+    let due = bench.shard.deadline().unwrap();
+    assert!(due <= bench.now + Duration::from_secs(10), "{due:?}");
+    while let Some(due) = bench.shard.deadline() {
+        assert!(due < Timestamp::ZERO + Duration::from_secs(60), "it wakes for ever");
+        bench.sleep();
+    }
+}

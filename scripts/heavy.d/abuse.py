@@ -218,6 +218,19 @@ class Abuse(BrokerCase):
         kind, _, body = peer.read()
         self.assertEqual((kind, len(body)), (wire.SUBACK, 2 + 1 + 65_535))
 
+    def test_very_many_filters_and_none_of_them(self):
+        """All are given back in another order, before anybody looked for retained messages."""
+        for name, topic, count in [("plain", "f/{}", 30_000), ("shared", "$share/g{}/f", 20_000)]:
+            with self.subTest(name):
+                peer = self.peer(self.port, V5, name, limit=60)
+                filters = [topic.format(n * 7 % count) for n in range(count)]
+                subscribe = wire.subscribe(V5, 1, *((f, 0) for f in sorted(filters)))
+                peer.send(subscribe + packet(wire.UNSUBSCRIBE, b"\0\2\0" + b"".join(map(string, filters)), 2))
+                # SUBACK waits for all shards.
+                answers = {kind: (set(body[3:]), len(body)) for kind, _, body in (peer.read(), peer.read())}
+                self.assertEqual(answers, dict.fromkeys((wire.SUBACK, wire.UNSUBACK), ({0}, 2 + 1 + count)))
+                peer.close()
+
     def test_subscribing_and_unsubscribing_again_and_again(self):
         peer = self.peer(self.port, V311, "again", limit=60)
         unsubscribe = packet(wire.UNSUBSCRIBE, b"\0\2" + string("again/+"), 2)

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::{broadcast, mpsc};
 
+/// Room for so many effects is kept from turn to turn.
+const MOST_EFFECTS: usize = 1_024;
+
 /// Wakes the one task that waits for it.
 #[derive(Default)]
 pub(super) struct Signal {
@@ -190,6 +193,9 @@ impl<L: LocalRuntime> Node<L> {
                 drop(shard);
                 for effect in effects.drain(..) {
                     self.perform(effect);
+                }
+                if effects.capacity() > MOST_EFFECTS {
+                    effects.shrink_to(MOST_EFFECTS);
                 }
                 self.effects.set(effects);
                 self.answer();

@@ -28,7 +28,7 @@ const FLUSH_ROUNDS: usize = 4;
 /// So many bytes that were read, or came from other shards, and not followed by a flush are followed by one at once, so that what they
 /// caused neither grows nor leaves the cache while other links are read.
 const COLLECT_BYTES: usize = 64 << 10;
-/// How often the machine is told the wall clock.
+/// How often the machine is told the wall clock, if anything happens.
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(10);
 
 /// Why there is no shard.
@@ -57,6 +57,8 @@ pub struct Shard<W> {
     leaving: Option<(ConnectionId, Option<SocketAddr>)>,
     transports: TransportStats,
     wall_clock_at: Timestamp,
+    /// Something has happened since.
+    stirred: bool,
     shut_down: bool,
     storage: Option<StorageHandle>,
     number: usize,
@@ -122,6 +124,7 @@ impl<W: Wire> Shard<W> {
             leaving: None,
             transports: TransportStats::default(),
             wall_clock_at: now,
+            stirred: false,
             shut_down: false,
             storage,
             unsaved: false,
@@ -337,12 +340,14 @@ impl<W: Wire> Shard<W> {
 
     /// The deadline came.
     pub fn tick(&mut self, now: Timestamp) {
-        if now.since(self.wall_clock_at) >= WALL_CLOCK_EVERY {
+        let is_clock_due = now.since(self.wall_clock_at) >= WALL_CLOCK_EVERY;
+        if is_clock_due {
             self.wall_clock_at = now;
             self.broker.handle_wall_clock(now, Clock::unix_ms());
         }
         self.broker.handle_timeout(now);
         self.obey(now);
+        self.stirred &= !is_clock_due;
     }
 
     /// Writes what every dirty link has to send, as far as the sockets take it now.
@@ -383,7 +388,8 @@ impl<W: Wire> Shard<W> {
     /// When [`Shard::tick`] is to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.broker.poll_timeout()
+        let clock = self.stirred.then(|| self.wall_clock_at + WALL_CLOCK_EVERY);
+        [self.broker.poll_timeout(), clock].into_iter().flatten().min()
     }
 
     /// Takes what is to be done with the shard released. `into` must be empty; its memory is kept
@@ -468,6 +474,7 @@ impl<W: Wire> Shard<W> {
 
     /// Does what the machine says.
     fn obey(&mut self, now: Timestamp) {
+        self.stirred = true;
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::Flush(conn) => self.dirty.push(conn),

@@ -3,6 +3,7 @@
 use super::count::{Counters, count};
 use super::output::{Closed, Peer, QuestionId};
 use super::rate::Meter;
+use super::shrink::{Shrink, is_too_large};
 use crate::Timestamp;
 use crate::random::KeyedHash;
 use crate::shared::alias::{InboundAliases, OutboundAliases};
@@ -249,6 +250,17 @@ impl Connections {
         let connection = self.places.get_mut(index as usize)?.take()?;
         self.free.push(index);
         Some(connection)
+    }
+
+    /// Gives back the memory of the places at the end, if there are many more than connections.
+    pub(super) fn shrink(&mut self) {
+        if is_too_large(self.len(), self.places.capacity()) {
+            let end = self.places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            self.places.truncate(end);
+            self.places.shrink_to_fit();
+            self.free.retain(|&index| (index as usize) < end);
+            self.free.shrink();
+        }
     }
 
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> + use<> {

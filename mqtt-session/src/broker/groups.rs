@@ -57,7 +57,7 @@ impl Broker {
     pub(super) fn leave_group(&mut self, key: SessionKey, filter: TopicFilter<'_>) {
         let Some(group) = self.router.group_of_filter(filter) else { return };
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        if !self.router.groups_of(key).contains(&group) {
+        if !self.router.is_member(key, group) {
             return;
         }
         let stored = self.router.group(group).and_then(|group| group.stored);

@@ -2,6 +2,7 @@
 
 use super::BrokerConfig;
 use super::output::Output;
+use super::shrink::Shrink;
 use crate::ShardId;
 use crate::store::{Durability, EntryId, MessageId, SessionId, StoreGroup, StoreOp, StoreSeq, StoredLimits};
 use alloc::collections::VecDeque;
@@ -156,6 +157,11 @@ impl Journal {
     /// Whether operations wait to be emitted.
     pub(super) fn is_open(&self) -> bool {
         !self.open.is_empty()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.open.shrink();
+        self.unconfirmed.shrink();
     }
 
     /// Closes the open group, if it has operations, and gives the number that has to be stored

@@ -3,6 +3,7 @@
 pub(crate) use super::content::Content;
 pub(super) use super::content::Incoming;
 use super::journal::Journal;
+use super::shrink::{Pool, Shrink};
 use crate::random::IdMap;
 use crate::store::{MessageId, StoredAuthor, StoredMessage};
 use crate::{StoreOp, Timestamp};
@@ -271,7 +272,7 @@ fn put<'a>(body: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
 pub(super) struct Messages {
     held: Slab<Held>,
     bytes: usize,
-    spares: Vec<Box<[u8]>>,
+    spares: Pool<Box<[u8]>>,
     spare_bytes: usize,
     /// Who published what is retained, where rights matter.
     authors: IdMap<MessageKey, Box<StoredAuthor>>,
@@ -281,6 +282,13 @@ pub(super) struct Messages {
 impl Messages {
     pub(super) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.held.shrink();
+        let gone: usize = self.spares.cut().map(|body| body.len()).sum();
+        self.spare_bytes = self.spare_bytes.saturating_sub(gone);
+        self.authors.shrink();
     }
 
     /// Bytes of all messages, each counted once.
@@ -304,7 +312,7 @@ impl Messages {
         let expires = content.expires != Timestamp::MAX;
         let expiry = content.expires.as_micros().to_le_bytes();
         let needed = len + if expires { EXPIRY } else { 0 };
-        let mut spare = self.spares.pop().unwrap_or_default();
+        let mut spare = self.spares.take().unwrap_or_default();
         // Never below zero: it was added.
         self.spare_bytes = self.spare_bytes.saturating_sub(spare.len());
         let body = if spare.len() < needed {
@@ -344,7 +352,7 @@ impl Messages {
         let fits = self.spares.len() < SPARES && self.spare_bytes + body.len() <= SPARE_BYTES;
         if fits && body.len() <= SPARE_CAPACITY {
             self.spare_bytes += body.len();
-            self.spares.push(body);
+            self.spares.put(body);
         }
     }
 

@@ -25,11 +25,13 @@ mod queue;
 mod rate;
 mod read;
 mod replay;
+mod replays;
 mod restore;
 mod route;
 mod router;
 mod session;
 mod shards;
+mod shrink;
 mod subscribe;
 mod sys;
 mod through;
@@ -167,6 +169,8 @@ pub struct Broker {
     acls: Acls,
     /// The number of the last retained message that was set.
     retained_writes: u64,
+    /// The number of the last replay.
+    last_replay: u64,
     /// The wall clock as it was last told.
     wall_clock: Option<StoredClock>,
     matches: Matches,
@@ -235,6 +239,7 @@ impl Broker {
             has_left: false,
             acls: Acls::default(),
             retained_writes: 0,
+            last_replay: 0,
             wall_clock: None,
             matches: Matches::default(),
             scratch: PropertiesBuf::new(),
@@ -347,7 +352,8 @@ impl Broker {
     }
 
     /// What the clock on the wall says, in milliseconds since 1970; to be told every ten seconds or
-    /// so. It is needed only to tell how long a broker was down, so without a store it has no effect.
+    /// so. It is needed only to tell how long a broker was down, so without a store it has no effect
+    /// on anything that anybody sees. Memory that was needed once and is not any more goes back to the allocator then.
     pub fn handle_wall_clock(&mut self, now: Timestamp, unix_ms: u64) {
         self.begin(now);
         let clock = StoredClock { time: self.now, unix_ms };
@@ -361,6 +367,7 @@ impl Broker {
         if news {
             self.clock_noted();
         }
+        self.shrink();
     }
 
     /// Everything up to `through` is stored. When a store works again after a failure and nothing is

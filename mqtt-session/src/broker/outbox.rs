@@ -10,6 +10,7 @@ use super::output::{ConnectionId, DropReason};
 use super::replay::Next;
 use super::router::SessionKey;
 use super::session::{Delivery, Session};
+use super::shrink::Pool;
 use super::timers::Timer;
 use super::{Broker, delivery_qos};
 use crate::defects::defect;
@@ -20,7 +21,6 @@ use crate::shared::rules::Rules;
 use crate::shared::window::Window;
 use crate::store::{MessageId, StoredStage};
 use crate::{StoreOp, StoreSeq, Timestamp};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use mqtt_proto::{
     AckRef, MAX_PACKET_SIZE, PacketId, PacketRef, PacketType, PublishHead, QoS, SharedPublish, Version,
@@ -34,7 +34,7 @@ const SPARE_BYTES: usize = 16 << 20;
 /// Buffers that connections have no use for at present, so that steady traffic allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    buffers: Vec<Vec<u8>>,
+    buffers: Pool<Vec<u8>>,
     bytes: usize,
 }
 
@@ -42,7 +42,7 @@ impl Spares {
     /// Lends one to a connection that has none.
     pub(super) fn lend(&mut self, c: &mut Connection) {
         if c.out.capacity() == 0
-            && let Some(spare) = self.buffers.pop()
+            && let Some(spare) = self.buffers.take()
         {
             // Never below zero: it was added.
             self.bytes = self.bytes.saturating_sub(spare.capacity());
@@ -50,12 +50,17 @@ impl Spares {
         }
     }
 
+    pub(super) fn shrink(&mut self) {
+        let gone: usize = self.buffers.cut().map(|buffer| buffer.capacity()).sum();
+        self.bytes = self.bytes.saturating_sub(gone);
+    }
+
     pub(super) fn put(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
         let fits = self.bytes + buffer.capacity() <= SPARE_BYTES && self.buffers.len() < SPARES;
         if fits && buffer.capacity() <= SPARE_CAPACITY {
             self.bytes += buffer.capacity();
-            self.buffers.push(buffer);
+            self.buffers.put(buffer);
         }
     }
 }
@@ -137,7 +142,7 @@ impl Broker {
             is_prompt: c.stalled == Timestamp::MAX,
             drained: &mut drained,
         };
-        let replayed = session.replays.front().map(|replay| (replay.filter.clone(), replay.left.after));
+        let replayed = session.replays.front().map(|replay| (replay.number, replay.left.after));
         c.more = drain.run(c, session, max);
         drain.note_replay(session, replayed);
         let unstored = drained.bound;
@@ -249,7 +254,7 @@ impl Drain<'_> {
                 self.send_exchange(c, exchange, dup);
                 continue;
             }
-            if session.replays.front().is_some() {
+            if !session.replays.is_empty() {
                 match self.replay_next(c, session) {
                     Replayed::Some => continue,
                     Replayed::Blocked => return false,
@@ -273,9 +278,9 @@ impl Drain<'_> {
 
     /// Stores how far the retained messages of a new subscription are, if that has changed. In one
     /// group with the entries that they became.
-    fn note_replay(&mut self, session: &Session, before: Option<(Box<str>, MessageId)>) {
+    fn note_replay(&mut self, session: &Session, before: Option<(u64, MessageId)>) {
         let Some(replay) = session.replays.front().filter(|replay| replay.noted) else { return };
-        if before.is_some_and(|(filter, after)| filter == replay.filter && after == replay.left.after) {
+        if before == Some((replay.number, replay.left.after)) {
             return;
         }
         self.journal.op(replay.to_stored(session.id));
@@ -432,15 +437,15 @@ impl Drain<'_> {
             replay.found = Some(found);
         }
         let next = replay.next(self.messages);
-        if let Some(far) = replay.far.as_ref().filter(|far| far.is_low()) {
-            self.drained.more = Some(far.query());
+        if replay.far.as_ref().is_some_and(|far| far.is_low()) {
+            self.drained.more = Some(replay.number);
         }
         let (number, message, from) = match next {
             Next::Message(number, message, from) => (number, message, from),
             Next::Unknown => return Replayed::Blocked,
             Next::Nothing => {
-                let Some(done) = session.end_replay() else { return Replayed::Some };
-                self.drained.answered.extend(done.far.as_ref().map(|far| far.query()));
+                let Some(done) = session.replays.pop_front() else { return Replayed::Some };
+                self.drained.answered.extend(done.far.as_ref().map(|_| done.number));
                 if done.noted {
                     let filter = done.filter.into();
                     self.journal.op(StoreOp::DeleteReplay { session: session.id, filter });

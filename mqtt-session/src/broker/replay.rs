@@ -8,7 +8,6 @@ use super::{Broker, defect};
 use crate::store::{MessageId, SessionId, StoredReplay};
 use crate::{ShardId, StoreOp};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use mqtt_proto::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
 
 /// What a replay goes on with.
@@ -78,7 +77,8 @@ impl Broker {
         if !wanted || defect!(RetainedMissing) || filter.shared().is_some() {
             return;
         }
-        let far = self.new_far_replay(key);
+        let number = self.next_replay();
+        let far = self.new_far_replay(key, number);
         if self.router.retained() == 0 && far.is_none() {
             return;
         }
@@ -93,15 +93,21 @@ impl Broker {
             left.until.push(MessageId(self.retained_writes));
         }
         let (qos, noted) = (options.qos, session.stored);
-        let replay =
-            Replay { filter: filter.as_str().into(), left, noted, found: None, next: 0, qos, ids, far };
+        let filter = filter.as_str().into();
+        let replay = Replay { number, filter, left, noted, found: None, next: 0, qos, ids, far };
         if noted {
             self.journal.op(replay.to_stored(session.id));
         }
-        session.replays.push_back(replay);
+        session.replays.push(replay);
         if let Some(link) = session.link {
             self.queue_flush(link);
         }
+    }
+
+    /// They are numbered for all sessions together.
+    pub(super) const fn next_replay(&mut self) -> u64 {
+        self.last_replay += 1;
+        self.last_replay
     }
 
     fn replay_locally(&mut self, key: SessionKey, filter: TopicFilter<'_>, qos: QoS, ids: &SubscriptionIds) {
@@ -137,9 +143,10 @@ impl Broker {
     /// Ends the replay for a subscription that was given back.
     pub(super) fn cancel_replay(&mut self, key: SessionKey, filter: TopicFilter<'_>) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        let replays = core::mem::take(&mut session.replays);
-        let (gone, kept): (Vec<_>, Vec<_>) = replays.into_iter().partition(|r| &*r.filter == filter.as_str());
-        session.replays = kept.into();
+        if session.replays.is_empty() {
+            return;
+        }
+        let gone = session.replays.take(filter.as_str());
         if session.stored && !gone.is_empty() {
             let filter = filter.as_str().into();
             self.journal.op(StoreOp::DeleteReplay { session: session.id, filter });
@@ -152,7 +159,7 @@ impl Broker {
             self.release_message(message);
         }
         if let Some(far) = replay.far {
-            self.release_far_replay(*far);
+            self.release_far_replay(replay.number, *far);
         }
     }
 }

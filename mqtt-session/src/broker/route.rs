@@ -455,7 +455,7 @@ impl Broker {
             lost += 1;
             self.release_message(delivery.message);
         }
-        for replay in core::mem::take(&mut session.replays) {
+        for replay in core::mem::take(&mut session.replays).into_values() {
             self.release_replay(replay);
         }
         lost

@@ -3,6 +3,7 @@
 use super::message::MessageKey;
 use super::output::LocalId;
 use super::queue::Queue;
+use super::replays::Replays;
 use super::router::{GroupKey, SessionKey, SubscriptionIds};
 use super::shards::FarReplay;
 use crate::Timestamp;
@@ -11,7 +12,6 @@ use crate::shared::ledger::Ledger;
 use crate::shared::received::Received;
 use crate::store::{EntryId, SessionId, StoreSeq, StoredDelivery, StoredReplay};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use mqtt_proto::QoS;
 
@@ -42,6 +42,8 @@ impl Delivery {
 /// the outbox gets to them, and sent as it drains.
 #[derive(Debug)]
 pub(super) struct Replay {
+    /// Also that of the question to other shards, if there is one.
+    pub(super) number: u64,
     pub(super) filter: Box<str>,
     /// Which it still has to get: what was retained after the subscription was made comes to it live.
     pub(super) left: StoredReplay,
@@ -107,7 +109,7 @@ pub(super) struct Session {
     pub(super) queued_bytes: usize,
     /// Nothing in the queue expires before this: a full queue need not be searched for what has.
     pub(super) first_expiry: Timestamp,
-    pub(super) replays: VecDeque<Replay>,
+    pub(super) replays: Replays,
     /// Its latest operation: what acknowledgements of this session wait for.
     pub(super) after: StoreSeq,
     /// The latest of its publishes that waits to be routed; later ones wait behind it.
@@ -139,7 +141,7 @@ impl Session {
             queue: Queue::default(),
             queued_bytes: 0,
             first_expiry: Timestamp::ZERO,
-            replays: VecDeque::new(),
+            replays: Replays::default(),
             after: StoreSeq(0),
             barrier: StoreSeq(0),
             dropped: 0,
@@ -149,15 +151,6 @@ impl Session {
     /// Whether it outlives its connection.
     pub(super) const fn outlives_link(&self) -> bool {
         self.expiry_secs > 0 && self.local.is_none()
-    }
-
-    /// Ends the first replay, and keeps no memory for others: most sessions never have one again.
-    pub(super) fn end_replay(&mut self) -> Option<Replay> {
-        let ended = self.replays.pop_front();
-        if self.replays.is_empty() {
-            self.replays = VecDeque::new();
-        }
-        ended
     }
 
     /// Whether anything waits to be sent.

@@ -1,4 +1,5 @@
 use super::router::SessionKey;
+use super::shrink::is_too_large;
 use crate::Timestamp;
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
@@ -21,6 +22,12 @@ impl Timers {
     pub(super) fn at(&mut self, deadline: Timestamp, timer: Timer) {
         if deadline != Timestamp::MAX {
             self.heap.push(Reverse((deadline, timer)));
+        }
+    }
+
+    pub(super) fn shrink(&mut self) {
+        if is_too_large(self.heap.len(), self.heap.capacity()) {
+            self.heap.shrink_to(2 * self.heap.len());
         }
     }
 

@@ -225,6 +225,12 @@ impl Shards {
             }
         }
     }
+
+    /// See [`Broker::handle_wall_clock`].
+    pub fn handle_wall_clock(&mut self, now: Timestamp, unix_ms: u64) {
+        self.all(now).for_each(|machine| machine.handle_wall_clock(now, unix_ms));
+        self.outputs.shrink_to_fit();
+    }
 }
 
 /// Connections and the store.

@@ -219,10 +219,12 @@ impl Part {
             return false;
         };
         // The other shards are asked again, for what is left.
-        let far = self.broker.new_far_replay(key);
+        let number = self.broker.next_replay();
+        let far = self.broker.new_far_replay(key, number);
         let Some(session) = self.broker.sessions.get_mut(key as usize) else { return false };
         self.replaying.push(key);
-        session.replays.push_back(Replay {
+        session.replays.push(Replay {
+            number,
             filter: filter.into(),
             left,
             noted: true,
@@ -241,7 +243,7 @@ impl Part {
         replaying.dedup();
         for key in replaying {
             let Some(session) = self.broker.sessions.get_mut(key as usize) else { continue };
-            for replay in &mut session.replays {
+            for replay in session.replays.iter_mut() {
                 if replay.left.resume(last, now) {
                     self.broker.journal.op(replay.to_stored(session.id));
                 }

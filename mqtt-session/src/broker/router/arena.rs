@@ -80,6 +80,32 @@ impl<T> Arena<T> {
         }
     }
 
+    /// Gives back the chunks at the end in which nothing is, if more than half of all places are free. So what takes
+    /// their numbers next fits into the others.
+    pub(super) fn shrink(&mut self) {
+        let before = self.chunks.len();
+        while self.len <= self.places() / 2
+            && self.chunks.len() > 1
+            && let Some(last) = self.chunks.last()
+            && last.iter().all(|place| matches!(place, Place::Free(_)))
+        {
+            self.chunks.pop();
+        }
+        if self.chunks.len() == before {
+            return;
+        }
+        self.chunks.shrink_to_fit();
+        // The list of free places went through those that are gone.
+        self.free = NONE;
+        let places = self.chunks.iter_mut().flatten();
+        for (number, place) in (0..).zip(places) {
+            if matches!(place, Place::Free(_)) {
+                *place = Place::Free(self.free);
+                self.free = number;
+            }
+        }
+    }
+
     #[inline]
     pub(super) fn get(&self, number: u32) -> Option<&T> {
         let (chunk, place) = at(number);
@@ -123,5 +149,22 @@ mod tests {
             *value += 1;
         }
         assert_eq!(arena.get(1000), Some(&8));
+    }
+
+    #[test]
+    fn free_chunks_at_the_end_go_and_the_rest_keeps_its_numbers() {
+        let mut arena = Arena::new();
+        assert!((0..1000).all(|n| arena.insert(n) == n));
+        (200..1000).for_each(|n| arena.remove(n));
+        arena.remove(70);
+        arena.shrink();
+        assert_eq!((arena.len(), arena.places()), (199, 448), "chunks of 64, 128 and 256");
+        assert!((0..200).filter(|n| *n != 70).all(|n| arena.get(n) == Some(&n)));
+        let mut again: Vec<u32> = (0..249).map(|n| arena.insert(n)).collect();
+        assert_eq!((arena.places(), arena.insert(0)), (448, 448));
+        again.sort_unstable();
+        assert!(again.iter().copied().eq([70].into_iter().chain(200..448)), "{again:?}");
+        arena.shrink();
+        assert_eq!(arena.places(), 449, "nothing is free");
     }
 }

@@ -3,6 +3,7 @@
 use super::subscriptions::Group;
 use super::tree::{NodeId, Tree, Value, Wildcards};
 use super::{GroupKey, Left, MessageKey, Router};
+use crate::broker::shrink::Shrink;
 use crate::random::{KeyedHash, PeerMap};
 use crate::shard::{Refused, ShardId};
 use alloc::boxed::Box;
@@ -65,6 +66,14 @@ pub(super) struct Far {
     leaves: PeerMap<Box<str>, GroupKey>,
     /// Filters that this shard has a use for since, or has no longer.
     changes: Vec<(String, bool)>,
+}
+
+impl Far {
+    pub(super) fn shrink(&mut self) {
+        self.wanting.shrink();
+        self.leaves.shrink();
+        self.changes.shrink();
+    }
 }
 
 impl Router {

@@ -16,8 +16,9 @@ pub(super) use look::Subscriber;
 pub(super) use subscriptions::{Added, Group, Left, Member};
 
 use super::message::MessageKey;
+use super::shrink::Shrink;
 use crate::defects::defect;
-use crate::random::{IdMap, KeyedHash};
+use crate::random::{IdMap, KeyedHash, PeerMap};
 use crate::store::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -137,6 +138,8 @@ pub(super) struct Router {
     groups: IdMap<GroupKey, Group>,
     /// The groups of a filter, where there are any.
     groups_at: IdMap<NodeId, Vec<GroupKey>>,
+    /// Those that are no other shard's, by their filters and names.
+    named: PeerMap<(NodeId, Box<str>), GroupKey>,
     next_group: GroupKey,
     count: usize,
     shared_count: usize,
@@ -161,6 +164,7 @@ impl Router {
             groups_of_session: Vec::new(),
             groups: IdMap::default(),
             groups_at: IdMap::default(),
+            named: PeerMap::with_hasher(hasher.clone()),
             next_group: 0,
             count: 0,
             shared_count: 0,
@@ -308,6 +312,26 @@ impl Router {
     /// How many subscriptions the session has, shared ones included.
     pub(super) fn subscriptions_of(&self, session: SessionKey) -> usize {
         self.of_session.get(session as usize).map_or(0, Vec::len) + self.groups_of(session).len()
+    }
+
+    /// Gives back memory; the keys of all sessions are below `sessions`.
+    pub(super) fn shrink(&mut self, sessions: usize) {
+        self.filters.shrink();
+        self.retained.shrink();
+        self.slots.shrink();
+        self.groups.shrink();
+        self.groups_at.shrink();
+        self.named.shrink();
+        self.walk.shrink();
+        self.of_session.truncate(sessions);
+        self.groups_of_session.truncate(sessions);
+        self.marks.truncate(sessions);
+        self.of_session.shrink();
+        self.groups_of_session.shrink();
+        self.marks.shrink();
+        if let Some(far) = &mut self.far {
+            far.shrink();
+        }
     }
 
     fn make_room_for(&mut self, session: SessionKey) {

@@ -6,10 +6,12 @@ use super::{GroupKey, MessageKey, Router, SessionKey, Subscription};
 use crate::Refused;
 use crate::broker::queue::Queue;
 use crate::broker::session::Delivery;
+use crate::broker::shrink::Shrink;
 use crate::store::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
+use hashbrown::Equivalent;
 use mqtt_proto::{SubscriptionOptions, TopicFilter};
 use smallvec::SmallVec;
 
@@ -47,6 +49,24 @@ pub(in crate::broker) struct Member {
     pub(in crate::broker) session: SessionKey,
     pub(in crate::broker) options: SubscriptionOptions,
     pub(in crate::broker) id: Option<u32>,
+    /// Where the group stands among those of the session.
+    place: u32,
+}
+
+/// How a group is found.
+#[derive(Hash)]
+struct Named<'a>(NodeId, &'a str);
+
+impl Equivalent<(NodeId, Box<str>)> for Named<'_> {
+    fn equivalent(&self, (node, name): &(NodeId, Box<str>)) -> bool {
+        self.0 == *node && self.1 == &**name
+    }
+}
+
+/// Of a list that gets one more.
+fn place_of_last(len: usize) -> u32 {
+    // Memory would end before.
+    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 /// The sessions that share a filter under a name. What nobody can take at present waits here: the
@@ -55,6 +75,8 @@ pub(in crate::broker) struct Member {
 pub(in crate::broker) struct Group {
     name: Box<str>,
     node: NodeId,
+    /// Where it stands among those of the filter.
+    place: u32,
     pub(in crate::broker) members: Vec<Member>,
     /// Whose turn it is.
     pub(in crate::broker) turn: usize,
@@ -77,6 +99,7 @@ impl Group {
         Self {
             name: name.into(),
             node,
+            place: 0,
             members: Vec::new(),
             turn: 0,
             queue: Queue::default(),
@@ -153,7 +176,7 @@ impl Router {
         }
         let is_first = value.is_vacant();
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
-            let place = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+            let place = place_of_last(nodes.len());
             nodes.push(node);
             value.subscriptions.push(Subscription { session, options, id, place });
             self.note_slot_of_last(node);
@@ -196,7 +219,10 @@ impl Router {
     pub(super) fn add_group(&mut self, filter: &str, name: &str) -> GroupKey {
         self.cache.void();
         let node = self.filters.make(filter);
-        let key = self.insert_group(Group::new(name, node));
+        let mut group = Group::new(name, node);
+        group.place = place_of_last(self.groups_at(node).len());
+        let key = self.insert_group(group);
+        self.named.insert((node, name.into()), key);
         if let Some(value) = self.filters.get_mut(node) {
             let is_first = value.is_vacant();
             value.has_groups = true;
@@ -223,14 +249,13 @@ impl Router {
         options: SubscriptionOptions,
         id: Option<u32>,
     ) -> Added {
-        let member = Member { session, options, id };
         let Some(group) = self.groups.get_mut(&key) else { return Added::New };
         if let Some(old) = group.members.iter_mut().find(|m| m.session == session) {
-            *old = member;
+            *old = Member { options, id, ..*old };
             return Added::Replaced;
         }
-        group.members.push(member);
         if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
+            group.members.push(Member { session, options, id, place: place_of_last(groups.len()) });
             groups.push(key);
         }
         self.shared_count += 1;
@@ -249,8 +274,12 @@ impl Router {
     }
 
     fn find_group(&self, node: NodeId, name: &str) -> Option<GroupKey> {
-        let keys = self.groups_at.get(&node)?;
-        keys.iter().copied().find(|&key| self.group(key).is_some_and(|group| &*group.name == name))
+        self.named.get(&Named(node, name)).copied()
+    }
+
+    /// Whether the session is in the group.
+    pub(in crate::broker) fn is_member(&self, session: SessionKey, group: GroupKey) -> bool {
+        self.group(group).is_some_and(|group| group.members.iter().any(|m| m.session == session))
     }
 
     /// Removes the subscription with exactly this filter ([MQTT-3.10.4-1], [MQTT-3.10.4-2]). False if there was
@@ -312,6 +341,7 @@ impl Router {
         }
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
             nodes.swap_remove(place as usize);
+            nodes.shrink();
             if let Some(&moved) = nodes.get(place as usize)
                 && let Some(slot) = self.slot(session, moved)
                 && let Some(its) =
@@ -328,9 +358,15 @@ impl Router {
     fn leave(&mut self, session: SessionKey, key: GroupKey, left: &mut Left) -> bool {
         let Some(group) = self.groups.get_mut(&key) else { return false };
         let Some(at) = group.members.iter().position(|m| m.session == session) else { return false };
-        group.members.remove(at);
+        let place = group.members.remove(at).place;
         if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
-            groups.retain(|&other| other != key);
+            groups.swap_remove(place as usize);
+            groups.shrink();
+            // The last one is there now.
+            let moved = groups.get(place as usize).and_then(|moved| self.groups.get_mut(moved));
+            if let Some(its) = moved.and_then(|m| m.members.iter_mut().find(|m| m.session == session)) {
+                its.place = place;
+            }
         }
         self.shared_count -= 1;
         self.count -= 1;
@@ -353,8 +389,13 @@ impl Router {
         left.deliveries.extend(group.queue);
         left.stored.extend(group.stored);
         self.cache.void();
+        self.named.remove(&Named(group.node, &group.name));
         let keys = self.groups_at.get_mut(&group.node).map_or(0, |keys| {
-            keys.retain(|&other| other != key);
+            keys.swap_remove(group.place as usize);
+            keys.shrink();
+            if let Some(moved) = keys.get(group.place as usize).and_then(|moved| self.groups.get_mut(moved)) {
+                moved.place = group.place;
+            }
             keys.len()
         });
         if keys == 0 {
@@ -382,6 +423,9 @@ impl Router {
         if let Some(nodes) = self.of_session.get_mut(session as usize) {
             *nodes = Vec::new();
         }
+        if let Some(groups) = self.groups_of_session.get_mut(session as usize) {
+            *groups = Vec::new();
+        }
     }
 }
 
@@ -394,7 +438,17 @@ mod tests {
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
-    const FILTERS: [&str; 4] = ["a", "a/b", "+/b", "#"];
+    const FILTERS: [&str; 8] =
+        ["a", "a/b", "+/b", "#", "$share/g/a/b", "$share/h/a/b", "$share/i/a/b", "$share/g/#"];
+
+    /// The identifier of a session's subscription.
+    fn id_of(router: &Router, session: SessionKey, filter: TopicFilter<'_>) -> Option<u32> {
+        if filter.shared().is_none() {
+            return router.subscription(session, filter)?.1;
+        }
+        let group = router.group(router.group_of_filter(filter)?)?;
+        group.members.iter().find(|member| member.session == session)?.id
+    }
 
     proptest! {
         /// Nodes with few subscriptions are searched, those with many are not: nobody sees which.
@@ -419,22 +473,27 @@ mod tests {
                 let listed = (0..router.subscriptions_of(session))
                     .filter_map(|number| router.subscriber(router.subscribed_by(session, number)?));
                 prop_assert_eq!(listed.count(), router.subscriptions_of(session));
-                for session in 0..12 {
-                    let found = router.subscription(session, filter);
-                    prop_assert_eq!(found.and_then(|(_, id)| id), model.get(&(session, at)).copied());
+                // Others of the filter, and others of the session.
+                let of_filter = (0..12).map(|session| (session, at));
+                for (session, at) in of_filter.chain((0..FILTERS.len()).map(|at| (session, at))) {
+                    let filter = TopicFilter::new(FILTERS[at]).unwrap();
+                    prop_assert_eq!(id_of(&router, session, filter), model.get(&(session, at)).copied());
                 }
             }
             let mut matches = Matches::default();
             router.matching(b"a/b", None, &mut matches);
             let mut got: Vec<u32> = matches.receivers.iter().map(|receiver| receiver.session).collect();
             got.sort_unstable();
-            let mut wanted: Vec<u32> = model.keys().filter(|(_, at)| *at > 0).map(|&(session, _)| session).collect();
+            let mut wanted: Vec<u32> = model.keys().filter(|(_, at)| (1..4).contains(at)).map(|&(session, _)| session).collect();
             wanted.dedup();
             prop_assert_eq!(got, wanted);
+            let groups: alloc::collections::BTreeSet<usize> = model.keys().map(|(_, at)| *at).filter(|at| *at > 3).collect();
+            prop_assert_eq!(matches.groups.len(), groups.len());
             for session in 0..12 {
                 router.forget(session, &mut Left::default());
             }
             prop_assert_eq!((router.subscriptions(), router.slots.len()), (0, 0));
+            prop_assert_eq!((router.groups.len(), router.groups_at.len(), router.named.len()), (0, 0, 0));
         }
     }
 }

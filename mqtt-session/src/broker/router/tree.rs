@@ -1,5 +1,6 @@
 use super::arena::Arena;
 use super::text::Text;
+use crate::broker::shrink::{Shrink, is_too_large};
 use crate::random::KeyedHash;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -201,6 +202,13 @@ impl<V: Value> Tree<V> {
         child
     }
 
+    pub(super) fn shrink(&mut self) {
+        self.nodes.shrink();
+        if is_too_large(self.edges.len(), self.edges.capacity()) {
+            self.edges.shrink_to(2 * self.edges.len(), |edge| edge.hash.spread());
+        }
+    }
+
     /// Removes the node if nothing needs it, and then its ancestors that were there for it only.
     pub(super) fn prune(&mut self, node: NodeId) {
         let mut at = node;
@@ -361,4 +369,13 @@ pub(super) struct Walk {
     next: Vec<NodeId>,
     wanted: Vec<Wanted>,
     stack: Vec<(NodeId, usize)>,
+}
+
+impl Walk {
+    pub(super) fn shrink(&mut self) {
+        self.active.shrink();
+        self.next.shrink();
+        self.wanted.shrink();
+        self.stack.shrink();
+    }
 }

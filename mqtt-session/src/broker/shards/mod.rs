@@ -30,6 +30,7 @@ pub(super) use sync::Then;
 use super::message::MessageKey;
 use super::output::{ConnectionId, Output};
 use super::router::bit;
+use super::shrink::Shrink;
 use super::{Broker, BrokerConfig, Stats};
 use crate::random::IdMap;
 use crate::{Run, ShardCredit, ShardId, ShardMessage, StoreSeq, Timestamp, Usage};
@@ -38,7 +39,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use care::{Ticket, Watched};
 use owned::{Answering, Waiting};
-use retained::Asking;
+use retained::{Asking, Unsettled};
 use sync::{Opened, Sync};
 
 /// What is known of another shard.
@@ -95,9 +96,12 @@ pub(super) struct Shards {
     opened: Opened,
     /// Questions of ours for retained messages.
     asking: BTreeMap<u64, Asking>,
+    unsettled: Unsettled,
     /// Those of others, before it is known what is to be answered and then.
-    waiting: BTreeMap<(ShardId, u64), Waiting>,
+    waiting: Vec<Waiting>,
     answering: BTreeMap<(ShardId, u64), Answering>,
+    /// Answers that go on when more is stored.
+    blocked: Vec<(ShardId, u64)>,
     /// Acknowledgements that wait for other shards.
     tickets: IdMap<u64, Ticket>,
     /// How many retained writes each owner was sent.
@@ -146,8 +150,10 @@ impl Shards {
             syncs: BTreeMap::new(),
             opened: Opened::default(),
             asking: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            unsettled: Unsettled::default(),
+            waiting: Vec::new(),
             answering: BTreeMap::new(),
+            blocked: Vec::new(),
             tickets: IdMap::default(),
             writes: (0..config.shards).map(|_| 0).collect(),
             elsewhere: Usage::default(),
@@ -157,6 +163,17 @@ impl Shards {
             left: 0,
             leaving: false,
         }))
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.tickets.shrink();
+        self.origins.shrink();
+        self.blocked.shrink();
+        for neighbour in &mut self.neighbours {
+            neighbour.waiting.shrink();
+            neighbour.watched.shrink();
+            neighbour.owed.shrink();
+        }
     }
 
     /// The bits of all others.

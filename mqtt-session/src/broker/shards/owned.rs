@@ -1,24 +1,25 @@
 //! Retained messages, each on the shard that its topic gives, and the questions of other shards about them.
 
 use super::super::message::{Held, MessageKey};
-use super::Broker;
 use super::retained::MOST_EXCEPT;
+use super::{Broker, Shards};
 use crate::defects::defect;
 use crate::store::{MessageId, StoredReplay};
 use crate::{RetainedQuestion, ShardId, ShardMessage, StoreSeq};
-use alloc::collections::VecDeque;
-use alloc::sync::Arc;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 /// Messages of one page, and about how many bytes.
 const PAGE: usize = 64;
 const PAGE_BYTES: usize = 256 << 10;
 
-/// Another shard's question that waits for retained writes that it counts on.
+/// Another shard's questions that wait for retained writes that they count on.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    question: RetainedQuestion,
-    marks: Arc<[u64]>,
+    from: ShardId,
+    /// By their numbers.
+    questions: BTreeMap<u64, RetainedQuestion>,
+    marks: Vec<u64>,
 }
 
 /// What another shard gets.
@@ -30,7 +31,7 @@ pub(super) struct Answering {
     except: Vec<MessageId>,
     /// That goes when this much is stored.
     after: StoreSeq,
-    /// The next of it is not stored yet.
+    /// The next of it is not stored yet: it is among those that are blocked.
     is_blocked: bool,
 }
 
@@ -54,6 +55,17 @@ struct Nothing {
 impl Nothing {
     const fn new() -> Self {
         Self { queries: Vec::new(), until: MessageId(u64::MAX) }
+    }
+}
+
+impl Shards {
+    /// An answer goes on when more is stored.
+    fn block(&mut self, to: ShardId, query: u64) {
+        if let Some(answering) = self.answering.get_mut(&(to, query))
+            && !core::mem::replace(&mut answering.is_blocked, true)
+        {
+            self.blocked.push((to, query));
+        }
     }
 }
 
@@ -129,38 +141,53 @@ impl Broker {
         questions: Vec<RetainedQuestion>,
         marks: Vec<u64>,
     ) {
-        let marks: Arc<[u64]> = marks.into();
-        let mut nothing = Nothing::new();
-        for question in questions {
-            self.look_up(from, Waiting { question, marks: Arc::clone(&marks) }, &mut nothing);
+        let Some(shards) = &mut self.shards else { return };
+        if shards.has_applied(&marks) {
+            self.look_up(from, questions, &marks);
+        } else {
+            let questions = questions.into_iter().map(|question| (question.query, question)).collect();
+            shards.waiting.push(Waiting { from, questions, marks });
         }
-        self.tell_nothing(from, nothing);
     }
 
     /// A write arrived that a question may wait for.
     pub(super) fn answer_who_waits(&mut self) {
-        let waiting = self.shards.as_mut().map(|shards| core::mem::take(&mut shards.waiting));
-        let mut waiting = waiting.unwrap_or_default().into_iter().peekable();
-        let mut nothing = Nothing::new();
-        while let Some(((from, _), question)) = waiting.next() {
-            self.look_up(from, question, &mut nothing);
-            if waiting.peek().is_none_or(|((next, _), _)| *next != from) {
-                self.tell_nothing(from, core::mem::replace(&mut nothing, Nothing::new()));
-            }
+        let Some(shards) = &mut self.shards else { return };
+        let waiting = core::mem::take(&mut shards.waiting);
+        let (ready, still) = waiting.into_iter().partition(|waiting| shards.has_applied(&waiting.marks));
+        shards.waiting = still;
+        let ready: Vec<Waiting> = ready;
+        for Waiting { from, questions, marks } in ready {
+            self.look_up(from, questions.into_values(), &marks);
         }
     }
 
-    /// Finds what a question is about, if all that it counts on is here. Most find nothing, and are answered together.
-    fn look_up(&mut self, from: ShardId, waiting: Waiting, nothing: &mut Nothing) {
-        let Some(shards) = &mut self.shards else { return };
-        let of = (from, waiting.question.query);
-        if !shards.has_applied(&waiting.marks) {
-            shards.waiting.insert(of, waiting);
-            return;
+    /// Finds what is asked for. Most find nothing, and are answered together.
+    fn look_up(
+        &mut self,
+        from: ShardId,
+        questions: impl IntoIterator<Item = RetainedQuestion>,
+        marks: &[u64],
+    ) {
+        let mut nothing = Nothing::new();
+        for question in questions {
+            self.look_up_one(from, &question, marks, &mut nothing);
         }
-        let Waiting { question, marks } = waiting;
+        if !nothing.queries.is_empty() {
+            let Nothing { queries, until } = nothing;
+            self.tell_shard(from, ShardMessage::RetainedNone { queries, until });
+        }
+    }
+
+    fn look_up_one(
+        &mut self,
+        from: ShardId,
+        question: &RetainedQuestion,
+        marks: &[u64],
+        nothing: &mut Nothing,
+    ) {
         let Found { keys, until, except } =
-            self.find_retained(&question.filter, &marks, question.left.as_deref());
+            self.find_retained(&question.filter, marks, question.left.as_deref());
         // The other shard remembers what it was told over a crash, so that must not undo what is retained here.
         let after = if question.stored { self.journal.so_far() } else { StoreSeq(0) };
         if keys.is_empty() && after <= self.journal.stored() {
@@ -171,15 +198,9 @@ impl Broker {
         keys.iter().for_each(|&message| self.messages.hold(message));
         if let Some(shards) = &mut self.shards {
             let answering = Answering { found: keys.into(), until, except, after, is_blocked: false };
-            shards.answering.insert(of, answering);
+            shards.answering.insert((from, question.query), answering);
         }
         self.send_retained(from, question.query);
-    }
-
-    fn tell_nothing(&mut self, to: ShardId, Nothing { queries, until }: Nothing) {
-        if !queries.is_empty() {
-            self.tell_shard(to, ShardMessage::RetainedNone { queries, until });
-        }
     }
 
     /// The next page.
@@ -187,17 +208,17 @@ impl Broker {
         let stored = self.journal.stored();
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while messages.len() < PAGE && bytes < PAGE_BYTES {
-            let answering = self.shards.as_mut().and_then(|shards| shards.answering.get_mut(&(to, query)));
-            let Some(answering) = answering else { return };
+            let Some(shards) = &mut self.shards else { return };
+            let Some(answering) = shards.answering.get_mut(&(to, query)) else { return };
             if answering.after > stored {
-                answering.is_blocked = true;
+                shards.block(to, query);
                 return;
             }
             let Some(&message) = answering.found.front() else { break };
             if self.unstored_retained.get(&message).is_some_and(|after| *after > stored) {
                 if messages.is_empty() {
                     // When it is stored.
-                    answering.is_blocked = true;
+                    shards.block(to, query);
                     return;
                 }
                 break;
@@ -229,19 +250,20 @@ impl Broker {
     /// More is stored: answers that waited for it go on.
     pub(super) fn go_on_answering(&mut self) {
         let Some(shards) = &mut self.shards else { return };
-        let blocked = shards.answering.iter_mut().filter(|(_, answering)| answering.is_blocked);
-        let blocked = blocked.map(|(&of, answering)| {
-            answering.is_blocked = false;
-            of
-        });
-        for (to, query) in blocked.collect::<Vec<_>>() {
-            self.send_retained(to, query);
+        for (to, query) in core::mem::take(&mut shards.blocked) {
+            let answering = self.shards.as_mut().and_then(|shards| shards.answering.get_mut(&(to, query)));
+            if let Some(answering) = answering {
+                answering.is_blocked = false;
+                self.send_retained(to, query);
+            }
         }
     }
 
     pub(super) fn retained_cancelled(&mut self, from: ShardId, query: u64) {
         let Some(shards) = &mut self.shards else { return };
-        shards.waiting.remove(&(from, query));
+        for waiting in shards.waiting.iter_mut().filter(|waiting| waiting.from == from) {
+            waiting.questions.remove(&query);
+        }
         let answering = shards.answering.remove(&(from, query));
         for message in answering.into_iter().flat_map(|answering| answering.found) {
             self.release_message(message);

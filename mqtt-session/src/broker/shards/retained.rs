@@ -28,8 +28,6 @@ pub(super) const MOST_EXCEPT: usize = 256;
 pub(super) struct Asking {
     session: SessionKey,
     id: SessionId,
-    /// Not all have answered.
-    is_open: bool,
 }
 
 /// What came from one shard and was not sent yet. Never empty.
@@ -43,7 +41,6 @@ struct Arrived {
 /// The part of a replay that comes from other shards.
 #[derive(Debug)]
 pub(in crate::broker) struct FarReplay {
-    query: u64,
     /// By origin: the last retained write to this shard that counts; empty before that is known.
     marks: Arc<[u64]>,
     /// Shards that have not answered at all.
@@ -53,16 +50,26 @@ pub(in crate::broker) struct FarReplay {
     /// Of these, those that wait to be asked for it.
     more: u64,
     arrived: BTreeMap<ShardId, Arrived>,
-    /// What the answers tell for the store; see `StoredReplay`.
+    /// What the answers tell for the store, if it is to know; see `StoredReplay`.
     until: Vec<MessageId>,
     except: Vec<MessageId>,
 }
 
-impl FarReplay {
-    pub(in crate::broker) const fn query(&self) -> u64 {
-        self.query
-    }
+/// Questions that all have answered while something that counts has not come here, by what counts: all questions of a
+/// packet have the same.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled(Vec<(Arc<[u64]>, Vec<u64>)>);
 
+impl Unsettled {
+    fn push(&mut self, query: u64, marks: Arc<[u64]>) {
+        match self.0.last_mut().filter(|(last, _)| Arc::ptr_eq(last, &marks)) {
+            Some((_, queries)) => queries.push(query),
+            None => self.0.push((marks, alloc::vec![query])),
+        }
+    }
+}
+
+impl FarReplay {
     /// The lowest number of what is here, where that is known to be the next.
     pub(in crate::broker) fn next(&self) -> Option<Option<(MessageId, MessageKey, ShardId)>> {
         if each(self.sources).any(|shard| !self.arrived.contains_key(&shard)) {
@@ -108,16 +115,18 @@ impl FarReplay {
 
 impl Broker {
     /// The far part of a new replay, if there are other shards.
-    pub(in crate::broker) fn new_far_replay(&mut self, session: SessionKey) -> Option<Box<FarReplay>> {
-        let id = self.sessions.get(session as usize)?.id;
-        let until = vec![MessageId(0); self.journal.stride()];
+    pub(in crate::broker) fn new_far_replay(
+        &mut self,
+        session: SessionKey,
+        query: u64,
+    ) -> Option<Box<FarReplay>> {
         let shards = self.shards.as_mut()?;
-        let query = shards.next();
-        shards.asking.insert(query, Asking { session, id, is_open: true });
+        let asking = self.sessions.get(session as usize)?;
+        let until = if asking.stored { vec![MessageId(0); self.journal.stride()] } else { Vec::new() };
+        shards.asking.insert(query, Asking { session, id: asking.id });
         let silent = shards.others();
         self.open_replay(query);
         Some(Box::new(FarReplay {
-            query,
             marks: Arc::default(),
             silent,
             sources: 0,
@@ -129,13 +138,9 @@ impl Broker {
     }
 
     fn replay_of(&mut self, query: u64) -> Option<(SessionKey, &mut Replay)> {
-        let Asking { session, id, .. } = *self.shards.as_ref()?.asking.get(&query)?;
+        let Asking { session, id } = *self.shards.as_ref()?.asking.get(&query)?;
         let found = self.sessions.get_mut(session as usize).filter(|s| s.id == id)?;
-        let query_of = |replay: &Replay| replay.far.as_ref().map_or(0, |far| far.query);
-        // They stand in the order in which they were numbered; what asks nobody is older.
-        let at = found.replays.partition_point(|replay| query_of(replay) < query);
-        let replay = found.replays.get_mut(at).filter(|replay| query_of(replay) == query)?;
-        Some((session, replay))
+        Some((session, found.replays.get_mut(query)?))
     }
 
     /// All shards know of the subscriptions: now they can be asked.
@@ -232,21 +237,22 @@ impl Broker {
     /// Once all have answered, and what counts has come here, it is known what the subscription gets: the store is told, and
     /// sending may begin. Whether that is so now.
     fn settle_replay(&mut self, query: u64) -> bool {
-        let Some((_, replay)) = self.replay_of(query) else { return false };
+        let Some((_, replay)) = self.replay_of(query).filter(|(_, replay)| replay.found.is_none()) else {
+            return false;
+        };
         let Some(far) = replay.far.as_ref().filter(|far| far.silent == 0) else { return false };
         let (filter, marks) = (replay.filter.clone(), Arc::clone(&far.marks));
         let left = replay.left.is_settled().then(|| replay.left.clone());
-        let is_new = replay.found.is_none();
-        if !is_new || !self.shards.as_ref().is_some_and(|shards| shards.has_applied(&marks)) {
+        let Some(shards) = &mut self.shards else { return false };
+        if !shards.has_applied(&marks) {
+            shards.unsettled.push(query, marks);
             return false;
         }
         let here = self.find_retained(&filter, &marks, left.as_ref());
         here.keys.iter().for_each(|&message| self.messages.hold(message));
         let Some(shards) = &mut self.shards else { return false };
         let (own, count) = (usize::from(shards.own.0), shards.neighbours.len());
-        let Some(asking) = shards.asking.get_mut(&query) else { return false };
-        asking.is_open = false;
-        let id = asking.id;
+        let Some(&Asking { id, .. }) = shards.asking.get(&query) else { return false };
         let Some((_, replay)) = self.replay_of(query) else { return false };
         let Some(far) = &mut replay.far else { return false };
         let is_nothing = here.keys.is_empty() && far.sources == 0 && far.arrived.is_empty();
@@ -279,11 +285,15 @@ impl Broker {
 
     /// A retained write arrived that some of our own may wait for.
     pub(super) fn settle_who_waits(&mut self) {
-        let Some(shards) = &self.shards else { return };
-        let open: Vec<_> = shards.asking.iter().filter(|(_, asking)| asking.is_open).collect();
-        let open: Vec<_> = open.into_iter().map(|(&query, asking)| (query, asking.session)).collect();
-        for (query, session) in open {
-            if self.settle_replay(query) {
+        let Some(shards) = &mut self.shards else { return };
+        let unsettled = core::mem::take(&mut shards.unsettled.0);
+        let (ready, still) = unsettled.into_iter().partition(|(marks, _)| shards.has_applied(marks));
+        shards.unsettled.0 = still;
+        let ready: Vec<(_, Vec<_>)> = ready;
+        for query in ready.into_iter().flat_map(|(_, queries)| queries) {
+            if self.settle_replay(query)
+                && let Some((session, _)) = self.replay_of(query)
+            {
                 self.go_on_with(session);
             }
         }
@@ -304,9 +314,9 @@ impl Broker {
     fn replay_far_locally(&mut self, session: SessionKey) {
         let Some(found) = self.sessions.get_mut(session as usize) else { return };
         let Some(replay) = found.replays.front_mut() else { return };
-        let (qos, ids) = (replay.qos, replay.ids.clone());
+        let (query, qos, ids) = (replay.number, replay.qos, replay.ids.clone());
         let (Some(here), Some(far)) = (&mut replay.found, &mut replay.far) else { return };
-        let (query, complete) = (far.query, far.sources == 0);
+        let complete = far.sources == 0;
         let mut messages = core::mem::take(here);
         for arrived in core::mem::take(&mut far.arrived).into_values() {
             messages.extend(arrived.messages.into_iter().map(|(_, key)| key));
@@ -319,7 +329,7 @@ impl Broker {
         if complete {
             self.forget_question(query);
             if let Some(found) = self.sessions.get_mut(session as usize) {
-                found.end_replay();
+                found.replays.pop_front();
             }
         }
     }
@@ -344,10 +354,10 @@ impl Broker {
         }
     }
 
-    pub(in crate::broker) fn release_far_replay(&mut self, far: FarReplay) {
-        self.forget_question(far.query);
+    pub(in crate::broker) fn release_far_replay(&mut self, query: u64, far: FarReplay) {
+        self.forget_question(query);
         for shard in each(far.sources) {
-            self.tell_shard(shard, ShardMessage::RetainedCancel { query: far.query });
+            self.tell_shard(shard, ShardMessage::RetainedCancel { query });
         }
         for (_, message) in far.arrived.into_values().flat_map(|arrived| arrived.messages) {
             self.release_message(message);
