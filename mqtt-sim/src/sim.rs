@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::trace::{Hash, Trace};
 use crate::wire::{Seen, Tap};
 use mqtt_proto::{QoS, SubscriptionOptions};
-use mqtt_session::broker::{Ask, ConnectionId, Moved, Stats};
+use mqtt_session::broker::{Ask, ConnectionId, Moved, Restore, Stats};
 use mqtt_session::{Broker, Durability, ShardId, ShardMessage, StoreSeq, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -132,6 +132,15 @@ pub struct Sim {
 }
 
 impl Sim {
+    /// What a broker writes into a new store: over how many shards it is spread.
+    fn note_shards(&mut self) {
+        if self.options.broker.durability != Durability::Off {
+            let restore =
+                Restore::new(self.options.broker.clone()).expect("settings that were drawn are valid");
+            restore.finish(self.unix_ms()).first.iter().for_each(|group| self.store.write_first(group));
+        }
+    }
+
     /// The world of a seed.
     ///
     /// # Panics
@@ -205,6 +214,7 @@ impl Sim {
             options,
             nodes,
         };
+        sim.note_shards();
         sim.look_at_clock();
         for node in 0..sim.nodes.len() {
             sim.later(1_000, Event::Act(node));

@@ -639,8 +639,8 @@ impl Sim {
     }
 }
 
-fn brief_ops(group: &StoreGroup) -> Vec<String> {
-    group.ops.iter().map(|op| format!("{op:?}").chars().take(90).collect()).collect()
+pub(super) fn brief_ops(group: &StoreGroup) -> Vec<String> {
+    group.ops.iter().map(|op| format!("{op:?}").chars().take(150).collect()).collect()
 }
 
 fn brief_message(message: &ShardMessage) -> String {

@@ -1,5 +1,6 @@
 //! Crashes, and what comes after them.
 
+use super::broker::brief_ops;
 use super::{Event, Sim, WATCHED};
 use crate::disk::Disk;
 use crate::options::Kind;
@@ -11,7 +12,7 @@ use mqtt_session::{Client, Durability, StoreOp};
 const EPOCH: u64 = 1_700_000_000_000;
 
 impl Sim {
-    fn unix_ms(&self) -> u64 {
+    pub(super) fn unix_ms(&self) -> u64 {
         (EPOCH + self.now / 1_000).saturating_add_signed(self.leapt)
     }
 
@@ -128,7 +129,10 @@ impl Sim {
             // It crashes in the middle of that and begins again, now and then.
             let written =
                 if self.random.chance(30) { self.random.below(first.len() + 1) } else { first.len() };
-            first.iter().take(written).for_each(|group| self.store.write_first(group));
+            for group in first.iter().take(written) {
+                self.trace.line(self.now, || format!("restart: {:?}", brief_ops(group)));
+                self.store.write_first(group);
+            }
             if written < first.len() {
                 self.trace.line(self.now, || format!("--- a restart ends after {written} groups ---"));
                 continue;
