@@ -40,6 +40,7 @@ pub(super) struct Spares {
 
 impl Spares {
     /// Lends one to a connection that has none.
+    #[inline]
     pub(super) fn lend(&mut self, c: &mut Connection) {
         if c.out.capacity() == 0
             && let Some(spare) = self.buffers.take()
@@ -55,6 +56,7 @@ impl Spares {
         self.bytes = self.bytes.saturating_sub(gone);
     }
 
+    #[inline]
     pub(super) fn put(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
         let fits = self.bytes + buffer.capacity() <= SPARE_BYTES && self.buffers.len() < SPARES;

@@ -18,11 +18,13 @@ pub(super) struct Replays {
 }
 
 impl Replays {
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.by_number.is_empty()
     }
 
     /// The one whose turn it is.
+    #[inline]
     pub(super) fn front(&self) -> Option<&Replay> {
         self.by_number.first_key_value().map(|(_, replay)| &**replay)
     }

@@ -69,6 +69,7 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
+    #[inline]
     pub(super) const fn len(&self) -> usize {
         self.items.len()
     }
