@@ -79,7 +79,7 @@ impl Broker {
         }
         let number = self.next_replay();
         let far = self.new_far_replay(key, number);
-        if self.router.retained() == 0 && far.is_none() {
+        if far.is_none() && !self.router.may_match_retained(filter.as_str()) {
             return;
         }
         let ids = SubscriptionIds::new(id);

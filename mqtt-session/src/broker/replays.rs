@@ -2,98 +2,126 @@
 
 use super::session::Replay;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 /// So many are searched for a filter, without an index.
 const SEARCHED: usize = 16;
 
-/// Each by its number. A client may have very many of them, and end them in any order.
+/// A client may have very many of them, and end them in any order.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
-    by_number: BTreeMap<u64, Box<Replay>>,
-    /// Since one of many was looked for, until there are none: their numbers.
-    #[expect(clippy::box_collection, reason = "one pointer in each session, where hardly any has it")]
-    by_filter: Option<Box<BTreeMap<Box<str>, Vec<u64>>>>,
+    /// By their numbers. The first one is always there; of many, others may have ended.
+    list: VecDeque<(u64, Option<Replay>)>,
+    /// Since one of many was looked for, until there are none.
+    index: Option<Box<Index>>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    /// The numbers of those that are there.
+    by_filter: BTreeMap<Box<str>, Vec<u64>>,
+    /// So many in the list have ended.
+    ended: usize,
 }
 
 impl Replays {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.by_number.is_empty()
+        self.list.is_empty()
     }
 
     /// The one whose turn it is.
     #[inline]
     pub(super) fn front(&self) -> Option<&Replay> {
-        self.by_number.first_key_value().map(|(_, replay)| &**replay)
+        self.list.front()?.1.as_ref()
     }
 
     pub(super) fn front_mut(&mut self) -> Option<&mut Replay> {
-        self.by_number.first_entry().map(|entry| &mut **entry.into_mut())
+        self.list.front_mut()?.1.as_mut()
+    }
+
+    fn place(&mut self, number: u64) -> Option<&mut Option<Replay>> {
+        let at = self.list.binary_search_by_key(&number, |(its, _)| *its).ok()?;
+        self.list.get_mut(at).map(|(_, replay)| replay)
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Replay> {
-        self.by_number.get_mut(&number).map(|replay| &mut **replay)
+        self.place(number)?.as_mut()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replay> {
-        self.by_number.values_mut().map(|replay| &mut **replay)
+        self.list.iter_mut().filter_map(|(_, replay)| replay.as_mut())
     }
 
     /// Its number has to be higher than those of all others.
     pub(super) fn push(&mut self, replay: Replay) {
-        if let Some(index) = &mut self.by_filter {
-            index.entry(replay.filter.clone()).or_default().push(replay.number);
+        if let Some(index) = &mut self.index {
+            index.by_filter.entry(replay.filter.clone()).or_default().push(replay.number);
         }
-        self.by_number.insert(replay.number, Box::new(replay));
+        self.list.push_back((replay.number, Some(replay)));
     }
 
     pub(super) fn pop_front(&mut self) -> Option<Replay> {
-        let (number, replay) = self.by_number.pop_first()?;
-        self.settle();
-        if let Some(index) = &mut self.by_filter
-            && let Some(numbers) = index.get_mut(&*replay.filter)
+        let (number, replay) = self.list.pop_front()?;
+        let replay = replay?;
+        if let Some(index) = &mut self.index
+            && let Some(numbers) = index.by_filter.get_mut(&*replay.filter)
         {
             numbers.retain(|other| *other != number);
             if numbers.is_empty() {
-                index.remove(&*replay.filter);
+                index.by_filter.remove(&*replay.filter);
             }
         }
-        Some(*replay)
+        self.settle();
+        Some(replay)
     }
 
     /// Takes out those of a filter.
     pub(super) fn take(&mut self, filter: &str) -> Vec<Replay> {
-        let found = if self.by_number.len() <= SEARCHED && self.by_filter.is_none() {
-            let found = self.by_number.values().filter(|replay| &*replay.filter == filter);
-            found.map(|replay| replay.number).collect()
+        let mut taken = Vec::new();
+        if self.list.len() <= SEARCHED && self.index.is_none() {
+            let is_its = |(_, replay): &mut (u64, Option<Replay>)| {
+                taken.extend(replay.take_if(|replay| &*replay.filter == filter));
+                replay.is_some()
+            };
+            self.list.retain_mut(is_its);
         } else {
-            let index = self.by_filter.get_or_insert_with(|| {
-                let mut index: BTreeMap<_, Vec<_>> = BTreeMap::new();
-                for replay in self.by_number.values() {
-                    index.entry(replay.filter.clone()).or_default().push(replay.number);
+            let index = self.index.get_or_insert_with(|| {
+                let mut index = Index::default();
+                for replay in self.list.iter().filter_map(|(_, replay)| replay.as_ref()) {
+                    index.by_filter.entry(replay.filter.clone()).or_default().push(replay.number);
                 }
                 Box::new(index)
             });
-            index.remove(filter).unwrap_or_default()
-        };
-        let taken = found.into_iter().filter_map(|number| self.by_number.remove(&number));
-        let taken = taken.map(|replay| *replay).collect();
+            let numbers = index.by_filter.remove(filter).unwrap_or_default();
+            index.ended += numbers.len();
+            taken.extend(numbers.into_iter().filter_map(|number| self.place(number)?.take()));
+        }
         self.settle();
         taken
     }
 
-    /// Keeps no memory for others: most sessions never have one again.
+    /// Has one that is there at the front, and no more places of others than of such. Keeps no memory for others when there
+    /// are none: most sessions never have one again.
     fn settle(&mut self) {
-        if self.by_number.is_empty() {
+        if let Some(index) = &mut self.index {
+            while self.list.pop_front_if(|(_, replay)| replay.is_none()).is_some() {
+                index.ended -= 1;
+            }
+            if index.ended > self.list.len() / 2 {
+                self.list.retain(|(_, replay)| replay.is_some());
+                index.ended = 0;
+            }
+        }
+        if self.list.is_empty() {
             *self = Self::default();
         }
     }
 
     /// All of them.
     pub(super) fn into_values(self) -> impl Iterator<Item = Replay> {
-        self.by_number.into_values().map(|replay| *replay)
+        self.list.into_iter().filter_map(|(_, replay)| replay)
     }
 }
 

@@ -191,6 +191,11 @@ impl Router {
         self.retained_count
     }
 
+    /// Whether a retained message may match, which costs less than to find it.
+    pub(super) fn may_match_retained(&self, filter: &str) -> bool {
+        self.retained_count > 0 && self.retained.may_be_matched_by(filter)
+    }
+
     /// Sets or removes the retained message of `topic`, and gives back the one that was there.
     pub(super) fn retain(&mut self, topic: &str, message: Option<MessageKey>) -> Option<MessageKey> {
         let old = match message {
@@ -222,6 +227,7 @@ impl Router {
         retained.matched_by(filter, &mut self.walk, |node| {
             found.extend(retained.get(node).and_then(|value| value.0));
         });
+        debug_assert!(found.is_empty() || self.may_match_retained(filter), "what it rules out is not there");
         found
     }
 

@@ -325,6 +325,12 @@ impl<V: Value> Tree<V> {
         }
     }
 
+    /// Whether a node whose path, as a topic, matches `filter` can be there: what stands before the first wildcard is.
+    pub(super) fn may_be_matched_by(&self, filter: &str) -> bool {
+        let mut before = levels(filter).take_while(|level| !matches!(*level, b"+" | b"#"));
+        before.try_fold(ROOT, |at, level| self.step(at, level)).is_some()
+    }
+
     fn push_children(&self, node: &Node<V>, at: NodeId, depth: usize, stack: &mut Vec<(NodeId, usize)>) {
         let mut child = node.first_child;
         while let Some(node) = self.nodes.get(child) {
