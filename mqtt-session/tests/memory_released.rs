@@ -43,7 +43,11 @@ impl Site {
 
     /// A subscriber to so many filters, with one packet.
     fn subscriber(&mut self, filters: usize) -> ConnectionId {
-        let conn = self.connect("subscriber");
+        self.subscriber_as("subscriber", filters)
+    }
+
+    fn subscriber_as(&mut self, client_id: &str, filters: usize) -> ConnectionId {
+        let conn = self.connect(client_id);
         let mut all = SubscribeFiltersBuf::new();
         for n in 0..filters {
             all.push(&format!("site/{}/{n}", n % 100), QoS::AtLeastOnce.into()).unwrap();
@@ -78,14 +82,18 @@ impl Site {
         (0..2).for_each(|_| self.shards.handle_wall_clock(self.now, 0));
     }
 
+    fn write(&mut self, conn: ConnectionId) {
+        let outbox = self.shards.outbox(self.now, conn, 64 << 10);
+        let len = outbox.len();
+        outbox.consume(len);
+    }
+
     fn settle(&mut self, write: bool) {
         while let Some(output) = self.shards.poll_output() {
             if let Output::Flush(conn) = output
                 && write
             {
-                let outbox = self.shards.outbox(self.now, conn, 64 << 10);
-                let len = outbox.len();
-                outbox.consume(len);
+                self.write(conn);
             }
         }
     }
@@ -96,7 +104,7 @@ type Over = fn(&mut Site);
 
 #[test]
 fn nothing_stays_of_what_is_over() {
-    let cases: [(&str, Over); 6] = [
+    let cases: [(&str, Over); 7] = [
         ("many filters in one packet", |site| {
             let conn = site.subscriber(MANY);
             site.close(conn);
@@ -134,6 +142,18 @@ fn nothing_stays_of_what_is_over() {
             }
             site.close(subscriber);
             site.close(publisher);
+        }),
+        ("much for many who read late", |site| {
+            let subscribers: Vec<_> = (0..50).map(|n| site.subscriber_as(&format!("s{n}"), 1)).collect();
+            let publisher = site.connect("publisher");
+            let payload = "p".repeat(500);
+            for _ in 0..300 {
+                site.read_and(publisher, &publish("site/0/0", 0, 0, &payload), false);
+            }
+            for conn in subscribers.into_iter().chain([publisher]) {
+                site.write(conn);
+                site.close(conn);
+            }
         }),
         ("a large message", |site| {
             let subscriber = site.subscriber(1);

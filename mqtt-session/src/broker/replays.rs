@@ -171,6 +171,13 @@ mod tests {
                 }
                 prop_assert_eq!(replays.front().map(|r| r.number), list.first().map(|(n, _)| *n));
                 prop_assert_eq!(replays.is_empty(), list.is_empty());
+                // Memory is in proportion to what is there.
+                prop_assert!(replays.list.len() <= 2 * list.len());
+                if let Some(index) = &replays.index {
+                    prop_assert_eq!(index.by_filter.values().map(Vec::len).sum::<usize>(), list.len());
+                    prop_assert!(index.by_filter.values().all(|numbers| !numbers.is_empty()));
+                }
+                prop_assert!(list.iter().all(|(n, _)| replays.get_mut(*n).is_some_and(|r| r.number == *n)));
             }
             let rest: Vec<_> = replays.into_values().map(|r| r.number).collect();
             prop_assert_eq!(rest, list.into_iter().map(|(n, _)| n).collect::<Vec<_>>());
