@@ -485,3 +485,26 @@ fn what_is_retained_keeps_its_number_with_other_shards() {
         assert_eq!(late.sorted(), names(12), "it is all still retained");
     }
 }
+
+/// All shards have answered, but a message that was retained before is on another shard, on its way into the store: a
+/// subscription waits for it, and gets it once, as one that was retained.
+#[test]
+fn a_subscription_waits_for_what_another_shard_stores_first() {
+    for shards in [2, 3] {
+        let mut c = cluster(shards);
+        let (publisher, topic) = (c.name_on(1, "p"), c.name_on(0, "t/"));
+        let mut publisher = Peer::connect(&mut c, &publisher);
+        let link = c.client(0, "s");
+        publisher.publish(&mut c, &topic, 2, "before");
+        c.pass_all();
+        let on_its_way = c.unstored.len();
+        assert!(on_its_way > 0 && c.unstored.iter().all(|(shard, ..)| *shard == 1));
+        c.send(link, &subscribe(1, &filter("t/+", QoS::AtLeastOnce)));
+        c.pass_all();
+        let got = c.got(link);
+        assert!(got.len() == 1 && got[0].starts_with("SUBACK"), "{got:?}");
+        assert_eq!(c.unstored.len(), on_its_way, "nothing of the subscription is stored");
+        c.settle();
+        assert_eq!(c.got(link), [format!("PUBLISH {topic} q1 #1 retain \"before\"")]);
+    }
+}
