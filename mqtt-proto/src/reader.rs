@@ -207,7 +207,7 @@ fn error_at(violation: Violation, version: Version, offset: usize) -> DecodeErro
 #[inline(always)]
 pub(crate) fn any_byte(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> bool {
     /// Without a branch and of known length, so that a block is compared at once.
-    #[inline]
+    #[inline(always)]
     fn in_block<const N: usize>(block: &[u8; N], wanted: impl Fn(u8) -> bool) -> bool {
         block.iter().fold(false, |found, &b| found | wanted(b))
     }

@@ -17,11 +17,14 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
         packet.encode(Version::V5, &mut bytes).unwrap();
         bytes
     };
-    let publish = (0u8..3, id.clone(), any::<bool>(), 0u16..4, 0usize..40);
+    let len = prop_oneof![9 => 0usize..40, 1 => 1020usize..1030];
+    let publish = (0u8..3, id.clone(), any::<bool>(), 0u16..4, len, any::<bool>());
     prop_oneof![
-        6 => publish.prop_map(move |(qos, id, dup, alias, len)| {
+        6 => publish.prop_map(move |(qos, id, dup, alias, len, typed)| {
             let qos = QoS::from_u8(qos).unwrap();
-            let list = if alias > 0 { props(&[Property::TopicAlias(alias)]) } else { PropertiesBuf::new() };
+            let alias_of = (alias > 0).then_some(Property::TopicAlias(alias));
+            let kind = typed.then_some(Property::ContentType("text"));
+            let list = props(&alias_of.into_iter().chain(kind).collect::<Vec<_>>());
             let payload = vec![b'x'; len];
             encode(PacketRef::Publish(PublishRef {
                 dup: dup && qos != QoS::AtMostOnce,
@@ -124,10 +127,11 @@ proptest! {
 
     #[test]
     fn equal_inputs_give_equal_outputs_and_bounds_hold(steps in steps()) {
-        let (first, second) = (run(&steps, false), run(&steps, false));
+        let (first, second) = (run(&steps, Take::Outputs), run(&steps, Take::Outputs));
         prop_assert_eq!(&first, &second);
         // Messages are the same where they lie.
-        prop_assert_eq!(first, run(&steps, true));
+        prop_assert_eq!(&first, &run(&steps, Take::InPlace));
+        prop_assert_eq!(&first, &run(&steps, Take::Whole));
     }
 
     #[test]
@@ -176,8 +180,17 @@ fn steps() -> impl Strategy<Value = (bool, bool, Vec<StepOf>)> {
     (any::<bool>(), any::<bool>(), prop::collection::vec(step, 1..80))
 }
 
+/// How messages are taken.
+#[derive(Clone, Copy, PartialEq)]
+enum Take {
+    Outputs,
+    InPlace,
+    /// As bundles, where there are some.
+    Whole,
+}
+
 /// Carries the steps out, checks what must always hold, and returns all that was to be seen.
-fn run((manual, store, steps): &(bool, bool, Vec<StepOf>), in_place: bool) -> (Vec<u8>, Vec<String>) {
+fn run((manual, store, steps): &(bool, bool, Vec<StepOf>), take: Take) -> (Vec<u8>, Vec<String>) {
     let ack_mode = if *manual { AckMode::Manual } else { AckMode::Auto };
     let durability = if *store { Durability::Synced } else { Durability::Off };
     let config = ClientConfig { ack_mode, durability, max_queued_messages: 8, max_requests: 3, ..config() };
@@ -227,7 +240,18 @@ fn run((manual, store, steps): &(bool, bool, Vec<StepOf>), in_place: bool) -> (V
             StepOf::StoreFailed => client.handle_store_failed(now),
         }
         loop {
-            while in_place && let Some(received) = client.poll_message() {
+            let mut bundle = Bundle::default();
+            if take == Take::Whole && client.swap_messages(&mut bundle) {
+                assert!(!bundle.is_empty() && client.messages().is_none());
+            }
+            while let Some(received) = bundle.pop() {
+                let mut received = Received::from(received);
+                deliveries.extend(received.delivery.take());
+                seen.push(format!("{received:?}"));
+            }
+            while take == Take::InPlace
+                && let Some(received) = client.poll_message()
+            {
                 let mut received = Received::from(received);
                 deliveries.extend(received.delivery.take());
                 seen.push(format!("{received:?}"));

@@ -214,8 +214,7 @@ impl<R: Connect<C>, C> Driver<R, C> {
         if let Some(storage) = shared.storage.get() {
             storage.flush();
         }
-        let Inner { routes, machine, .. } = &mut *inner;
-        routes.hand_over(machine, &mut self.wakers);
+        inner.routes.hand_over(&mut self.wakers);
         shared.offer_room(&inner);
         inner.driver = Some(cx.waker().clone());
         busy

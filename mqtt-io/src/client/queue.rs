@@ -1,16 +1,22 @@
 //! What waits in a stream, between the driver and its receiver.
 
 use super::routes::{Ack, lock};
-use mqtt_proto::{QoS, ReasonCode};
+use mqtt_proto::ReasonCode;
 use mqtt_session::Message;
-use mqtt_session::client::{Bundle, Head, Place, Received, ReceivedRef};
+use mqtt_session::client::{Bundle, Head, Received, ReceivedRef};
 use std::collections::VecDeque;
 use std::mem::{swap, take};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-/// Above this, room for entries is given back as soon as there are none.
-const KEEP: usize = 4096;
+/// Above this, room for parts is given back as soon as there are none.
+const KEEP: usize = 1024;
+/// Empty bundles that are kept for what comes.
+const KEEP_BUNDLES: usize = 4;
+/// Up to so many messages are copied behind others; more stay in the bundle in which they came.
+const FEW: usize = 16;
+/// A bundle with so many bytes gets no more.
+const FULL: usize = 16 << 10;
 
 /// A message that arrived, without the right to acknowledge it.
 pub(super) enum Arrived<'a> {
@@ -29,10 +35,10 @@ impl Arrived<'_> {
     /// The same for another stream.
     pub(super) fn share(&self) -> Arrived<'_> {
         match self {
-            Self::Small(ReceivedRef { topic, payload, place, head }) => {
+            Self::Small(ReceivedRef { topic, payload, properties, head }) => {
                 let &Head { qos, retain, dup, .. } = head;
                 let head = Head { qos, retain, dup, delivery: None };
-                Arrived::Small(ReceivedRef { topic, payload, place: *place, head })
+                Arrived::Small(ReceivedRef { topic, payload, properties: properties.clone(), head })
             }
             Self::Large(received) => {
                 let (message, dup) = (received.message.clone(), received.dup);
@@ -50,139 +56,207 @@ impl Arrived<'_> {
 }
 
 #[derive(Debug)]
-enum Entry {
-    /// A message of the bundle.
-    Small(Small),
+enum Part {
+    /// Messages, with the rights to acknowledge them. When all are taken it stays until the next part is wanted.
+    Small(Bundle),
     Large(Box<Received>, Option<Ack>),
     Lagged(u64),
     Refused(String, ReasonCode),
 }
 
-#[derive(Debug)]
-struct Small {
-    place: Place,
-    qos: QoS,
-    retain: bool,
-    dup: bool,
-    ack: Option<Ack>,
-}
-
 /// What is taken out of a batch.
 #[derive(Debug)]
-pub(super) enum Taken {
-    Message { message: Message, dup: bool, ack: Option<Ack> },
+pub(super) enum Taken<'a> {
+    /// With the right to acknowledge it.
+    Small(ReceivedRef<'a>),
+    Large(Box<Received>, Option<Ack>),
     Lagged(u64),
     Refused(String, ReasonCode),
 }
 
-/// Messages and what else a stream yields, in order. Small messages lie in a bundle, so that waiting takes no memory
+impl Taken<'_> {
+    /// The right to acknowledge it.
+    pub(super) fn take_ack(&mut self) -> Option<Ack> {
+        match self {
+            Self::Small(received) => received.head.delivery.take().map(Ack::One),
+            Self::Large(_, ack) => ack.take(),
+            Self::Lagged(_) | Self::Refused(..) => None,
+        }
+    }
+}
+
+/// Messages and what else a stream yields, in order. Small messages lie in bundles, so that waiting takes no memory
 /// for each; the application's own is made when it gets the message.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    entries: VecDeque<Entry>,
-    bundle: Bundle,
+    parts: VecDeque<Part>,
+    /// Messages and others.
+    len: usize,
+    /// Empty ones.
+    spare: Vec<Bundle>,
 }
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
 
     /// Appends. With `capacity` entries or more, it drops what need not be acknowledged, and counts it.
     #[inline]
     pub(super) fn push(&mut self, arrived: Arrived<'_>, ack: Option<Ack>, capacity: usize) {
-        if ack.is_none() && self.entries.len() >= capacity {
+        if ack.is_none() && self.len >= capacity {
             self.lag(1);
             return;
         }
-        self.entries.push_back(match arrived {
-            Arrived::Small(received) => match self.bundle.push(received.topic, received.payload) {
-                Some(place) => {
-                    let Head { qos, retain, dup, .. } = received.head;
-                    Entry::Small(Small { place, qos, retain, dup, ack })
+        self.len += 1;
+        let large = match (arrived, ack) {
+            (Arrived::Small(received), None) => self.push_small(received),
+            (Arrived::Small(mut received), Some(Ack::One(right))) => {
+                received.head.delivery = Some(right);
+                self.push_small(received)
+            }
+            (Arrived::Small(received), ack) => Some((Box::new(received.into()), ack)),
+            (Arrived::Large(received), ack) => Some((received, ack)),
+        };
+        if let Some((received, ack)) = large {
+            self.parts.push_back(Part::Large(received, ack));
+        }
+    }
+
+    /// Appends a message to a bundle; gives it back if it is too large for one.
+    fn push_small(&mut self, received: ReceivedRef<'_>) -> Option<(Box<Received>, Option<Ack>)> {
+        let pushed = match self.parts.back_mut() {
+            Some(Part::Small(bundle)) if bundle.size() < FULL => bundle.push(received),
+            _ => {
+                let mut bundle = self.spare.pop().unwrap_or_default();
+                let pushed = bundle.push(received);
+                if pushed.is_ok() {
+                    self.parts.push_back(Part::Small(bundle));
+                } else {
+                    self.keep(bundle);
                 }
-                None => Entry::Large(Box::new(received.into()), ack),
-            },
-            Arrived::Large(received) => Entry::Large(received, ack),
-        });
+                pushed
+            }
+        };
+        let mut received = pushed.err()?;
+        let ack = received.head.delivery.take().map(Ack::One);
+        Some((Box::new(received.into()), ack))
     }
 
-    /// As `push`, for a message whose bundle comes later, by `bundle_mut`.
-    #[inline]
-    pub(super) fn push_in_place(&mut self, received: ReceivedRef<'_>, ack: Option<Ack>, capacity: usize) {
-        if ack.is_none() && self.entries.len() >= capacity {
-            self.lag(1);
+    /// Appends all messages of a bundle, as if each of them came now.
+    fn push_bundle(&mut self, mut bundle: Bundle, capacity: usize) {
+        if bundle.len() > FEW && self.len + bundle.len() <= capacity {
+            self.len += bundle.len();
+            self.parts.push_back(Part::Small(bundle));
             return;
         }
-        let (place, Head { qos, retain, dup, .. }) = (received.place, received.head);
-        self.entries.push_back(Entry::Small(Small { place, qos, retain, dup, ack }));
+        while let Some(mut received) = bundle.pop() {
+            let ack = received.head.delivery.take().map(Ack::One);
+            self.push(Arrived::Small(received), ack, capacity);
+        }
+        self.keep(bundle);
     }
 
-    /// Whether nothing is in the bundle: then messages may be pushed in place, all or none.
-    pub(super) fn bundle_is_empty(&self) -> bool {
-        self.bundle.is_empty()
+    /// Lets `fill` swap a bundle with messages for an empty one, and appends them.
+    pub(super) fn push_swapped(&mut self, fill: impl FnOnce(&mut Bundle) -> bool) {
+        let mut bundle = self.spare.pop().unwrap_or_default();
+        if !fill(&mut bundle) || bundle.is_empty() {
+            self.keep(bundle);
+            return;
+        }
+        self.len += bundle.len();
+        self.parts.push_back(Part::Small(bundle));
     }
 
-    /// The bundle of all that was pushed in place.
-    pub(super) fn bundle_mut(&mut self) -> &mut Bundle {
-        &mut self.bundle
+    fn keep(&mut self, mut bundle: Bundle) {
+        if self.spare.len() < KEEP_BUNDLES {
+            bundle.clear();
+            self.spare.push(bundle);
+        }
     }
 
     fn lag(&mut self, more: u64) {
-        match self.entries.back_mut() {
+        match self.parts.back_mut() {
             // Counts up to 2^64.
-            Some(Entry::Lagged(n)) => *n += more,
-            _ => self.entries.push_back(Entry::Lagged(more)),
+            Some(Part::Lagged(n)) => *n += more,
+            _ => self.push_other(Part::Lagged(more)),
         }
     }
 
     pub(super) fn refused(&mut self, filter: &str, reason: ReasonCode) {
-        self.entries.push_back(Entry::Refused(filter.to_owned(), reason));
+        self.push_other(Part::Refused(filter.to_owned(), reason));
+    }
+
+    fn push_other(&mut self, part: Part) {
+        self.len += 1;
+        self.parts.push_back(part);
     }
 
     /// Appends all of `other`, as if each of it came now.
     fn append(&mut self, other: &mut Self, capacity: usize) {
-        if self.is_empty() {
+        self.retire();
+        if self.is_empty() && other.len <= capacity {
             swap(self, other);
             return;
         }
-        for entry in other.entries.drain(..) {
-            match entry {
-                Entry::Small(Small { place, qos, retain, dup, ack }) => {
-                    let (topic, payload) = other.bundle.get(place);
-                    let head = Head { qos, retain, dup, delivery: None };
-                    self.push(Arrived::Small(ReceivedRef { topic, payload, place, head }), ack, capacity);
-                }
-                Entry::Large(received, ack) => self.push(Arrived::Large(received), ack, capacity),
-                Entry::Lagged(n) => self.lag(n),
-                refused @ Entry::Refused(..) => self.entries.push_back(refused),
+        for part in other.parts.drain(..) {
+            match part {
+                Part::Small(bundle) => self.push_bundle(bundle, capacity),
+                Part::Large(received, ack) => self.push(Arrived::Large(received), ack, capacity),
+                Part::Lagged(n) => self.lag(n),
+                refused @ Part::Refused(..) => self.push_other(refused),
             }
         }
-        other.bundle.clear();
+        other.len = 0;
+        while other.spare.len() < KEEP_BUNDLES
+            && let Some(bundle) = self.spare.pop()
+        {
+            other.spare.push(bundle);
+        }
     }
 
+    /// Takes the first. What the application gets of it is made by who has it, at the place where it is wanted: it is large
+    /// enough for its moves to cost more than making it.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Taken> {
-        let taken = match self.entries.pop_front()? {
-            Entry::Small(Small { place, qos, retain, dup, ack }) => {
-                let (topic, payload) = self.bundle.get(place);
-                let head = Head { qos, retain, dup, delivery: None };
-                let Received { message, .. } = ReceivedRef { topic, payload, place, head }.into();
-                Taken::Message { message, dup, ack }
-            }
-            Entry::Large(received, ack) => {
-                Taken::Message { message: received.message, dup: received.dup, ack }
-            }
-            Entry::Lagged(n) => Taken::Lagged(n),
-            Entry::Refused(filter, reason) => Taken::Refused(filter, reason),
-        };
-        if self.entries.is_empty() {
-            self.bundle.clear();
-            if self.entries.capacity() > KEEP {
-                self.entries = VecDeque::new();
+    pub(super) fn pop(&mut self) -> Option<Taken<'_>> {
+        if self.len == 0 {
+            return None;
+        }
+        if self.parts.front().is_some_and(Part::is_over) {
+            self.retire();
+        }
+        // Each part has at least one.
+        self.len -= 1;
+        if let Some(Part::Small(_)) = self.parts.front() {
+            let Some(Part::Small(bundle)) = self.parts.front_mut() else { return None };
+            return bundle.pop().map(Taken::Small);
+        }
+        match self.parts.pop_front()? {
+            // It is taken above.
+            Part::Small(_) => None,
+            Part::Large(received, ack) => Some(Taken::Large(received, ack)),
+            Part::Lagged(n) => Some(Taken::Lagged(n)),
+            Part::Refused(filter, reason) => Some(Taken::Refused(filter, reason)),
+        }
+    }
+
+    /// Keeps bundles of which everything was taken for what comes.
+    fn retire(&mut self) {
+        while self.parts.front().is_some_and(Part::is_over) {
+            if let Some(Part::Small(bundle)) = self.parts.pop_front() {
+                self.keep(bundle);
             }
         }
-        Some(taken)
+        if self.parts.is_empty() && self.parts.capacity() > KEEP {
+            self.parts = VecDeque::new();
+        }
+    }
+}
+
+impl Part {
+    #[inline]
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Small(bundle) if bundle.is_empty())
     }
 }
 
@@ -227,7 +301,7 @@ impl Queue {
     /// Appends to a backlog that nobody takes. Gives back the right to acknowledge what it drops.
     pub(super) fn push_unheard(&self, arrived: Arrived<'_>, ack: Option<Ack>) -> Option<Ack> {
         let mut inner = lock(&self.inner);
-        if inner.batch.entries.len() >= self.capacity {
+        if inner.batch.len >= self.capacity {
             inner.batch.lag(1);
             return ack;
         }
@@ -268,7 +342,7 @@ impl Queue {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use mqtt_proto::PropertiesBuf;
+    use mqtt_proto::{PropertiesBuf, Property, QoS};
 
     /// The same numbers each time.
     fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
@@ -285,44 +359,50 @@ mod tests {
     }
 
     /// What a stream yields, as text.
-    fn text(taken: Option<Taken>) -> Option<String> {
-        Some(match taken? {
-            Taken::Message { message, dup, ack } => {
-                let Message { topic, payload, qos, retain, .. } = message;
-                format!("{topic} {} {} {qos:?} {retain} {dup} {}", payload.len(), payload[0], ack.is_some())
+    fn text(taken: Option<Taken<'_>>) -> Option<String> {
+        let mut taken = taken?;
+        let ack = taken.take_ack();
+        let (message, dup) = match taken {
+            Taken::Small(received) => {
+                let Received { message, dup, .. } = received.into();
+                (message, dup)
             }
-            Taken::Lagged(n) => format!("lagged {n}"),
-            Taken::Refused(filter, _) => filter,
-        })
+            Taken::Large(received, _) => (received.message, received.dup),
+            Taken::Lagged(n) => return Some(format!("lagged {n}")),
+            Taken::Refused(filter, _) => return Some(filter),
+        };
+        let Message { topic, payload, qos, retain, properties } = message;
+        let (len, of, properties) = (payload.len(), payload[0], properties.len());
+        Some(format!("{topic} {len} {of} {properties} {qos:?} {retain} {dup} {}", ack.is_some()))
     }
 
-    /// A stream that gets each message by itself yields what one yields that gets them in batches, copied or in place,
-    /// however its receiver takes them.
+    /// A stream that gets each message by itself yields what one yields that gets them in batches, one by one or as whole
+    /// bundles, however its receiver takes them.
     #[test]
     fn batches_change_nothing() {
         for seed in 0..300 {
             let mut number = numbers(seed);
-            let capacity = 1 + usize::try_from(number(12)).unwrap();
+            let capacity = 1 + usize::try_from(number(if seed % 2 == 0 { 12 } else { 200 })).unwrap();
             let (single, batched) = (Queue::new(capacity), Queue::new(capacity));
             let (mut ready, mut other_ready) = (Batch::default(), Batch::default());
             let mut wakers = Vec::new();
+            let mut collected = Batch::default();
             for _ in 0..30 {
-                let mut collected = Batch::default();
+                let as_a_whole = number(2) == 0;
                 let mut bundle = Bundle::default();
-                let in_place = number(2) == 0;
-                for _ in 0..number(20) {
+                for _ in 0..number(60) {
                     let topic = ["a", "a/b", "c"][usize::try_from(number(3)).unwrap()];
-                    let payload =
-                        vec![u8::try_from(number(256)).unwrap(); 1 + usize::try_from(number(40)).unwrap()];
+                    let size = if number(30) == 0 { 1025 } else { 1 + usize::try_from(number(40)).unwrap() };
+                    let payload = vec![u8::try_from(number(256)).unwrap(); size];
                     let (dup, retain) = (number(2) == 0, number(2) == 0);
-                    let ack = (number(3) == 0).then(some_ack);
+                    let ack = (number(3) == 0 && !as_a_whole).then(some_ack);
                     let other_ack = ack.is_some().then(some_ack);
                     match number(12) {
-                        0 => {
+                        0 if !as_a_whole => {
                             single.append(&mut refusal("r"), &mut wakers);
                             collected.refused("r", ReasonCode::NotAuthorized);
                         }
-                        1 => {
+                        1 if !as_a_whole => {
                             let message = Message {
                                 topic: topic.into(),
                                 payload: Bytes::from(payload),
@@ -336,34 +416,57 @@ mod tests {
                             collected.push(Arrived::Large(received()), other_ack, capacity);
                         }
                         _ => {
-                            let place = bundle.push(topic, &payload).unwrap();
+                            let mut properties = PropertiesBuf::new();
+                            if number(5) == 0 {
+                                properties.push(Property::ContentType("text")).unwrap();
+                            }
                             let small = || {
                                 let head = Head { qos: QoS::AtMostOnce, retain, dup, delivery: None };
-                                ReceivedRef { topic, payload: &payload, place, head }
+                                ReceivedRef { topic, payload: &payload, properties: properties.clone(), head }
                             };
-                            single.push(Arrived::Small(small()), ack, &mut wakers);
-                            if in_place {
-                                collected.push_in_place(small(), other_ack, capacity);
-                            } else {
+                            if !as_a_whole {
                                 collected.push(Arrived::Small(small()), other_ack, capacity);
+                            } else if bundle.push(small()).is_err() {
+                                continue;
                             }
+                            single.push(Arrived::Small(small()), ack, &mut wakers);
                         }
                     }
                 }
-                if in_place {
-                    *collected.bundle_mut() = bundle;
-                }
+                collected.push_swapped(|empty| {
+                    swap(empty, &mut bundle);
+                    as_a_whole
+                });
                 batched.append(&mut collected, &mut wakers);
-                assert!(collected.is_empty() && collected.bundle_is_empty());
-                for _ in 0..number(30) {
+                assert!(collected.is_empty() && collected.parts.is_empty(), "seed {seed}");
+                assert!(collected.spare.len() <= KEEP_BUNDLES);
+                for _ in 0..number(90) {
                     if ready.is_empty() {
                         single.swap(&mut ready);
                         batched.swap(&mut other_ready);
                     }
+                    assert_eq!(ready.len, other_ready.len, "seed {seed}");
                     assert_eq!(text(ready.pop()), text(other_ready.pop()), "seed {seed}");
                 }
             }
         }
+    }
+
+    /// Who takes many small messages and one large one is left without the memory of either.
+    #[test]
+    fn memory_is_kept_for_a_few_bundles_only() {
+        let (queue, mut ready) = (Queue::new(1_000_000), Batch::default());
+        let payload = [0; 1000];
+        for _ in 0..KEEP_BUNDLES * 200 {
+            let head = Head::default();
+            let small = ReceivedRef { topic: "a", payload: &payload, properties: PropertiesBuf::new(), head };
+            queue.push(Arrived::Small(small), None, &mut Vec::new());
+        }
+        queue.swap(&mut ready);
+        assert!(ready.parts.len() > 2 * KEEP_BUNDLES, "{}", ready.parts.len());
+        while ready.pop().is_some() {}
+        ready.retire();
+        assert!(ready.is_empty() && ready.parts.is_empty() && ready.spare.len() == KEEP_BUNDLES);
     }
 
     fn refusal(filter: &str) -> Batch {

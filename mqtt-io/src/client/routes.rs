@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use mqtt_proto::{ReasonCode, TopicFilter, TopicName};
 use mqtt_session::Message;
-use mqtt_session::client::{Client as Machine, Delivery as Right, Received};
+use mqtt_session::client::{Client as Machine, Delivery as Right};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use tokio::sync::oneshot;
@@ -70,29 +70,9 @@ struct Route {
     collected: Batch,
 }
 
-impl Route {
-    /// Appends to what is handed over at the end of the turn. The first stream that gets something takes over the
-    /// machine's bundle; what others get is copied out of it.
-    #[inline]
-    fn collect(&mut self, arrived: Arrived<'_>, ack: Option<Ack>, in_place: &mut Option<u64>) {
-        let capacity = self.queue.capacity();
-        match arrived {
-            Arrived::Small(received)
-                if *in_place == Some(self.id) || in_place.is_none() && self.collected.bundle_is_empty() =>
-            {
-                *in_place = Some(self.id);
-                self.collected.push_in_place(received, ack, capacity);
-            }
-            arrived => self.collected.push(arrived, ack, capacity),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Routes {
     routes: Vec<Route>,
-    /// The stream that takes over the machine's bundle at the end of this turn.
-    in_place: Option<u64>,
     last_id: u64,
     /// The routes of the last topic: messages often come in runs.
     cached: (String, Vec<usize>),
@@ -106,7 +86,6 @@ impl Routes {
     pub(super) fn new(unclaimed: usize) -> Self {
         Self {
             routes: Vec::new(),
-            in_place: None,
             last_id: 0,
             cached: Default::default(),
             unclaimed: Queue::new(unclaimed),
@@ -188,7 +167,7 @@ impl Routes {
             [] => return self.unclaimed(arrived, right.map(Ack::One), wakers),
             [index] => {
                 if let Some(route) = self.routes.get_mut(index) {
-                    route.collect(arrived, right.map(Ack::One), &mut self.in_place);
+                    route.collected.push(arrived, right.map(Ack::One), route.queue.capacity());
                 }
             }
             ref indexes => {
@@ -196,7 +175,7 @@ impl Routes {
                 for &index in indexes {
                     if let Some(route) = self.routes.get_mut(index) {
                         let ack = shared.clone().map(Ack::Several);
-                        route.collect(arrived.share(), ack, &mut self.in_place);
+                        route.collected.push(arrived.share(), ack, route.queue.capacity());
                     }
                 }
             }
@@ -204,14 +183,30 @@ impl Routes {
         None
     }
 
-    /// Hands over to the streams what was collected for them. The machine has told everything.
-    pub(super) fn hand_over(&mut self, machine: &mut Machine, wakers: &mut Vec<Waker>) {
-        if let Some(id) = self.in_place.take()
-            && let Some(route) = self.routes.iter_mut().find(|route| route.id == id)
-        {
-            let swapped = machine.swap_bundle(route.collected.bundle_mut());
-            debug_assert!(swapped, "messages wait");
+    /// Gives the machine's messages as a whole to the stream that gets all of them, if there is one and it gets nobody
+    /// else's. False if they have to be looked at one by one.
+    pub(super) fn route_all(&mut self, machine: &mut Machine, inbox: Option<&String>) -> bool {
+        let Some(messages) = machine.messages() else { return false };
+        let mut only = None;
+        for topic in messages.topics() {
+            if inbox.is_some_and(|inbox| inbox == topic) {
+                return false;
+            }
+            if self.cached.0 != topic {
+                self.find_routes(topic);
+            }
+            match self.cached.1[..] {
+                [index] if only.is_none_or(|only| only == index) => only = Some(index),
+                _ => return false,
+            }
         }
+        let Some(route) = only.and_then(|index| self.routes.get_mut(index)) else { return false };
+        route.collected.push_swapped(|bundle| machine.swap_messages(bundle));
+        true
+    }
+
+    /// Hands over to the streams what was collected for them.
+    pub(super) fn hand_over(&mut self, wakers: &mut Vec<Waker>) {
         for route in self.routes.iter_mut().filter(|route| !route.collected.is_empty()) {
             route.queue.append(&mut route.collected, wakers);
         }
@@ -239,10 +234,14 @@ impl Routes {
     }
 
     /// The first of what a stream held when it was dropped: it is unclaimed from now on.
-    pub(super) fn give_back(&mut self, taken: Taken, wakers: &mut Vec<Waker>) -> Settled {
-        let Taken::Message { message, dup, ack } = taken else { return None };
-        let received = Box::new(Received { message, dup, delivery: None });
-        self.unclaimed(Arrived::Large(received), ack, wakers)
+    pub(super) fn give_back(&mut self, mut taken: Taken<'_>, wakers: &mut Vec<Waker>) -> Settled {
+        let ack = taken.take_ack();
+        let arrived = match taken {
+            Taken::Small(received) => Arrived::Small(received),
+            Taken::Large(received, _) => Arrived::Large(received),
+            Taken::Lagged(_) | Taken::Refused(..) => return None,
+        };
+        self.unclaimed(arrived, ack, wakers)
     }
 
     fn respond(&mut self, message: Message) {

@@ -267,6 +267,9 @@ impl Inner {
 
     /// Routes the messages that are next, as far as they lie in the machine.
     pub(super) fn route_small(&mut self, now: Timestamp, inbox: Option<&String>, wakers: &mut Vec<Waker>) {
+        if self.routes.route_all(&mut self.machine, inbox) {
+            return;
+        }
         while let Some(received) = self.machine.poll_message() {
             let settled = self.routes.route(Arrived::Small(received), inbox, wakers);
             self.settled(now, settled);

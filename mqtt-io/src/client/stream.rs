@@ -4,8 +4,10 @@ use super::queue::{Batch, Queue, Taken};
 use super::routes::Ack;
 use super::shared::Shared;
 use super::{Error, Handle};
+use bytes::Bytes;
 use mqtt_proto::ReasonCode;
 use mqtt_session::Message;
+use mqtt_session::client::{Head, ReceivedRef};
 use std::future::poll_fn;
 use std::mem::take;
 use std::ops::Deref;
@@ -113,16 +115,17 @@ impl Subscription {
     /// Unless acknowledging is up to the application, the message is acknowledged by this.
     ///
     /// Cancel safety: dropping the future before it is ready takes nothing.
-    pub async fn recv(&mut self) -> Option<Item> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Item>> + Send {
+        poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// As [`Subscription::recv`], for those who poll.
+    #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         if self.ready.is_empty() && self.queue.poll_swap(cx, &mut self.ready).is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(self.ready.pop().map(|taken| self.hand_out(taken)))
+        Poll::Ready(self.take())
     }
 
     /// The next message, if there is one.
@@ -130,26 +133,35 @@ impl Subscription {
         if self.ready.is_empty() {
             self.queue.swap(&mut self.ready);
         }
-        self.ready.pop().map(|taken| self.hand_out(taken))
+        self.take()
     }
 
-    fn hand_out(&self, taken: Taken) -> Item {
-        match taken {
-            Taken::Message { message, dup, ack } => {
-                let shared = &self.handle.shared;
-                let ack = match ack {
-                    Some(ack) if self.manual => Some((shared.clone(), ack)),
-                    Some(ack) => {
-                        shared.ack(ack, ReasonCode::Success);
-                        None
-                    }
-                    None => None,
-                };
+    #[inline]
+    fn take(&mut self) -> Option<Item> {
+        let mut taken = self.ready.pop()?;
+        let ack = match taken.take_ack() {
+            Some(ack) if self.manual => Some((self.handle.shared.clone(), ack)),
+            Some(ack) => {
+                self.handle.shared.ack(ack, ReasonCode::Success);
+                None
+            }
+            None => None,
+        };
+        Some(match taken {
+            Taken::Small(ReceivedRef { topic, payload, properties, head }) => {
+                // In this order: what was written a moment ago is slow to move.
+                let payload = Bytes::copy_from_slice(payload);
+                let topic = topic.to_owned();
+                let Head { qos, retain, dup, .. } = head;
+                let message = Message { topic, payload, qos, retain, properties };
                 Item::Message(Delivery { message, dup, ack })
+            }
+            Taken::Large(received, _) => {
+                Item::Message(Delivery { message: received.message, dup: received.dup, ack })
             }
             Taken::Lagged(n) => Item::Lagged(n),
             Taken::Refused(filter, reason) => Item::Refused { filter, reason },
-        }
+        })
     }
 
     /// The server's answer for each filter, in order: the granted QoS, or from 0x80 on a refusal.
@@ -182,8 +194,8 @@ impl Subscription {
             }
         };
         for mut batch in self.close() {
-            while let Some(taken) = batch.pop() {
-                if let Taken::Message { ack: Some(ack), .. } = taken {
+            while let Some(mut taken) = batch.pop() {
+                if let Some(ack) = taken.take_ack() {
                     shared.ack(ack, ReasonCode::Success);
                 }
             }

@@ -1,6 +1,6 @@
 use super::{PacketType, write_header};
 use crate::property::PropertyContext;
-use crate::reader::Reader;
+use crate::reader::{Reader, any_byte};
 use crate::topic::{TopicName, is_name, what_is_wrong};
 use crate::{DecodeError, EncodeError, PacketId, Properties, PropertyId, QoS, Version, Violation};
 use alloc::vec::Vec;
@@ -59,16 +59,34 @@ impl<'a> RawPublish<'a> {
     /// Names the first rule that is broken and where; [`Violation::PacketType`] if it is no PUBLISH.
     #[inline]
     pub fn decode(packet: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        Self::decode_then(packet, version, |publish| publish)
+    }
+
+    /// As [`decode`](Self::decode), for those who do this all the time: `then` gets the packet where it was decoded, and
+    /// nothing is moved.
+    ///
+    /// # Errors
+    /// As `decode`; `then` was not called.
+    #[inline(always)]
+    pub fn decode_then<T>(
+        packet: &'a [u8],
+        version: Version,
+        then: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
         super::framed(packet, version, |first_byte, reader| {
             if first_byte >> 4 != PacketType::Publish as u8 {
                 return Err(DecodeError::new(Violation::PacketType, version, 0));
             }
-            Self::decode_body(first_byte, reader)
+            Self::decode_body(first_byte, reader, then)
         })
     }
 
     #[inline(always)]
-    fn decode_body(first_byte: u8, mut r: Reader<'a>) -> Result<Self, DecodeError> {
+    fn decode_body<T>(
+        first_byte: u8,
+        mut r: Reader<'a>,
+        then: impl FnOnce(Self) -> T,
+    ) -> Result<T, DecodeError> {
         let header = |violation| Err(DecodeError::new(violation, r.version(), 0));
         let dup = first_byte & 8 != 0;
         let Some(qos) = QoS::from_u8(first_byte >> 1 & 3) else { return header(Violation::PublishQos) };
@@ -77,9 +95,9 @@ impl<'a> RawPublish<'a> {
         }
         // [MQTT-3.3.2-1] [MQTT-3.3.2-2]
         let at = r;
-        let topic = r.utf8_bytes()?;
-        if !topic.is_empty() && !is_name(topic) {
-            return Err(at.error(what_is_wrong(topic)));
+        let topic = r.binary()?;
+        if needs_a_closer_look(topic) {
+            check_topic(at, topic)?;
         }
         let packet_id = if qos == QoS::AtMostOnce { None } else { Some(r.packet_id()?) };
         let properties = if r.version().is_v5() {
@@ -90,7 +108,7 @@ impl<'a> RawPublish<'a> {
         if topic.is_empty() && !properties.contains(PropertyId::TopicAlias) {
             return Err(at.error(Violation::TopicEmpty));
         }
-        Ok(Self {
+        Ok(then(Self {
             dup,
             qos,
             retain: first_byte & 1 != 0,
@@ -98,7 +116,7 @@ impl<'a> RawPublish<'a> {
             packet_id,
             properties,
             payload: r.take_rest(),
-        })
+        }))
     }
 
     /// The topic as text.
@@ -107,6 +125,20 @@ impl<'a> RawPublish<'a> {
         // It was checked when it was decoded; who makes one of other bytes gets an empty topic.
         core::str::from_utf8(self.topic).unwrap_or_default()
     }
+}
+
+/// Nearly all topics are ASCII without what is forbidden: one look at each byte tells that. As signed numbers, U+0001 to
+/// U+007F are what is above zero; `+` and `#` differ in one bit.
+#[inline(always)]
+fn needs_a_closer_look(topic: &[u8]) -> bool {
+    any_byte(topic, |b| (b.cast_signed() <= 0) | ((b | 0x08) == b'+'))
+}
+
+#[inline(never)]
+fn check_topic(at: Reader<'_>, topic: &[u8]) -> Result<(), DecodeError> {
+    let mut string = at;
+    string.utf8_bytes()?;
+    if is_name(topic) { Ok(()) } else { Err(at.error(what_is_wrong(topic))) }
 }
 
 impl<'a> From<RawPublish<'a>> for PublishRef<'a> {
@@ -127,7 +159,7 @@ impl<'a> From<PublishRef<'a>> for RawPublish<'a> {
 impl<'a> PublishRef<'a> {
     #[inline(always)]
     pub(super) fn decode(first_byte: u8, r: Reader<'a>) -> Result<Self, DecodeError> {
-        RawPublish::decode_body(first_byte, r).map(Self::from)
+        RawPublish::decode_body(first_byte, r, Self::from)
     }
 
     #[inline(always)]

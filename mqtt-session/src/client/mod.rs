@@ -20,7 +20,7 @@ mod reconnect;
 mod session;
 mod subscribe;
 
-pub use bundle::{Bundle, Head, Place, ReceivedRef};
+pub use bundle::{Bundle, Head, ReceivedRef};
 pub use config::{AckMode, Authentication, Backoff, CleanStart, ClientConfig, ConfigError, Will};
 pub use connect::DisconnectOptions;
 pub use event::{
@@ -278,18 +278,24 @@ impl Client {
         Some(output)
     }
 
-    /// The next thing to do, if that is a small message without properties: in place, without the memory that
+    /// The next thing to do, if that is a small message: in place, without the memory that
     /// [`poll_output`](Self::poll_output) takes for each. `None` says nothing about other outputs.
     #[inline]
     pub fn poll_message(&mut self) -> Option<ReceivedRef<'_>> {
         self.outputs.pop_message()
     }
 
-    /// Gives away what the messages of [`poll_message`](Self::poll_message) lie in, so that whoever kept their places
-    /// need not copy them: after the last of them, and before the next [`handle_read`](Self::handle_read). False, and
-    /// nothing, while messages wait.
-    pub fn swap_bundle(&mut self, empty: &mut Bundle) -> bool {
-        self.outputs.swap_bundle(empty)
+    /// All small messages that there are, if they are next and nothing else stands between them.
+    #[inline]
+    #[must_use]
+    pub fn messages(&self) -> Option<&Bundle> {
+        self.outputs.messages()
+    }
+
+    /// Takes the [`messages`](Self::messages) as a whole: they are in `with` then, and the memory that `with` had is
+    /// used for those that come. False, and nothing, if there are none, or if `with` has some.
+    pub fn swap_messages(&mut self, with: &mut Bundle) -> bool {
+        self.outputs.swap_messages(with)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if nothing depends on time. May

@@ -1,5 +1,5 @@
 //! What is to be told, in order. Small messages lie together, so that who takes them by
-//! [`Client::poll_message`](super::Client::poll_message) needs no memory for each.
+//! [`Client::poll_message`](super::Client::poll_message) or as a whole needs no memory for each.
 
 use super::bundle::{Bundle, Head, Place, ReceivedRef};
 use super::event::{Event, Output, Received};
@@ -16,8 +16,6 @@ const MAX_BUNDLE: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
     queue: VecDeque<Next>,
-    /// The messages of the bundle that were not taken.
-    messages: VecDeque<(Place, Head)>,
     bundle: Bundle,
 }
 
@@ -30,7 +28,7 @@ enum Next {
 
 /// What the application gets of a message, until it is known whether it gets it.
 pub(super) enum Content {
-    Small(Place),
+    Small(Place, PropertiesBuf),
     Large(Box<Received>),
 }
 
@@ -39,30 +37,50 @@ impl Outputs {
         self.queue.push_back(Next::Output(output));
     }
 
-    /// Copies a message: the topic in full, and without the alias, which means nothing to the application.
+    /// Appends a message without properties and identifier, which is what comes most. False if it is too large for that.
     #[inline(always)]
-    pub(super) fn copy(&mut self, publish: &RawPublish<'_>, topic: &[u8]) -> Content {
-        if self.messages.is_empty() {
-            self.bundle.clear();
+    pub(super) fn push_plain(&mut self, publish: &RawPublish<'_>) -> bool {
+        if !self.has_room() {
+            return false;
         }
-        let is_plain = publish.properties.is_empty() && self.bundle.len() < MAX_BUNDLE;
-        match is_plain.then(|| self.bundle.push_raw(topic, publish.payload)).flatten() {
-            Some(place) => Content::Small(place),
-            None => Content::Large(Box::new(received(publish, topic))),
+        let Some(place) = self.bundle.place_raw(publish.topic, publish.payload, 0) else { return false };
+        self.bundle.push_plain(place, Head::of(publish));
+        self.count_message();
+        true
+    }
+
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.bundle.is_empty() || self.bundle.size() < MAX_BUNDLE
+    }
+
+    #[inline]
+    fn count_message(&mut self) {
+        match self.queue.back_mut() {
+            // At most as many as there are bytes in the bundle.
+            Some(Next::Messages(n)) => *n += 1,
+            _ => self.queue.push_back(Next::Messages(1)),
         }
     }
 
-    /// Appends a message that was copied.
+    /// Copies a message: the topic in full, and without the alias, which means nothing to the application.
+    pub(super) fn copy(&mut self, publish: &RawPublish<'_>, topic: &[u8]) -> Content {
+        let properties = properties_of(publish);
+        let has_room = self.has_room();
+        let place = |bundle: &mut Bundle| bundle.place_raw(topic, publish.payload, properties.len());
+        match has_room.then_some(&mut self.bundle).and_then(place) {
+            Some(place) => Content::Small(place, properties),
+            None => Content::Large(Box::new(received(publish, topic, properties))),
+        }
+    }
+
+    /// Appends the message that was copied last.
     #[inline]
     pub(super) fn push_message(&mut self, content: Content, head: Head) {
         match content {
-            Content::Small(place) => {
-                self.messages.push_back((place, head));
-                match self.queue.back_mut() {
-                    // At most as many as there are bytes in the bundle.
-                    Some(Next::Messages(n)) => *n += 1,
-                    _ => self.queue.push_back(Next::Messages(1)),
-                }
+            Content::Small(place, properties) => {
+                self.bundle.push_at(place, properties, head);
+                self.count_message();
             }
             Content::Large(mut received) => {
                 (received.dup, received.delivery) = (head.dup, head.delivery);
@@ -92,26 +110,42 @@ impl Outputs {
         if *left == 0 {
             self.queue.pop_front();
         }
-        let (place, head) = self.messages.pop_front()?;
-        let (topic, payload) = self.bundle.get(place);
-        Some(ReceivedRef { topic, payload, place, head })
+        self.bundle.pop()
     }
 
-    pub(super) fn swap_bundle(&mut self, empty: &mut Bundle) -> bool {
-        if self.messages.is_empty() {
-            core::mem::swap(&mut self.bundle, empty);
+    /// The bundle, if all its messages are next.
+    #[inline]
+    pub(super) fn messages(&self) -> Option<&Bundle> {
+        match self.queue.front()? {
+            Next::Messages(n) if *n == self.bundle.len() => Some(&self.bundle),
+            _ => None,
         }
-        self.messages.is_empty()
+    }
+
+    pub(super) fn swap_messages(&mut self, with: &mut Bundle) -> bool {
+        if self.messages().is_none() || !with.is_empty() {
+            return false;
+        }
+        self.queue.pop_front();
+        core::mem::swap(&mut self.bundle, with);
+        self.bundle.clear();
+        true
     }
 }
 
-fn received(publish: &RawPublish<'_>, topic: &[u8]) -> Received {
+#[inline]
+fn properties_of(publish: &RawPublish<'_>) -> PropertiesBuf {
     let mut properties = PropertiesBuf::new();
     if publish.properties.contains(PropertyId::TopicAlias) {
         properties.extend_except(publish.properties, &[PropertyId::TopicAlias]);
     } else if !publish.properties.is_empty() {
         properties = publish.properties.into();
     }
+    properties
+}
+
+#[cold]
+fn received(publish: &RawPublish<'_>, topic: &[u8], properties: PropertiesBuf) -> Received {
     let message = Message {
         // It was checked when the packet was decoded.
         topic: core::str::from_utf8(topic).unwrap_or_default().into(),
@@ -126,7 +160,7 @@ fn received(publish: &RawPublish<'_>, topic: &[u8]) -> Received {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mqtt_proto::{QoS, Version};
+    use mqtt_proto::Version;
 
     fn push(outputs: &mut Outputs, payload: &[u8]) {
         let mut packet = alloc::vec::Vec::new();
@@ -177,17 +211,23 @@ mod tests {
         for _ in 0..1000 {
             push(&mut outputs, &[0; 1000]);
             assert!(outputs.pop().is_some());
-            assert!(outputs.bundle.len() <= MAX_BUNDLE + 1001);
+            assert!(outputs.bundle.size() <= MAX_BUNDLE + 1001);
         }
         let mut bundle = Bundle::default();
-        assert!(!outputs.swap_bundle(&mut bundle), "a message waits");
-        assert!(outputs.pop().is_some() && outputs.pop().is_none());
         push(&mut outputs, b"1");
-        let place = outputs.pop_message().map(|received| (received.place, received.head.qos));
-        assert!(outputs.swap_bundle(&mut bundle));
-        assert_eq!(
-            place.map(|(place, qos)| (bundle.get(place), qos)),
-            Some((("a", &b"1"[..]), QoS::AtMostOnce))
-        );
+        outputs.push(Output::Flush);
+        push(&mut outputs, b"2");
+        assert!(!outputs.swap_messages(&mut bundle), "something is between them");
+        assert_eq!(outputs.pop_message().map(|received| received.payload.len()), Some(1000));
+        assert!(outputs.pop_message().is_some());
+        assert!(!outputs.swap_messages(&mut bundle), "something else is next");
+        assert_eq!(outputs.pop(), Some(Output::Flush));
+        let mut full = Bundle::default();
+        full.push(ReceivedRef { topic: "a", ..ReceivedRef::default() }).unwrap();
+        assert!(!outputs.swap_messages(&mut full) && outputs.swap_messages(&mut bundle));
+        assert_eq!(bundle.pop().map(|received| (received.topic, received.payload)), Some(("a", &b"2"[..])));
+        assert_eq!((bundle.pop(), outputs.pop()), (None, None));
+        push(&mut outputs, b"3");
+        assert_eq!(text(outputs.pop()).unwrap(), "3");
     }
 }

@@ -66,8 +66,15 @@ impl Client {
         let first_byte = packet.first().copied().unwrap_or_default();
         if is_online && first_byte >> 4 == PacketType::Publish as u8 {
             // What comes all the time is not moved about.
-            let publish = RawPublish::decode(packet, self.config.version).map_err(malformed)?;
-            return self.handle_publish(&publish);
+            let version = self.config.version;
+            let handled = RawPublish::decode_then(packet, version, |publish| {
+                let is_plain = publish.packet_id.is_none() && publish.properties.is_empty();
+                if is_plain && self.outputs.push_plain(&publish) {
+                    return Ok(());
+                }
+                self.handle_publish(&publish)
+            });
+            return handled.unwrap_or_else(|error| Err(malformed(error)));
         }
         match AckRef::from_short(packet).filter(|_| is_online) {
             Some((PacketType::Puback, ack)) => self.handle_puback(now, &ack),
