@@ -4,6 +4,7 @@
 use mqtt_proto::{
     ConnectRef, PacketRef, PropertiesBuf, Property, PublishRef, QoS, SubscribeFiltersBuf, Version,
 };
+use mqtt_session::Durability;
 use mqtt_session::broker::BrokerConfig;
 use mqtt_testkit::packets::{filter, puback, publish, subscribe};
 use mqtt_testkit::{PeerId, World};
@@ -166,6 +167,119 @@ fn versions_identifiers_and_aliases_are_each_receivers_own() {
 }
 
 #[derive(Clone, Debug)]
+struct Wanting {
+    version: Version,
+    qos: u8,
+    as_published: bool,
+    id: Option<u32>,
+    aliases: u16,
+    window: u16,
+    most: Option<u32>,
+}
+
+fn receiver() -> impl Strategy<Value = Wanting> {
+    let version =
+        prop::sample::select(vec![Version::V31, Version::V311, Version::V311, Version::V5, Version::V5]);
+    let (id, aliases) = (
+        prop_oneof![3 => Just(None), 1 => (1u32..300).prop_map(Some)],
+        prop_oneof![3 => Just(0u16), 1 => 1u16..3],
+    );
+    let most = prop_oneof![4 => Just(None), 1 => (30u32..300).prop_map(Some)];
+    (version, 0u8..3, any::<bool>(), id, aliases, prop_oneof![Just(2u16), Just(100)], most).prop_map(
+        |(version, qos, as_published, id, aliases, window, most)| Wanting {
+            version,
+            qos,
+            as_published,
+            id,
+            aliases,
+            window,
+            most,
+        },
+    )
+}
+
+/// By which publisher, topic, QoS, RETAIN, and how large.
+fn message() -> impl Strategy<Value = (usize, usize, u8, bool, usize)> {
+    (
+        0..2usize,
+        0..2usize,
+        0u8..3,
+        any::<bool>(),
+        prop::sample::select(vec![0usize, 5, 90, 130, 260, 4000, 4090, 5000]),
+    )
+}
+
+/// A broker with these subscribers.
+fn site(receivers: &[Wanting], is_stored: bool) -> (World, Vec<PeerId>) {
+    let mut config = BrokerConfig::default();
+    config.durability = if is_stored { Durability::Synced } else { Durability::Off };
+    let mut w = World::new(config);
+    w.confirm_stores();
+    let mut links = Vec::new();
+    for (n, wanting) in receivers.iter().enumerate() {
+        let is_new = wanting.version.is_v5();
+        let mut properties = PropertiesBuf::new();
+        if is_new {
+            properties.push(Property::ReceiveMaximum(wanting.window)).unwrap();
+            properties.push(Property::TopicAliasMaximum(wanting.aliases)).unwrap();
+            wanting
+                .most
+                .into_iter()
+                .for_each(|most| properties.push(Property::MaximumPacketSize(most)).unwrap());
+        }
+        let (client_id, properties) = (n.to_string(), properties.as_properties());
+        let version = wanting.version;
+        let p =
+            w.connect(&ConnectRef { version, client_id: &client_id, properties, ..ConnectRef::default() });
+        w.got(p);
+        let mut options = mqtt_proto::SubscriptionOptions::from(QoS::from_u8(wanting.qos).unwrap());
+        options.retain_as_published = is_new && wanting.as_published;
+        let mut list = SubscribeFiltersBuf::new();
+        list.push("#", options).unwrap();
+        let PacketRef::Subscribe(mut packet) = subscribe(1, &list) else { unreachable!() };
+        let mut properties = PropertiesBuf::new();
+        if let Some(id) = wanting.id.filter(|_| is_new) {
+            properties.push(Property::SubscriptionIdentifier(id)).unwrap();
+        }
+        packet.properties = properties.as_properties();
+        w.send(p, &PacketRef::Subscribe(packet));
+        w.got(p);
+        links.push(p);
+    }
+    (w, links)
+}
+
+/// What each subscriber gets; some acknowledge QoS 1.
+fn run(
+    w: &mut World,
+    publishers: &[PeerId; 2],
+    links: &[PeerId],
+    messages: &[(usize, usize, u8, bool, usize)],
+) -> Vec<Vec<String>> {
+    let mut got = vec![Vec::new(); links.len()];
+    for (n, (publisher, topic, qos, retain, size)) in messages.iter().enumerate() {
+        let topic = ["t", "a/longer/topic/with/some/levels"][*topic];
+        let payload = format!("{n:<size$}");
+        let packet_id = mqtt_proto::PacketId::new(u16::try_from(n + 1).unwrap()).filter(|_| *qos > 0);
+        let qos = QoS::from_u8(*qos).unwrap();
+        let payload = payload.as_bytes();
+        let publish = PublishRef { topic, qos, packet_id, retain: *retain, payload, ..PublishRef::default() };
+        w.send(publishers[*publisher], &PacketRef::Publish(publish));
+        w.confirm_stores();
+        for (link, got) in links.iter().zip(&mut got) {
+            for line in w.got(*link) {
+                let id = line.split(" q1 #").nth(1).and_then(|rest| rest.split(' ').next());
+                if let Some(id) = id.and_then(|id| id.parse().ok()).filter(|id| id % 2 == 0) {
+                    w.send(*link, &puback(id));
+                }
+                got.push(line);
+            }
+        }
+    }
+    got
+}
+
+#[derive(Clone, Debug)]
 enum Step {
     Subscribe(usize, usize, bool),
     Unsubscribe(usize, usize),
@@ -188,6 +302,24 @@ const TOPICS: [&str; 3] = ["a", "a/b", "c/b"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// What one of many gets is what it would get if it were alone.
+    #[test]
+    fn many_receivers_change_nothing_for_each(
+        receivers in prop::collection::vec(receiver(), 2..7),
+        messages in prop::collection::vec(message(), 1..8),
+        is_stored in any::<bool>(),
+    ) {
+        let (mut w, links) = site(&receivers, is_stored);
+        let publishers = [w.client(Version::V5, "p"), w.client(Version::V311, "q")];
+        let together = run(&mut w, &publishers, &links, &messages);
+        for (n, receiver) in receivers.iter().enumerate() {
+            let (mut w, links) = site(std::slice::from_ref(receiver), is_stored);
+            let publishers = [w.client(Version::V5, "p"), w.client(Version::V311, "q")];
+            let alone = run(&mut w, &publishers, &links, &messages);
+            prop_assert_eq!(&together[n], &alone[0], "{:?}", receiver);
+        }
+    }
 
     /// Who was found for a topic is not who gets the next message, if subscriptions changed meanwhile.
     #[test]

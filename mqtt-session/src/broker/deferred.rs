@@ -147,8 +147,8 @@ impl Broker {
             self.messages.hold(key);
             self.deferred.push_back(Deferred { deliveries, groups, onward, ..Deferred::new(after, key) });
         } else {
-            for (session, _, delivery) in deliveries {
-                self.enqueue(session, delivery, size);
+            for (session, _, mut delivery) in deliveries {
+                self.enqueue(session, &mut delivery, size);
             }
             for (group, entry) in groups {
                 self.hand_to_group(group, key, entry);
@@ -175,9 +175,9 @@ impl Broker {
             let Some(deferred) = self.deferred.remove(at) else { return };
             self.unstored_retained.remove(&deferred.message);
             let size = self.messages.get(deferred.message).map_or(0, super::message::Held::size);
-            for (session, id, delivery) in deferred.deliveries {
+            for (session, id, mut delivery) in deferred.deliveries {
                 if self.sessions.get(session as usize).is_some_and(|s| s.id == id) {
-                    self.enqueue(session, delivery, size);
+                    self.enqueue(session, &mut delivery, size);
                 }
             }
             for (group, entry) in deferred.groups {

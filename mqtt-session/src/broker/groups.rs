@@ -234,7 +234,7 @@ impl Broker {
         delivery.qos = delivery_qos(delivery.qos, member.options.qos);
         delivery.retain &= member.options.retain_as_published;
         delivery.ids = SubscriptionIds::new(member.id);
-        self.enqueue(member.session, delivery, size)
+        self.enqueue(member.session, &mut delivery, size)
     }
 
     /// Whether no member of the group may read the message any more.

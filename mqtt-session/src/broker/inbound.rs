@@ -414,6 +414,7 @@ impl Broker {
         self.exchange_answered(index, key, acked);
     }
 
+    #[inline(always)]
     fn with_ledger<T>(
         &mut self,
         index: u32,
@@ -428,6 +429,7 @@ impl Broker {
         Some((key, act(&mut session.ledger, &mut c.window)))
     }
 
+    #[inline]
     fn exchange_answered(&mut self, index: u32, key: SessionKey, acked: Acked<super::session::Delivery>) {
         match acked {
             Acked::Done(message) => {

@@ -396,7 +396,7 @@ impl Drain<'_> {
     fn write(&mut self, c: &mut Connection, delivery: &Delivery, packet_id: Option<PacketId>, dup: bool) {
         let Some(held) = self.messages.get(delivery.message) else { return };
         let shared = held.shared();
-        let head = PublishHead {
+        let mut head = PublishHead {
             dup,
             qos: delivery.qos,
             retain: delivery.retain,
@@ -411,8 +411,8 @@ impl Drain<'_> {
             subscription_ids: if defect!(SubscriptionIdMissing) { &[] } else { delivery.ids.as_slice() },
         };
         if !self.is_prompt || !leaves_from_where_it_is(shared.payload.len()) {
-            write_publish(c, self.counters, &shared, head);
-        } else if write_head_or_all::<false>(c, self.counters, &shared, head) {
+            write_publish(c, self.counters, &shared, &mut head);
+        } else if write_head_or_all::<false>(c, self.counters, &shared, &mut head) {
             self.bodies.push(c.out.len(), delivery.message, shared.payload.len());
             self.messages.hold(delivery.message);
         }
@@ -536,7 +536,7 @@ pub(super) fn write_publish(
     c: &mut Connection,
     counters: &mut Counters,
     shared: &SharedPublish<'_>,
-    head: PublishHead<'_>,
+    head: &mut PublishHead<'_>,
 ) {
     write_head_or_all::<true>(c, counters, shared, head);
 }
@@ -547,11 +547,11 @@ fn write_head_or_all<const ALL: bool>(
     c: &mut Connection,
     counters: &mut Counters,
     shared: &SharedPublish<'_>,
-    mut head: PublishHead<'_>,
+    head: &mut PublishHead<'_>,
 ) -> bool {
     if let Some(extras) = &mut c.extras {
         // Three bytes more must still fit.
-        let fits = shared.encoded_len(c.version, &head).saturating_add(8) <= c.max_packet as usize;
+        let fits = shared.encoded_len(c.version, head).saturating_add(8) <= c.max_packet as usize;
         match if fits { extras.outbound.assign(shared.topic) } else { Alias::None } {
             Alias::None => {}
             Alias::Set(alias) => (head.alias, head.topic_known) = (Some(alias), defect!(AliasUnknown)),
@@ -559,9 +559,9 @@ fn write_head_or_all<const ALL: bool>(
         }
     }
     let written = if ALL {
-        shared.encode(c.version, &head, &mut c.out)
+        shared.encode(c.version, head, &mut c.out)
     } else {
-        shared.encode_head(c.version, &head, &mut c.out)
+        shared.encode_head(c.version, head, &mut c.out)
     };
     if written {
         c.note_publish(counters, head.qos, shared.payload.len());

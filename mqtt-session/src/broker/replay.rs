@@ -119,7 +119,7 @@ impl Broker {
                 let ids = ids.clone();
                 self.enqueue(
                     key,
-                    Delivery { message, group: None, qos, retain: true, entry: None, ids },
+                    &mut Delivery { message, group: None, qos, retain: true, entry: None, ids },
                     size,
                 );
             }

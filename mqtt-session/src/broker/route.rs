@@ -2,7 +2,7 @@
 
 use super::message::{Content, Held, MessageKey};
 use super::output::{DropReason, Event, LocalId, Output};
-use super::router::{Matches, SessionKey};
+use super::router::{Matches, SessionKey, SubscriptionIds};
 use super::session::{Delivery, Session};
 use super::shards::Arrival;
 use super::{Broker, Overflow, delivery_qos};
@@ -186,18 +186,18 @@ impl Broker {
         };
         let (qos, retain, size) = (held.qos, held.retain(), held.size());
         let mut routed = Routed::default();
+        // One for all: what was written a moment ago is slow to move.
+        let mut delivery =
+            Delivery { message: key, group: None, qos, retain, entry: None, ids: SubscriptionIds::None };
+        self.through.begin(matches.receivers.len());
         for receiver in &matches.receivers {
-            let delivery = Delivery {
-                message: key,
-                group: None,
-                qos: delivery_qos(qos, receiver.qos),
-                // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-                retain: retain && (receiver.retain_as_published || defect!(RetainAsPublished)),
-                entry: None,
-                ids: receiver.ids.clone(),
-            };
-            routed.count(self.enqueue(receiver.session, delivery, size));
+            delivery.qos = delivery_qos(qos, receiver.qos);
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            delivery.retain = retain && (receiver.retain_as_published || defect!(RetainAsPublished));
+            delivery.ids.clone_from(&receiver.ids);
+            routed.count(self.enqueue(receiver.session, &mut delivery, size));
         }
+        self.through.begin(0);
         for &group in &matches.groups {
             let fate = self.group_takes(group, key);
             if fate == Fate::Taken {
@@ -279,19 +279,18 @@ impl Broker {
 
     /// Puts a delivery into the session's queue ([MQTT-4.5.0-1]), behind all that came before
     /// ([MQTT-4.6.0-5], [MQTT-4.6.0-6]).
-    pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery, size: usize) -> Fate {
+    pub(super) fn enqueue(&mut self, key: SessionKey, delivery: &mut Delivery, size: usize) -> Fate {
         debug_assert!(!self.batch.is_open(), "what came before is delivered before");
         // A call that used up its budget leaves the packets behind this one to the next call.
         self.budget = self.budget.saturating_sub(1);
         let Some(session) = self.sessions.get_mut(key as usize) else { return Fate::Unwanted };
         if let Some(subscriber) = session.local {
-            self.tell_program(subscriber, &delivery);
+            self.tell_program(subscriber, delivery);
             return Fate::Taken;
         }
-        let delivery = match self.send_at_once(key, delivery) {
-            Ok(()) => return Fate::Taken,
-            Err(delivery) => delivery,
-        };
+        if self.send_at_once(key, delivery) {
+            return Fate::Taken;
+        }
         // What has a place in the store found room when it got it.
         if delivery.entry.is_none() {
             let fate = self.room_for(key, size, delivery.qos);
@@ -309,9 +308,9 @@ impl Broker {
         session.queued_bytes += size;
         self.messages.hold(message);
         if defect!(QueueReversed) {
-            session.queue.push_front(&delivery);
+            session.queue.push_front(delivery);
         } else {
-            session.queue.push_back(&delivery);
+            session.queue.push_back(delivery);
         }
         match session.link {
             Some(link) => self.queue_flush(link),
@@ -417,6 +416,7 @@ impl Broker {
     }
 
     /// A delivery of this session is over: acknowledged, dropped or void.
+    #[inline]
     pub(super) fn discard(&mut self, key: SessionKey, delivery: Delivery, was_queued: bool) {
         if let Some(session) = self.sessions.get_mut(key as usize) {
             if was_queued && let Some(held) = self.messages.get(delivery.message) {

@@ -31,6 +31,13 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
+    /// The same without what costs memory, which goes with what is returned.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Self {
+        let &mut Self { message, group, qos, retain, entry, ref mut ids } = self;
+        Self { message, group, qos, retain, entry, ids: core::mem::take(ids) }
+    }
+
     /// What the store keeps of it.
     pub(super) fn to_stored(&self, session: SessionId, entry: EntryId) -> StoredDelivery {
         let subscription_ids = self.ids.as_slice().into();

@@ -8,6 +8,7 @@
 
 use super::Broker;
 use super::connection::{Connection, Phase};
+use super::count::Counters;
 use super::message::{Content, Held, MessageKey, expiry_left};
 use super::offer::leaves_from_where_it_is;
 use super::outbox::write_publish;
@@ -17,7 +18,7 @@ use super::router::{Matches, Receiver, SessionKey};
 use super::session::Delivery;
 use crate::{Run, Timestamp};
 use alloc::vec::Vec;
-use mqtt_proto::{MAX_PACKET_SIZE, PublishHead, QoS, Version};
+use mqtt_proto::{MAX_PACKET_SIZE, PacketId, PublishHead, QoS, SharedPublish, Version};
 
 /// What all outboxes together take on this way until the adapter asks for them, by the size of a message: memory
 /// that a held one would not need once for each receiver. Small ones need hardly more than a place in a queue.
@@ -44,11 +45,44 @@ pub(super) struct Through {
     /// Bytes that are in outboxes and that the adapter has not asked for yet.
     unflushed: usize,
     template: Template,
+    /// The message that is being routed is held, and has many receivers.
+    is_for_many: bool,
 }
 
 impl Through {
     const fn has_room_for(&self, size: usize) -> bool {
         self.unflushed < most_unflushed(size)
+    }
+
+    /// A held message is going to so many receivers; none is when that is done.
+    pub(super) const fn begin(&mut self, receivers: usize) {
+        self.template.version = None;
+        self.is_for_many = receivers > 1;
+    }
+
+    /// Writes a message into an outbox: as it was written last if many get the same.
+    #[inline]
+    fn write(
+        &mut self,
+        c: &mut Connection,
+        counters: &mut Counters,
+        shared: &SharedPublish<'_>,
+        head: &mut PublishHead<'_>,
+        is_for_many: bool,
+    ) {
+        let before = c.out.len();
+        let is_same_for_all = is_for_many && c.extras.is_none() && head.subscription_ids.is_empty();
+        if is_same_for_all && self.template.is_for(c.version, head) {
+            self.template.write(head.packet_id, &mut c.out);
+            c.note_publish(counters, head.qos, shared.payload.len());
+        } else {
+            write_publish(c, counters, shared, head);
+            if is_same_for_all {
+                let written = c.out.get(before..).unwrap_or_default();
+                self.template.learn(c.version, head, shared.topic.len(), written);
+            }
+        }
+        self.note(c, before);
     }
 
     /// What is in the outbox behind its first `before` bytes came on this way.
@@ -69,11 +103,48 @@ pub(super) enum Way {
     Free(u32),
 }
 
-/// The packet as it was written last, for the next receivers that get the same bytes.
+/// The packet of the message that is being routed: the same for many receivers, but for its identifier.
 #[derive(Debug, Default)]
 struct Template {
-    bytes: Vec<u8>,
+    /// `None` as long as it was not written.
     version: Option<Version>,
+    qos: QoS,
+    retain: bool,
+    bytes: Vec<u8>,
+    /// Where the identifier is.
+    id_at: usize,
+}
+
+impl Template {
+    /// Larger packets are encoded for each receiver, which then costs little more.
+    const MOST: usize = 4096;
+
+    fn is_for(&self, version: Version, head: &PublishHead<'_>) -> bool {
+        self.version == Some(version) && self.qos == head.qos && self.retain == head.retain
+    }
+
+    fn write(&self, id: Option<PacketId>, out: &mut Vec<u8>) {
+        let at = out.len() + self.id_at;
+        out.extend_from_slice(&self.bytes);
+        if let Some(id) = id
+            && let Some(place) = out.get_mut(at..at + 2)
+        {
+            place.copy_from_slice(&id.get().to_be_bytes());
+        }
+    }
+
+    /// Keeps a packet as it was written, with the topic in full.
+    fn learn(&mut self, version: Version, head: &PublishHead<'_>, topic_len: usize, bytes: &[u8]) {
+        self.version = None;
+        if bytes.is_empty() || bytes.len() > Self::MOST {
+            return;
+        }
+        let length = bytes.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 1;
+        (self.version, self.qos, self.retain) = (Some(version), head.qos, head.retain);
+        self.id_at = 1 + length + 2 + topic_len;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
 }
 
 impl Broker {
@@ -131,7 +202,7 @@ impl Broker {
         let size = self.messages.get(message).map_or(0, Held::size);
         let (group, qos, retain, entry) = (None, QoS::AtMostOnce, false, None);
         let ids = receiver.ids.clone();
-        self.enqueue(receiver.session, Delivery { message, group, qos, retain, entry, ids }, size);
+        self.enqueue(receiver.session, &mut Delivery { message, group, qos, retain, entry, ids }, size);
     }
 
     /// Whether messages with so many bytes may be written into the outbox of a session's link now.
@@ -164,7 +235,7 @@ impl Broker {
         self.budget = self.budget.saturating_sub(1);
         let message_expiry = expiry_left(content.expires, self.now);
         let subscription_ids = receiver.ids.as_slice();
-        let head = PublishHead { message_expiry, subscription_ids, ..PublishHead::default() };
+        let mut head = PublishHead { message_expiry, subscription_ids, ..PublishHead::default() };
         let shared = &content.shared;
         if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, &head) > c.max_packet as usize {
             // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
@@ -172,24 +243,7 @@ impl Broker {
             return true;
         }
         self.spares.lend(c);
-        let before = c.out.len();
-        let template = &mut self.through.template;
-        let same_for_all = !is_alone && c.extras.is_none() && head.subscription_ids.is_empty();
-        match Some(template).filter(|_| same_for_all) {
-            Some(template) if template.version == Some(c.version) => {
-                c.out.extend_from_slice(&template.bytes);
-                c.note_publish(&mut self.counters, QoS::AtMostOnce, shared.payload.len());
-            }
-            template => {
-                write_publish(c, &mut self.counters, shared, head);
-                if let Some(template) = template {
-                    template.version = Some(c.version);
-                    template.bytes.clear();
-                    template.bytes.extend_from_slice(c.out.get(before..).unwrap_or_default());
-                }
-            }
-        }
-        self.through.note(c, before);
+        self.through.write(c, &mut self.counters, shared, &mut head, !is_alone);
         if !c.flush_queued {
             self.queue_flush(index);
         }
@@ -197,20 +251,20 @@ impl Broker {
     }
 
     /// Sends a message that is held, if its receiver has nothing else to be sent and may have it now. What is to be
-    /// queued comes back.
-    pub(super) fn send_at_once(&mut self, key: SessionKey, delivery: Delivery) -> Result<(), Delivery> {
+    /// queued is left as it is.
+    pub(super) fn send_at_once(&mut self, key: SessionKey, delivery: &mut Delivery) -> bool {
         if delivery.entry.is_some() || delivery.group.is_some() {
-            return Err(delivery);
+            return false;
         }
         let (message, counted) = (delivery.message, delivery.qos > QoS::AtMostOnce);
-        let Some(session) = self.sessions.get_mut(key as usize) else { return Err(delivery) };
+        let Some(session) = self.sessions.get_mut(key as usize) else { return false };
         // What a stored session begins is stored.
         let Some(index) = session.link.filter(|_| !(counted && session.stored)) else {
-            return Err(delivery);
+            return false;
         };
         let (Some(c), Some(held)) = (self.connections.get_mut(index), self.messages.get(delivery.message))
         else {
-            return Err(delivery);
+            return false;
         };
         let has_room = !counted || c.window.has_room() && session.ledger.has_room(c.window.max());
         if !has_room
@@ -222,28 +276,26 @@ impl Broker {
             // Routed perhaps before the tables changed.
             || session.recheck && !self.acls.may_read(session, held.topic_str())
         {
-            return Err(delivery);
+            return false;
         }
         let shared = held.shared();
         let mut head = delivery.largest_head(held.expiry_left(self.now));
         head.retain = delivery.retain;
         // An alias makes it longer only if that fits.
         if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, &head) > c.max_packet as usize {
-            return Err(delivery);
+            return false;
         }
         if counted {
             head.packet_id = session.ledger.free_id(|_| false);
             if head.packet_id.is_none() {
-                return Err(delivery);
+                return false;
             }
         }
         self.spares.lend(c);
-        let before = c.out.len();
-        write_publish(c, &mut self.counters, &shared, head);
-        self.through.note(c, before);
+        let is_for_many = self.through.is_for_many;
+        self.through.write(c, &mut self.counters, &shared, &mut head, is_for_many);
         if let Some(id) = head.packet_id {
-            let qos = delivery.qos;
-            session.ledger.begin_sent(id, qos, delivery, &mut c.window);
+            session.ledger.begin_sent(id, delivery.qos, delivery.take(), &mut c.window);
         }
         let flush = !c.flush_queued;
         if counted {
@@ -253,7 +305,7 @@ impl Broker {
         if flush {
             self.queue_flush(index);
         }
-        Ok(())
+        true
     }
 
     /// The adapter asks for the outbox, or it is gone.

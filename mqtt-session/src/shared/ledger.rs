@@ -127,7 +127,7 @@ impl<M> Ledger<M> {
     }
 
     /// Adds an exchange behind the others, and tells its number.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, exchange: Exchange<M>) -> u64 {
         let (id, number) = (exchange.id, self.base + self.exchanges.len() as u64);
         if self.exchanges.is_empty() {
@@ -144,6 +144,7 @@ impl<M> Ledger<M> {
     }
 
     #[cold]
+    #[inline(never)]
     fn index(&self) -> Box<IdMap<u16, u64>> {
         let places = (self.base..).zip(&self.exchanges);
         Box::new(places.filter_map(|(number, e)| Some((e.as_ref()?.id.get(), number))).collect())
@@ -185,6 +186,7 @@ impl<M> Ledger<M> {
     }
 
     /// The same for an exchange that is in the outbox already. All others are, too.
+    #[inline(always)]
     pub(crate) fn begin_sent(&mut self, id: PacketId, qos: QoS, message: M, window: &mut Window) {
         let in_window = window.take();
         debug_assert!(in_window || defect!(IgnoreWindow), "there was room");
@@ -295,6 +297,7 @@ impl<M> Ledger<M> {
 
     /// Ends the exchange, if there is one and it is `wanted`, and gives its identifier and its place in the
     /// window back.
+    #[inline(always)]
     fn finish(
         &mut self,
         id: PacketId,
@@ -331,6 +334,7 @@ impl<M> Ledger<M> {
     /// A peer that answers everything but the oldest leaves a place behind with each answer: takes them
     /// out. As many exchanges finished since the last time as there are places now, so each costs little.
     #[cold]
+    #[inline(never)]
     fn close_gaps(&mut self) {
         let cursor = usize::try_from(self.cursor - self.base).unwrap_or(usize::MAX);
         let before = self.exchanges.iter().take(cursor).flatten().count();
@@ -340,6 +344,7 @@ impl<M> Ledger<M> {
     }
 
     /// PUBACK. An error code acknowledges just as well [MQTT-4.4.0-2].
+    #[inline(always)]
     pub(crate) fn puback(&mut self, id: PacketId, window: &mut Window) -> Acked<M> {
         self.finish(id, Some(window), |exchange| exchange.qos == QoS::AtLeastOnce)
     }

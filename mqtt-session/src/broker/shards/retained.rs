@@ -343,8 +343,9 @@ impl Broker {
     ) {
         let Some(held) = self.messages.get(message).filter(|held| !held.is_expired(self.now)) else { return };
         let (qos, size) = (super::super::delivery_qos(held.qos, granted), held.size());
-        let delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids: ids.clone() };
-        self.enqueue(session, delivery, size);
+        let ids = ids.clone();
+        let mut delivery = Delivery { message, group: None, qos, retain: true, entry: None, ids };
+        self.enqueue(session, &mut delivery, size);
     }
 
     /// A replay is over, or is not wanted any more.
