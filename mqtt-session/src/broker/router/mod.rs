@@ -4,6 +4,7 @@
 
 mod arena;
 mod cache;
+mod edges;
 mod far;
 mod look;
 mod subscriptions;

@@ -1,10 +1,10 @@
 use super::arena::Arena;
+use super::edges::{EdgeHash, Edges};
 use super::text::Text;
-use crate::broker::shrink::{Shrink, is_too_large};
+use crate::broker::shrink::Shrink;
 use crate::random::KeyedHash;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hashbrown::HashTable;
 
 /// The number of a node.
 pub(super) type NodeId = u32;
@@ -49,39 +49,9 @@ pub(super) struct Tree<V> {
     nodes: Arena<Node<V>>,
     /// Nodes by their parent and their level, but for `+` and `#`. Peers choose levels, so these are hashed with
     /// a secret key.
-    edges: HashTable<Edge>,
+    edges: Edges,
     hasher: KeyedHash,
 }
-
-/// The way to a node, with what a search and a larger table have to know, so that they look at no other nodes.
-#[derive(Clone, Copy, Debug)]
-struct Edge {
-    hash: EdgeHash,
-    child: NodeId,
-}
-
-/// Of a level and the node above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct EdgeHash(u32);
-
-impl EdgeHash {
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the other half is folded in")]
-    const fn new(level: u64, parent: NodeId) -> Self {
-        // An odd factor tells all parents apart.
-        let both = level ^ (parent as u64).wrapping_mul(MIX);
-        Self((both ^ both >> 32) as u32)
-    }
-
-    /// For the table, which wants some of its bits high and some low.
-    #[inline]
-    const fn spread(self) -> u64 {
-        let spread = (self.0 as u64).wrapping_mul(MIX);
-        spread ^ spread >> 32
-    }
-}
-
-const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[derive(Debug)]
 struct Node<V> {
@@ -102,7 +72,7 @@ impl<V: Value> Tree<V> {
     pub(super) fn new(hasher: KeyedHash) -> Self {
         let mut nodes = Arena::new();
         nodes.insert(Node::new(NONE, b""));
-        Self { nodes, edges: HashTable::new(), hasher }
+        Self { nodes, edges: Edges::default(), hasher }
     }
 
     #[cfg(test)]
@@ -143,8 +113,7 @@ impl<V: Value> Tree<V> {
     fn child(&self, parent: NodeId, level: &[u8], hash: u64) -> Option<NodeId> {
         let hash = EdgeHash::new(hash, parent);
         let is_it = |node: &Node<V>| node.parent == parent && node.text.as_bytes() == level;
-        let is_to_it = |edge: &Edge| edge.hash == hash && self.nodes.get(edge.child).is_some_and(is_it);
-        self.edges.find(hash.spread(), is_to_it).map(|edge| edge.child)
+        self.edges.find(hash, |child| self.nodes.get(child).is_some_and(is_it))
     }
 
     /// Where a node keeps the child with this level, if not among all others.
@@ -190,7 +159,7 @@ impl<V: Value> Tree<V> {
             Some(place) => *place = child,
             None => {
                 let hash = EdgeHash::new(self.hasher.of_bytes(level), parent);
-                self.edges.insert_unique(hash.spread(), Edge { hash, child }, |edge| edge.hash.spread());
+                self.edges.insert(hash, child);
             }
         }
         if let Some(node) = self.nodes.get_mut(first) {
@@ -204,9 +173,7 @@ impl<V: Value> Tree<V> {
 
     pub(super) fn shrink(&mut self) {
         self.nodes.shrink();
-        if is_too_large(self.edges.len(), self.edges.capacity()) {
-            self.edges.shrink_to(2 * self.edges.len(), |edge| edge.hash.spread());
-        }
+        self.edges.shrink();
     }
 
     /// Removes the node if nothing needs it, and then its ancestors that were there for it only.
@@ -220,9 +187,7 @@ impl<V: Value> Tree<V> {
             let (parent, previous, next) = (node.parent, node.previous, node.next);
             let hash = EdgeHash::new(self.hasher.of_bytes(node.text.as_bytes()), parent);
             // Wildcards are not there.
-            if let Ok(found) = self.edges.find_entry(hash.spread(), |edge| edge.child == at) {
-                found.remove();
-            }
+            self.edges.remove(hash, at);
             self.nodes.remove(at);
             if let Some(node) = self.nodes.get_mut(next) {
                 node.previous = previous;
