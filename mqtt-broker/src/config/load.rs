@@ -90,7 +90,7 @@ impl FileConfig {
         let remedy = "see mqtt broker --print-config";
         let mut config: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map(|span| line_at(text, span.start));
-            FileError::new(path, line, e.message().trim().replace('\n', ", "), remedy)
+            FileError::new(path, line, problem_of(&e), remedy)
         })?;
         let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
         for Override { name, path, value } in &overrides.0 {
@@ -107,7 +107,7 @@ impl FileConfig {
                 match toml::Value::Table(changed.clone()).try_into::<Self>() {
                     Ok(config) => Some((config, changed)),
                     Err(e) => {
-                        first_error.get_or_insert(e.message().trim().replace('\n', ", "));
+                        first_error.get_or_insert(problem_of(&e));
                         None
                     }
                 }
@@ -121,6 +121,20 @@ impl FileConfig {
             }
         }
         Ok(config)
+    }
+}
+
+/// What is wrong. Of many names that would have been right, only the one that was probably meant.
+fn problem_of(error: &toml::de::Error) -> String {
+    let problem = error.message().trim().replace('\n', ", ");
+    let Some((head, names)) = problem.split_once(", expected one of ") else { return problem };
+    let quoted = |text| str::split(text, '`').skip(1).step_by(2);
+    let Some(wrong) = quoted(head).next() else { return problem };
+    let alike = |name: &&str| strsim::normalized_damerau_levenshtein(wrong, name);
+    let nearest = quoted(names).max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    match nearest.filter(|name| alike(name) > 0.7) {
+        Some(name) => format!("{head}, but there is `{name}`"),
+        None => problem,
     }
 }
 
@@ -248,7 +262,10 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_line_and_remedy() {
         for (text, expected) in [
-            ("[limits]\nmax_conections = 1", "c.toml:2: unknown field `max_conections`"),
+            (
+                "[limits]\nmax_conections = 1",
+                "c.toml:2: unknown field `max_conections`, but there is `max_connections`: see",
+            ),
             ("\n[limit]", "c.toml:2: unknown field `limit`"),
             ("[limits]\nmax_connections = \"many\"", "c.toml:2: invalid type"),
             (
@@ -261,6 +278,7 @@ mod tests {
             ),
             ("[limits]\nmax_packet_size = -1", "c.toml:2: invalid value"),
             ("[log]\nlevel = \"loud\"", "c.toml:2: unknown variant `loud`, expected one of"),
+            ("[log]\nlevel = \"wran\"", "c.toml:2: unknown variant `wran`, but there is `warn`: see"),
             ("[limits\n", "c.toml:1: "),
             ("[log]\nlevel = \"info\"\nlevel = \"warn\"", "c.toml:3: "),
         ] {
@@ -304,6 +322,8 @@ mod tests {
                 .to_string()
         };
         assert!(overridden("limits.max_cats=7").starts_with("--set limits.max_cats: unknown field"));
+        let meant = "--set limits.max_inflght: unknown field `max_inflght`, but there is `max_inflight`: see";
+        assert!(overridden("limits.max_inflght=7").starts_with(meant));
         assert!(overridden("limits.max_sessions=x").starts_with("--set limits.max_sessions: invalid type"));
         assert!(overridden("log.level.x=1").starts_with("--set log.level.x: "));
         for text in ["x", "x=1", "a.=1", ""] {
