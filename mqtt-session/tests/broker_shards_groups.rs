@@ -117,3 +117,60 @@ fn a_message_that_no_member_may_read_is_dropped() {
         assert_eq!((stats.messages, stats.counters.dropped.not_authorized), (0, 1), "{durability:?}");
     }
 }
+
+/// Members that take one message at a time are in many groups. Whichever is acknowledged, those groups go on in which
+/// something waits, on whatever shard; each message comes once.
+#[test]
+fn room_goes_to_the_groups_in_which_something_waits() {
+    const GROUPS: u16 = 80;
+    for (shards, window) in [(1, 1), (1, 3), (2, 1), (3, 3)] {
+        let mut c = Cluster::new(shards, |_| {});
+        let receive_maximum = Property::ReceiveMaximum(window);
+        let properties = PropertiesBuf::new().with(receive_maximum).unwrap();
+        let mut members = Vec::new();
+        for n in 0..2 {
+            let shard = if n == 0 { 0 } else { shards - 1 };
+            let client_id = &c.name_on(shard, &format!("m{n}"));
+            let link = c.open_at(usize::from(shard), Version::V5);
+            let properties = properties.as_properties();
+            c.send(link, &PacketRef::Connect(ConnectRef { client_id, properties, ..Default::default() }));
+            for group in 0..GROUPS {
+                let text = format!("$share/g/t/{group}");
+                c.send(link, &subscribe(1 + group, &filter(&text, QoS::AtLeastOnce)));
+            }
+            c.settle();
+            c.got(link);
+            members.push(link);
+        }
+        let publisher = connect(&mut c, 0, "p", "p");
+        let mut wanted = Vec::new();
+        for group in (0..GROUPS).step_by(7) {
+            for n in 0..4 {
+                let text = format!("{group} {n}");
+                c.send(publisher, &publish(&format!("t/{group}"), 1, 1 + group * 4 + n, &text));
+                wanted.push(text);
+            }
+        }
+        c.settle();
+        let mut seen = Vec::new();
+        loop {
+            let before = seen.len();
+            for &link in &members {
+                for line in c.got(link) {
+                    let id =
+                        line.split(['#', ' ']).nth(4).and_then(|id| id.parse().ok()).expect("an identifier");
+                    seen.extend(line.split('"').nth(1).map(str::to_owned));
+                    c.send(link, &puback(id));
+                }
+            }
+            c.settle();
+            if seen.len() == before {
+                break;
+            }
+        }
+        seen.sort();
+        wanted.sort();
+        assert_eq!(seen, wanted, "{shards} shards, window {window}");
+        assert_eq!(c.stats().messages, 0);
+    }
+}

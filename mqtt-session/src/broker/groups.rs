@@ -93,8 +93,8 @@ impl Broker {
         session.queue.update(keep);
     }
 
-    /// Puts a delivery at the head of the group's queue, for another member. What nobody waits for
-    /// ends.
+    /// Puts a delivery at the head of the group's queue, for another member, who gets it when the group is pumped. What
+    /// nobody waits for ends.
     fn give_back(&mut self, key: SessionKey, group: GroupKey, mut delivery: Delivery) {
         if let Some(held) = self.messages.get(delivery.message)
             && let Some(group) = self.router.group_mut(group)
@@ -225,6 +225,7 @@ impl Broker {
         }
         group.queued_bytes += size;
         group.queue.push_back(&delivery);
+        self.router.set_hungry(key, true);
         self.messages.hold(message);
         self.messages.settle(message);
     }
@@ -286,7 +287,13 @@ impl Broker {
             }
             self.release_message(message);
         }
-        self.settle_leaf(key);
+        let group = self.router.group(key);
+        if group.is_some_and(|group| group.leaf.is_some()) {
+            self.settle_leaf(key);
+        } else if let Some(group) = group {
+            let waits = !group.queue.is_empty();
+            self.router.set_hungry(key, waits);
+        }
     }
 
     /// Gives a group back what a session that lost its connection did not acknowledge: QoS 1, and

@@ -441,7 +441,7 @@ impl Broker {
                 if self.sessions.get_mut(key as usize).is_some_and(super::session::Session::has_work) {
                     self.queue_flush(index);
                 } else if !self.router.groups_of(key).is_empty() {
-                    self.pump_groups_of(key);
+                    self.pump_hungry_groups_of(key);
                 }
             }
             // A repetition, or about something that ended: nothing to do.

@@ -183,6 +183,7 @@ pub struct Broker {
     batch: batch::Batch,
     /// A list that is kept for its memory.
     spare_deliveries: Vec<session::Delivery>,
+    spare_groups: Vec<router::GroupKey>,
     counters: Counters,
     /// Connections whose CONNECT was accepted.
     connected: usize,
@@ -248,6 +249,7 @@ impl Broker {
             through: through::Through::default(),
             batch: batch::Batch::default(),
             spare_deliveries: Vec::new(),
+            spare_groups: Vec::new(),
             counters: Counters::default(),
             connected: 0,
             unsent: (0, 0),

@@ -175,7 +175,7 @@ impl Broker {
             self.waiting.push_back((after, conn));
         }
         if !self.router.groups_of(key).is_empty() {
-            self.pump_groups_of(key);
+            self.pump_hungry_groups_of(key);
         }
     }
 
@@ -210,7 +210,21 @@ impl Broker {
         self.queue_flush(index);
     }
 
-    /// Lets the session's groups hand it what it has room for.
+    /// The session may have room: lets those of its groups that want it hand over something, or tell others of it.
+    pub(super) fn pump_hungry_groups_of(&mut self, key: SessionKey) {
+        debug_assert!(self.only_the_hungry_want_something(key), "a group would wait for ever");
+        if !self.router.has_hungry() {
+            return;
+        }
+        let mut groups = core::mem::take(&mut self.spare_groups);
+        self.router.hungry_of(key, &mut groups);
+        for group in groups.drain(..) {
+            self.pump_group(group);
+        }
+        self.spare_groups = groups;
+    }
+
+    /// Lets all groups of the session, which has a connection again, hand it what it has room for.
     pub(super) fn pump_groups_of(&mut self, key: SessionKey) {
         for at in 0..self.router.groups_of(key).len() {
             if let Some(&group) = self.router.groups_of(key).get(at) {

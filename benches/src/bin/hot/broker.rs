@@ -31,6 +31,8 @@ pub(crate) struct Scenario {
     shards: u16,
     /// Subscribers live on another shard than publishers.
     crosses: bool,
+    /// Subscriptions are shared, and a subscriber has so many more, to which nobody publishes.
+    idle_groups: usize,
 }
 
 const Q0: Scenario = Scenario::pairs("pairs-q0", QoS::AtMostOnce);
@@ -41,7 +43,7 @@ const CROSSING: Scenario = Scenario { shards: 2, crosses: true, ..Q0 };
 /// A read holds about as much as with small ones.
 const LARGE: Scenario = Scenario { payload: 4096, batch: 4, ..Q0 };
 
-pub(crate) const SCENARIOS: [Scenario; 19] = [
+pub(crate) const SCENARIOS: [Scenario; 21] = [
     Q0,
     Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
     Q1,
@@ -61,6 +63,8 @@ pub(crate) const SCENARIOS: [Scenario; 19] = [
     Scenario { name: "crossing-q1", qos: QoS::AtLeastOnce, ..CROSSING },
     Scenario { name: "crossing-q2", qos: QoS::ExactlyOnce, ..CROSSING },
     Scenario { name: "crossing-fanout-q0", publishers: 1, ..CROSSING },
+    Scenario { name: "groups-q1", idle_groups: 100, ..Q1 },
+    Scenario { name: "crossing-groups-q1", idle_groups: 100, qos: QoS::AtLeastOnce, ..CROSSING },
 ];
 
 impl Scenario {
@@ -79,6 +83,7 @@ impl Scenario {
             away: false,
             shards: 1,
             crosses: false,
+            idle_groups: 0,
         }
     }
 
@@ -104,6 +109,10 @@ impl Scenario {
 
     /// The filters of a subscriber.
     fn filters(&self, subscriber: usize) -> Vec<String> {
+        if self.idle_groups > 0 {
+            let idle = (0..self.idle_groups).map(|n| format!("$share/idle/{subscriber}/{n}"));
+            return idle.chain([format!("$share/busy/{}", self.topic(subscriber, 0, 0))]).collect();
+        }
         match (self.publishers, self.subscribers) {
             (_, 1) => vec!["site/+/device/#".to_owned()],
             (1, _) => vec![self.topic(0, 0, 0)],

@@ -349,6 +349,7 @@ impl Part {
                     group.queued_bytes += size;
                     group.queue.push_back(&delivery);
                 }
+                broker.router.set_hungry(group, true);
             }
             (_, _, None) => {
                 self.dropped += 1;

@@ -35,6 +35,14 @@ struct Edge {
 const NONE: NodeId = NodeId::MAX;
 const EMPTY: Edge = Edge { hash: EdgeHash(0), child: NONE };
 
+/// The place where a child may be, and what is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search {
+    hash: EdgeHash,
+    at: usize,
+    first: Edge,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Edges {
     /// None, or a power of two of them, of which a fifth is empty.
@@ -60,20 +68,25 @@ impl Edges {
         self.places.len().wrapping_sub(1)
     }
 
-    /// The child with this hash that is wanted.
+    /// Begins a search. Beginning some before the first goes on lets them wait for memory together.
     #[inline]
-    pub(super) fn find(&self, hash: EdgeHash, mut is_wanted: impl FnMut(NodeId) -> bool) -> Option<NodeId> {
-        let mut at = self.home(hash);
-        loop {
-            let Edge { hash: found, child } = *self.places.get(at)?;
-            if child == NONE {
-                return None;
-            }
-            if found == hash && is_wanted(child) {
-                return Some(child);
+    pub(super) fn search(&self, hash: EdgeHash) -> Search {
+        let at = self.home(hash);
+        Search { hash, at, first: self.places.get(at).copied().unwrap_or(EMPTY) }
+    }
+
+    /// The child with the hash of the search that is wanted.
+    #[inline]
+    pub(super) fn find(&self, search: Search, mut is_wanted: impl FnMut(NodeId) -> bool) -> Option<NodeId> {
+        let Search { hash, mut at, first: mut edge } = search;
+        while edge.child != NONE {
+            if edge.hash == hash && is_wanted(edge.child) {
+                return Some(edge.child);
             }
             at = (at + 1) & self.mask();
+            edge = *self.places.get(at)?;
         }
+        None
     }
 
     /// Adds a child that is not there.
@@ -176,7 +189,7 @@ mod tests {
                 prop_assert_eq!(edges.len(), model.len());
                 for child in 0..40 {
                     let hash = EdgeHash(child % 13 * 0x1000_0001);
-                    let found = edges.find(hash, |found| found == child);
+                    let found = edges.find(edges.search(hash), |found| found == child);
                     prop_assert_eq!(found, model.contains_key(&child).then_some(child));
                 }
             }
@@ -186,23 +199,26 @@ mod tests {
     #[test]
     fn a_fifth_stays_empty_and_memory_is_given_back() {
         let mut edges = Edges::default();
-        assert_eq!(edges.find(EdgeHash::new(1, 2), |_| true), None);
+        assert_eq!(edges.find(edges.search(EdgeHash::new(1, 2)), |_| true), None);
         edges.remove(EdgeHash::new(1, 2), 3);
         let hash = |child: u32| EdgeHash::new(u64::from(child).wrapping_mul(MIX), 7);
         for child in 0..10_000 {
             edges.insert(hash(child), child);
             assert!(edges.len * 5 <= edges.places.len() * 4);
         }
-        assert!((0..10_000).all(|child| edges.find(hash(child), |found| found == child) == Some(child)));
+        assert!(
+            (0..10_000)
+                .all(|child| edges.find(edges.search(hash(child)), |found| found == child) == Some(child))
+        );
         (10..10_000).for_each(|child| edges.remove(hash(child), child));
         edges.shrink();
         assert!(edges.places.len() <= 64, "{}", edges.places.len());
         assert!(
-            (0..10_000)
-                .all(|child| edges.find(hash(child), |found| found == child).is_some() == (child < 10))
+            (0..10_000).all(|child| edges.find(edges.search(hash(child)), |found| found == child).is_some()
+                == (child < 10))
         );
         (0..10).for_each(|child| edges.remove(hash(child), child));
         edges.shrink();
-        assert_eq!((edges.len(), edges.find(hash(0), |_| true)), (0, None));
+        assert_eq!((edges.len(), edges.find(edges.search(hash(0)), |_| true)), (0, None));
     }
 }

@@ -6,6 +6,7 @@ mod arena;
 mod cache;
 mod edges;
 mod far;
+mod hungry;
 mod look;
 mod subscriptions;
 mod text;
@@ -26,6 +27,7 @@ use alloc::vec::Vec;
 use cache::Cache;
 use core::num::NonZeroU32;
 use far::Far;
+use hungry::Hungry;
 use mqtt_proto::{QoS, SubscriptionOptions};
 use subscriptions::SubscriptionNode;
 use tree::{NodeId, Tree, Value, Walk, Wildcards};
@@ -137,6 +139,7 @@ pub(super) struct Router {
     of_session: Vec<Vec<NodeId>>,
     groups_of_session: Vec<Vec<GroupKey>>,
     groups: IdMap<GroupKey, Group>,
+    hungry: Hungry,
     /// The groups of a filter, where there are any.
     groups_at: IdMap<NodeId, Vec<GroupKey>>,
     /// Those that are no other shard's, by their filters and names.
@@ -163,6 +166,7 @@ impl Router {
             slots: IdMap::default(),
             of_session: Vec::new(),
             groups_of_session: Vec::new(),
+            hungry: Hungry::default(),
             groups: IdMap::default(),
             groups_at: IdMap::default(),
             named: PeerMap::with_hasher(hasher.clone()),
@@ -327,6 +331,7 @@ impl Router {
         self.retained.shrink();
         self.slots.shrink();
         self.groups.shrink();
+        self.shrink_hungry();
         self.groups_at.shrink();
         self.named.shrink();
         self.walk.shrink();

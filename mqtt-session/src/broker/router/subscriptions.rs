@@ -92,6 +92,8 @@ pub(in crate::broker) struct Group {
     pub(super) refused: Vec<(MessageKey, Refused)>,
     /// Shards that want what they passed over to be sent again, and have passed over nothing since.
     pub(super) again: u64,
+    /// Its place among the hungry ones.
+    pub(super) hungry: Option<u32>,
 }
 
 impl Group {
@@ -109,6 +111,7 @@ impl Group {
             shares: Vec::new(),
             refused: Vec::new(),
             again: 0,
+            hungry: None,
         }
     }
 
@@ -249,6 +252,8 @@ impl Router {
         options: SubscriptionOptions,
         id: Option<u32>,
     ) -> Added {
+        // The member may have room.
+        self.set_hungry(key, true);
         let Some(group) = self.groups.get_mut(&key) else { return Added::New };
         if let Some(old) = group.members.iter_mut().find(|m| m.session == session) {
             *old = Member { options, id, ..*old };
@@ -380,6 +385,7 @@ impl Router {
             return;
         }
         let Some(group) = self.groups.remove(&key) else { return };
+        self.forget_hungry(group.hungry);
         if let Some(leaf) = group.leaf {
             self.forget_leaf(&leaf);
             left.stored.extend(group.stored);

@@ -1,5 +1,5 @@
 use super::arena::Arena;
-use super::edges::{EdgeHash, Edges};
+use super::edges::{EdgeHash, Edges, Search};
 use super::text::Text;
 use crate::broker::shrink::Shrink;
 use crate::random::KeyedHash;
@@ -47,8 +47,8 @@ impl Default for Wildcards {
 #[derive(Debug)]
 pub(super) struct Tree<V> {
     nodes: Arena<Node<V>>,
-    /// Nodes by their parent and their level, but for `+` and `#`. Peers choose levels, so these are hashed with
-    /// a secret key.
+    /// Nodes by their parent and their level, where the parent has several that are not `+` or `#`: a single one is the
+    /// parent's first child, which mostly lies beside it. Peers choose levels, so these are hashed with a secret key.
     edges: Edges,
     hasher: KeyedHash,
 }
@@ -58,6 +58,7 @@ struct Node<V> {
     /// The level. It is in the node because a search that comes here has to compare it.
     text: Text,
     parent: NodeId,
+    /// Of a list of all children but `+` and `#` in a filter.
     first_child: NodeId,
     previous: NodeId,
     next: NodeId,
@@ -108,12 +109,42 @@ impl<V: Value> Tree<V> {
         parts.join("/")
     }
 
-    /// The child with this level, whose hash is `hash`.
+    /// The child with this level, which is not a wildcard; `first` is the first child.
+    fn child(
+        &self,
+        parent: NodeId,
+        first: NodeId,
+        level: &[u8],
+        hash: impl FnOnce() -> u64,
+    ) -> Option<NodeId> {
+        match self.only_child(first)? {
+            Some(only) => (only == level).then_some(first),
+            None => {
+                let hash = EdgeHash::new(hash(), parent);
+                self.found(parent, level, self.edges.search(hash))
+            }
+        }
+    }
+
+    /// The level of the first child, if it is the only one; `None` if there are none.
     #[inline]
-    fn child(&self, parent: NodeId, level: &[u8], hash: u64) -> Option<NodeId> {
-        let hash = EdgeHash::new(hash, parent);
+    fn only_child(&self, first: NodeId) -> Option<Option<&[u8]>> {
+        if first == NONE {
+            return None;
+        }
+        let child = self.nodes.get(first)?;
+        Some((child.next == NONE).then(|| child.text.as_bytes()))
+    }
+
+    #[inline]
+    fn found(&self, parent: NodeId, level: &[u8], search: Search) -> Option<NodeId> {
         let is_it = |node: &Node<V>| node.parent == parent && node.text.as_bytes() == level;
-        self.edges.find(hash, |child| self.nodes.get(child).is_some_and(is_it))
+        self.edges.find(search, |child| self.nodes.get(child).is_some_and(is_it))
+    }
+
+    fn edge(&self, parent: NodeId, child: NodeId) -> EdgeHash {
+        let level = self.nodes.get(child).map_or(&[][..], |node| node.text.as_bytes());
+        EdgeHash::new(self.hasher.of_bytes(level), parent)
     }
 
     /// Where a node keeps the child with this level, if not among all others.
@@ -127,15 +158,13 @@ impl<V: Value> Tree<V> {
 
     /// The child with this level, which may be a wildcard.
     fn step(&self, parent: NodeId, level: &[u8]) -> Option<NodeId> {
-        let wildcard = match level {
-            b"+" => self.get(parent)?.wildcards().plus,
-            b"#" => self.get(parent)?.wildcards().hash,
-            _ => NONE,
-        };
-        if wildcard != NONE {
-            return Some(wildcard);
+        let node = self.nodes.get(parent)?;
+        let Wildcards { plus, hash } = node.value.wildcards();
+        match level {
+            b"+" if plus != NONE => Some(plus),
+            b"#" if hash != NONE => Some(hash),
+            _ => self.child(parent, node.first_child, level, || self.hasher.of_bytes(level)),
         }
-        self.child(parent, level, self.hasher.of_bytes(level))
     }
 
     /// The node of exactly this path.
@@ -154,16 +183,18 @@ impl<V: Value> Tree<V> {
     fn add_child(&mut self, parent: NodeId, level: &[u8]) -> NodeId {
         let child = self.nodes.insert(Node::new(parent, level));
         let Some(node) = self.nodes.get_mut(parent) else { return child };
-        let first = core::mem::replace(&mut node.first_child, child);
-        match Self::place_of(&mut node.value, level) {
-            Some(place) => *place = child,
-            None => {
-                let hash = EdgeHash::new(self.hasher.of_bytes(level), parent);
-                self.edges.insert(hash, child);
-            }
+        if let Some(place) = Self::place_of(&mut node.value, level) {
+            *place = child;
+            return child;
         }
-        if let Some(node) = self.nodes.get_mut(first) {
-            node.previous = child;
+        let first = core::mem::replace(&mut node.first_child, child);
+        if let Some(only) = self.nodes.get_mut(first) {
+            only.previous = child;
+            let was_single = only.next == NONE;
+            if was_single {
+                self.edges.insert(self.edge(parent, first), first);
+            }
+            self.edges.insert(self.edge(parent, child), child);
         }
         if let Some(node) = self.nodes.get_mut(child) {
             node.next = first;
@@ -181,33 +212,45 @@ impl<V: Value> Tree<V> {
         let mut at = node;
         while at != ROOT {
             let Some(node) = self.nodes.get(at) else { return };
-            if !node.value.is_vacant() || node.first_child != NONE {
+            let Wildcards { plus, hash } = node.value.wildcards();
+            if !node.value.is_vacant() || node.first_child != NONE || plus != NONE || hash != NONE {
                 return;
             }
-            let (parent, previous, next) = (node.parent, node.previous, node.next);
-            let hash = EdgeHash::new(self.hasher.of_bytes(node.text.as_bytes()), parent);
-            // Wildcards are not there.
-            self.edges.remove(hash, at);
+            let parent = node.parent;
+            self.unlink(at);
             self.nodes.remove(at);
-            if let Some(node) = self.nodes.get_mut(next) {
-                node.previous = previous;
-            }
-            if let Some(node) = self.nodes.get_mut(previous) {
-                node.next = next;
-            }
-            if let Some(node) = self.nodes.get_mut(parent) {
-                if let Some(Wildcards { plus, hash }) = node.value.wildcards_mut() {
-                    for child in [plus, hash] {
-                        if *child == at {
-                            *child = NONE;
-                        }
-                    }
-                }
-                if node.first_child == at {
-                    node.first_child = next;
-                }
-            }
             at = parent;
+        }
+    }
+
+    /// Takes a node from its parent.
+    fn unlink(&mut self, child: NodeId) {
+        let Some(&Node { parent, previous, next, .. }) = self.nodes.get(child) else { return };
+        let Some(node) = self.nodes.get_mut(parent) else { return };
+        if let Some(Wildcards { plus, hash }) = node.value.wildcards_mut() {
+            for wildcard in [plus, hash] {
+                if *wildcard == child {
+                    *wildcard = NONE;
+                    return;
+                }
+            }
+        }
+        if node.first_child == child {
+            node.first_child = next;
+        }
+        let first = node.first_child;
+        if first == NONE {
+            return;
+        }
+        self.edges.remove(self.edge(parent, child), child);
+        if let Some(node) = self.nodes.get_mut(next) {
+            node.previous = previous;
+        }
+        if let Some(node) = self.nodes.get_mut(previous) {
+            node.next = next;
+        }
+        if self.nodes.get(first).is_some_and(|only| only.next == NONE) {
+            self.edges.remove(self.edge(parent, first), first);
         }
     }
 
@@ -216,12 +259,12 @@ impl<V: Value> Tree<V> {
     pub(super) fn matching(&self, topic: &[u8], walk: &mut Walk, mut visit: impl FnMut(NodeId)) {
         // [MQTT-4.7.2-1]: wildcards at the front do not match topics that begin with $.
         let dollar = topic.first() == Some(&b'$');
-        let Walk { active, next, .. } = walk;
+        let Walk { active, next, searches, .. } = walk;
         active.clear();
         active.push(ROOT);
         for level in topic.split(|&b| b == b'/') {
             next.clear();
-            let hash = self.hasher.of_bytes(level);
+            let mut hashed = None;
             for &at in &*active {
                 let Some(node) = self.nodes.get(at) else { continue };
                 if !(dollar && at == ROOT) {
@@ -233,12 +276,16 @@ impl<V: Value> Tree<V> {
                         next.push(plus);
                     }
                 }
-                if node.first_child != NONE
-                    && let Some(child) = self.child(at, level, hash)
-                {
-                    next.push(child);
+                match self.only_child(node.first_child) {
+                    Some(Some(only)) if only == level => next.push(node.first_child),
+                    Some(None) => {
+                        let hash = *hashed.get_or_insert_with(|| self.hasher.of_bytes(level));
+                        searches.push((at, self.edges.search(EdgeHash::new(hash, at))));
+                    }
+                    _ => {}
                 }
             }
+            next.extend(searches.drain(..).filter_map(|(parent, search)| self.found(parent, level, search)));
             core::mem::swap(active, next);
             if active.is_empty() {
                 return;
@@ -282,7 +329,7 @@ impl<V: Value> Tree<V> {
                 Some(Wanted::Plus) => self.push_children(node, at, depth + 1, stack),
                 Some(&Wanted::Level(from, to, hash)) => {
                     let level = filter.as_bytes().get(from..to).unwrap_or_default();
-                    if let Some(child) = self.child(at, level, hash) {
+                    if let Some(child) = self.child(at, node.first_child, level, || hash) {
                         stack.push((child, depth + 1));
                     }
                 }
@@ -338,6 +385,7 @@ enum Wanted {
 pub(super) struct Walk {
     active: Vec<NodeId>,
     next: Vec<NodeId>,
+    searches: Vec<(NodeId, Search)>,
     wanted: Vec<Wanted>,
     stack: Vec<(NodeId, usize)>,
 }
@@ -346,7 +394,11 @@ impl Walk {
     pub(super) fn shrink(&mut self) {
         self.active.shrink();
         self.next.shrink();
+        self.searches.shrink();
         self.wanted.shrink();
         self.stack.shrink();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use super::super::groups::Taker;
 use super::super::message::{Held, MessageKey};
-use super::super::router::{GroupKey, Leaf, Left, SubscriptionIds, bit};
+use super::super::router::{Group, GroupKey, Leaf, Left, SessionKey, SubscriptionIds, bit};
 use super::super::session::Delivery;
 use super::Broker;
 use super::sync::Then;
@@ -18,6 +18,22 @@ use mqtt_proto::{QoS, TopicFilter};
 
 /// What a subscriber of the program itself takes at once.
 const LOCAL_SLOTS: usize = 64;
+/// An owner may send at most so many messages before it hears of more room, however many members there are.
+const MAX_SLOTS: usize = 1024;
+
+/// What the members of a group can take.
+struct Room {
+    free: usize,
+    /// If they had nothing, at most `MAX_SLOTS`.
+    capacity: usize,
+    /// Whether somebody is there.
+    online: bool,
+}
+
+/// Whether more slots may have to be announced once members have room.
+fn is_short(slots: u32, capacity: usize) -> bool {
+    capacity > 0 && slots as usize <= capacity / 2
+}
 
 impl Broker {
     pub(super) fn group_named(&self, filter: &str) -> Option<GroupKey> {
@@ -146,8 +162,11 @@ impl Broker {
         refused: Refused,
     ) {
         let group = self.group_named(&filter);
-        if let Some(leaf) = group.and_then(|key| self.router.group_mut(key)).and_then(|g| g.leaf.as_mut()) {
+        if let Some(key) = group
+            && let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut())
+        {
             leaf.slots = leaf.slots.saturating_sub(1);
+            self.router.set_hungry(key, true);
         }
         if let Some(number) = number {
             self.take_over(from, &filter, &stored, number, false, refused);
@@ -179,13 +198,19 @@ impl Broker {
         let Some(group) = self.router.group(key) else { return };
         let Some(leaf) = &group.leaf else { return };
         let (owner, had, coming, again) = (leaf.owner, leaf.slots, leaf.coming as usize, leaf.passed_over);
+        let Room { free, capacity, online } = self.room_of(group, MAX_SLOTS.saturating_add(coming));
+        let has_room = free > 0;
+        let room = u32::try_from(free.saturating_sub(coming)).unwrap_or(u32::MAX);
+        let closes = !online && had > 0;
+        let grants = online && room > had && had <= room / 2;
+        let retries = group.queue.is_empty() && again && online;
+        if group.queue.is_empty() && !closes && !grants && !retries {
+            self.router.set_hungry(key, again || is_short(had, capacity));
+            return;
+        }
         let stored = group.stored;
         let filter = String::from(&*leaf.filter);
-        let room: usize = group.members.iter().map(|member| self.free_slots(member.session)).sum();
-        let has_room = room > 0;
-        let room = room.saturating_sub(coming);
-        let online = group.members.iter().any(|member| self.is_online(member.session));
-        if !online && had > 0 {
+        if closes {
             // Before anything goes back, or it would be sent again at once.
             self.tell_shard(owner, ShardMessage::GroupClosed { filter: filter.clone() });
             if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
@@ -201,7 +226,7 @@ impl Broker {
                 (delivery, refused)
             }));
         }
-        if waiting.is_empty() && again && online {
+        if retries {
             if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
                 leaf.passed_over = false;
             }
@@ -218,13 +243,50 @@ impl Broker {
             let alike: Vec<Delivery> = alike.chain([last]).collect();
             self.give_back_to(owner, &filter, stored, alike, refused);
         }
-        let room = u32::try_from(room).unwrap_or(u32::MAX);
-        if online && room > had && had <= room / 2 {
+        if grants {
             self.tell_shard(owner, ShardMessage::GroupSlots { filter, more: room - had });
-            if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
-                leaf.slots = room;
+        }
+        let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) else { return };
+        if grants {
+            leaf.slots = room;
+        }
+        let hungry = leaf.passed_over || is_short(leaf.slots, capacity);
+        self.router.set_hungry(key, hungry);
+    }
+
+    /// What the members of a group can take, as far as it matters: those behind who has `enough` are not asked.
+    fn room_of(&self, group: &Group, enough: usize) -> Room {
+        let mut room = Room { free: 0, capacity: 0, online: false };
+        for member in &group.members {
+            let Some(session) = self.sessions.get(member.session as usize) else { continue };
+            let (free, capacity) = if session.local.is_some() {
+                (LOCAL_SLOTS, LOCAL_SLOTS)
+            } else if let Some(connection) = session.link.and_then(|link| self.connections.get(link)) {
+                let capacity = usize::from(connection.window.max());
+                (capacity.saturating_sub(session.queue.len() + session.ledger.len()), capacity)
+            } else {
+                continue;
+            };
+            room.online = true;
+            room.free = room.free.saturating_add(free).min(enough);
+            room.capacity = room.capacity.saturating_add(capacity).min(MAX_SLOTS);
+            if room.free == enough {
+                break;
             }
         }
+        room
+    }
+
+    /// Whether none of a session's groups, as far as they are looked at, wants something of it that is not among the
+    /// hungry ones. For checks.
+    pub(in crate::broker) fn only_the_hungry_want_something(&self, key: SessionKey) -> bool {
+        let groups = self.router.groups_of(key).iter().take(16);
+        groups.filter_map(|&key| self.router.group(key)).all(|group| {
+            let is_short = |leaf: &Leaf| {
+                leaf.passed_over || is_short(leaf.slots, self.room_of(group, usize::MAX).capacity)
+            };
+            group.is_hungry() || group.queue.is_empty() && !group.leaf.as_deref().is_some_and(is_short)
+        })
     }
 
     pub(in crate::broker) fn give_back_to(
@@ -256,9 +318,10 @@ impl Broker {
     /// The owner is to hear when members can have what goes back now.
     pub(super) fn note_passed_over(&mut self, filter: &str, refused: Refused) {
         let own = bit(self.config.shard);
-        let group = self.group_named(filter).filter(|_| refused.passed_over & own != 0);
-        if let Some(leaf) = group.and_then(|key| self.router.group_mut(key)).and_then(|g| g.leaf.as_mut()) {
+        let Some(key) = self.group_named(filter).filter(|_| refused.passed_over & own != 0) else { return };
+        if let Some(leaf) = self.router.group_mut(key).and_then(|group| group.leaf.as_mut()) {
             leaf.passed_over = true;
+            self.router.set_hungry(key, true);
         }
     }
 
@@ -267,19 +330,6 @@ impl Broker {
         self.give_back_to(leaf.owner, &leaf.filter, None, deliveries, Refused::default());
         self.pass_back_what_comes(leaf.owner, &leaf.filter);
         self.tell_shard(leaf.owner, ShardMessage::GroupLeave { filter: (*leaf.filter).into() });
-    }
-
-    fn is_online(&self, session: u32) -> bool {
-        self.sessions.get(session as usize).is_some_and(|s| s.link.is_some() || s.local.is_some())
-    }
-
-    fn free_slots(&self, session: u32) -> usize {
-        let Some(session) = self.sessions.get(session as usize) else { return 0 };
-        if session.local.is_some() {
-            return LOCAL_SLOTS;
-        }
-        let Some(connection) = session.link.and_then(|link| self.connections.get(link)) else { return 0 };
-        usize::from(connection.window.max()).saturating_sub(session.queue.len() + session.ledger.len())
     }
 
     /// Whom a message of a group goes to.
