@@ -29,7 +29,8 @@ struct Site {
 }
 
 impl Site {
-    fn new() -> Self {
+    /// With sessions that last, or that end with their connection.
+    fn new(lasting: bool) -> Self {
         let broker = Broker::new(BrokerConfig::default(), NOW).unwrap();
         let mut site = Self { broker, links: Vec::new(), dirty: BTreeSet::new() };
         for (n, version) in [Version::V311, Version::V5, Version::V5, Version::V311].into_iter().enumerate() {
@@ -38,15 +39,16 @@ impl Site {
             site.links.push(Link { conn, version, got: Vec::new(), left: Vec::new() });
             let client_id = n.to_string();
             let mut properties = PropertiesBuf::new();
+            if lasting && version.is_v5() {
+                properties.push(Property::SessionExpiryInterval(100)).unwrap();
+            }
             if n == 2 {
                 properties.push(Property::TopicAliasMaximum(3)).unwrap();
             }
             let properties = properties.as_properties();
-            let client_id = &client_id;
-            site.read(
-                n,
-                &PacketRef::Connect(ConnectRef { version, client_id, properties, ..ConnectRef::default() }),
-            );
+            let (client_id, clean_start) = (client_id.as_str(), !lasting);
+            let connect = ConnectRef { version, client_id, clean_start, properties, ..ConnectRef::default() };
+            site.read(n, &PacketRef::Connect(connect));
             if n < 3 {
                 let qos = QoS::from_u8(u8::try_from(n).unwrap()).unwrap();
                 site.read(n, &subscribe(1, &filter("t", qos)));
@@ -121,8 +123,9 @@ proptest! {
         messages in proptest::collection::vec((0..SIZES.len(), 0..3_u8, any::<bool>()), 1..40),
         takes in proptest::collection::vec((0..6_u8, any::<prop::sample::Index>()), 1..30),
         room in prop::sample::select(vec![1, 3_000, 1 << 16]),
+        lasting in any::<bool>(),
     ) {
-        let mut site = Site::new();
+        let mut site = Site::new(lasting);
         let mut takes = takes.into_iter().cycle();
         let mut take = |len: usize| match takes.next() {
             Some((0, _)) => None,
@@ -148,7 +151,8 @@ proptest! {
         }
         // What may have to be sent again is held: of QoS 0 nobody holds anything any more.
         let stays = messages.iter().filter(|(_, qos, _)| *qos > 0).count();
-        prop_assert_eq!(site.broker.stats().messages, stays);
+        let held = site.broker.stats().messages;
+        prop_assert!(held == stays || !lasting && held < stays, "{} of {}", held, stays);
     }
 }
 

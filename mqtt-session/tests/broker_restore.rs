@@ -160,6 +160,40 @@ fn an_inbound_qos_2_identifier_is_stored_with_its_routing_or_not_at_all() {
     assert!(got.contains("another"), "{got}");
 }
 
+/// A session that is going to end with its connection has no record, and so none of how far its retained messages are
+/// (seed 12104098 of the simulator).
+#[test]
+fn who_comes_back_for_one_connection_has_no_records_of_retained_messages() {
+    let mut w = world();
+    let (p, _) = resume(&mut w, "p");
+    for (n, topic) in (1..).zip(["a", "b", "c"]) {
+        w.send(p, &retained(topic, 1, n, "kept"));
+        w.confirm_stores();
+    }
+    let (s, _) = resume(&mut w, "s");
+    w.set_reads(s, false);
+    w.outbox_max = 0;
+    w.send(s, &subscribe(1, &filter("#", QoS::AtLeastOnce)));
+    w.confirm_stores();
+    let has_replay = |w: &World| w.contents.records().any(|op| matches!(op, StoreOp::PutReplay { .. }));
+    assert!(has_replay(&w));
+    w.cut(s);
+    w.outbox_max = 64 << 10;
+    let properties = PropertiesBuf::new().with(Property::ReceiveMaximum(1)).unwrap();
+    let properties = properties.as_properties();
+    let s =
+        w.connect(&ConnectRef { client_id: "s", properties, clean_start: false, ..ConnectRef::default() });
+    w.confirm_stores();
+    for id in 1..=3 {
+        assert!(!has_replay(&w), "before message {id}");
+        w.send(s, &puback(id));
+        w.confirm_stores();
+    }
+    assert_eq!(w.got(s).iter().filter(|line| line.ends_with("retain \"kept\"")).count(), 3);
+    w.cut(s);
+    assert_eq!(w.restart(SECOND).dropped, 0);
+}
+
 /// Rule 1: the identifier of a message that nobody has room for is not kept.
 #[test]
 fn a_refused_qos_2_message_leaves_nothing_in_the_store() {

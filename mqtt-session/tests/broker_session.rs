@@ -317,9 +317,14 @@ fn an_administrator_can_close_a_client() {
 fn below_5_0_a_silent_client_may_be_sent_it_again() {
     let mut config = BrokerConfig::default();
     config.resend_after = Some(Duration::from_secs(20));
-    for (version, again) in [(Version::V311, true), (Version::V5, false)] {
+    let sessions = [(Version::V311, true), (Version::V5, false)].into_iter();
+    for ((version, again), lasts) in sessions.flat_map(|session| [(session, true), (session, false)]) {
         let mut w = World::new(config.clone());
-        let s = keeper(&mut w, version);
+        let s = if lasts { keeper(&mut w, version) } else { w.client(version, "s") };
+        if !lasts {
+            w.send(s, &subscribe(1, &filter("#", QoS::ExactlyOnce)));
+            w.got(s);
+        }
         let p = w.client(Version::V5, "p");
         w.send(p, &publish("t", 1, 1, "a"));
         w.send(p, &publish("t", 2, 2, "b"));

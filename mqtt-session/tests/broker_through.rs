@@ -1,4 +1,4 @@
-//! Messages of QoS 0 go straight into outboxes where nothing stands before them, and through queues where something
+//! Messages go straight into outboxes where nothing stands before them, and through queues where something
 //! does. Nobody may see the difference.
 
 use mqtt_proto::{
@@ -6,7 +6,7 @@ use mqtt_proto::{
 };
 use mqtt_session::Durability;
 use mqtt_session::broker::BrokerConfig;
-use mqtt_testkit::packets::{filter, puback, publish, subscribe};
+use mqtt_testkit::packets::{filter, puback, pubcomp, publish, pubrec, subscribe};
 use mqtt_testkit::{PeerId, World};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -166,6 +166,39 @@ fn versions_identifiers_and_aliases_are_each_receivers_own() {
     assert_eq!(all[1], all[2], "the second one is by its alias, which stands for the topic");
 }
 
+/// Whoever has no room is behind whoever has, and the publisher hears of it if that is all.
+#[test]
+fn above_qos_0_sessions_that_end_with_their_connection_hold_nothing() {
+    let mut config = BrokerConfig::default();
+    config.max_queued_messages = 1;
+    let mut w = World::new(config);
+    let s = v5(&mut w, "s", &[Property::ReceiveMaximum(1)]);
+    wants(&mut w, s, "t");
+    let p = w.client(Version::V5, "p");
+    w.send(p, &publish("t", 2, 1, "first"));
+    assert_eq!(w.broker.stats().messages, 0, "nobody will get it again");
+    w.send(p, &publish("t", 1, 2, "second"));
+    assert_eq!(w.broker.stats().messages, 1, "it waits");
+    w.send(p, &publish("t", 1, 3, "third"));
+    w.send(p, &publish("t", 2, 4, "fourth"));
+    assert_eq!(w.got(p), ["PUBREC #1", "PUBACK #2", "PUBACK #3 97", "PUBREC #4 97"]);
+    w.send(s, &pubrec(1));
+    w.send(s, &pubcomp(1));
+    assert_eq!(w.got(s), ["PUBLISH t q2 #1 \"first\"", "PUBREL #1", "PUBLISH t q1 #2 \"second\""]);
+    w.send(s, &puback(2));
+    // A group holds what it has given to a member: another may have to get it.
+    let m = v5(&mut w, "m", &[]);
+    w.send(m, &subscribe(1, &filter("$share/g/t", QoS::AtLeastOnce)));
+    w.got(m);
+    w.send(p, &publish("t", 1, 5, "for both"));
+    assert_eq!(w.got(s), ["PUBLISH t q1 #3 \"for both\""]);
+    assert_eq!(w.got(m), ["PUBLISH t q1 #1 \"for both\""]);
+    w.send(s, &puback(3));
+    assert_eq!(w.broker.stats().messages, 1);
+    w.send(m, &puback(1));
+    assert_eq!(w.broker.stats().messages, 0);
+}
+
 #[derive(Clone, Debug)]
 struct Wanting {
     version: Version,
@@ -175,6 +208,8 @@ struct Wanting {
     aliases: u16,
     window: u16,
     most: Option<u32>,
+    /// Its session outlives its connection.
+    lasts: bool,
 }
 
 fn receiver() -> impl Strategy<Value = Wanting> {
@@ -185,8 +220,9 @@ fn receiver() -> impl Strategy<Value = Wanting> {
         prop_oneof![3 => Just(0u16), 1 => 1u16..3],
     );
     let most = prop_oneof![4 => Just(None), 1 => (30u32..300).prop_map(Some)];
-    (version, 0u8..3, any::<bool>(), id, aliases, prop_oneof![Just(2u16), Just(100)], most).prop_map(
-        |(version, qos, as_published, id, aliases, window, most)| Wanting {
+    let window = prop_oneof![Just(2u16), Just(100)];
+    (version, 0u8..3, any::<bool>(), id, aliases, window, most, any::<bool>()).prop_map(
+        |(version, qos, as_published, id, aliases, window, most, lasts)| Wanting {
             version,
             qos,
             as_published,
@@ -194,6 +230,7 @@ fn receiver() -> impl Strategy<Value = Wanting> {
             aliases,
             window,
             most,
+            lasts,
         },
     )
 }
@@ -209,9 +246,10 @@ fn message() -> impl Strategy<Value = (usize, usize, u8, bool, usize)> {
     )
 }
 
-/// A broker with these subscribers.
-fn site(receivers: &[Wanting], is_stored: bool) -> (World, Vec<PeerId>) {
+/// A broker with these subscribers, for each of whom so many may wait.
+fn site(receivers: &[Wanting], is_stored: bool, max_queued_messages: u32) -> (World, Vec<PeerId>) {
     let mut config = BrokerConfig::default();
+    config.max_queued_messages = max_queued_messages;
     config.durability = if is_stored { Durability::Synced } else { Durability::Off };
     let mut w = World::new(config);
     w.confirm_stores();
@@ -222,15 +260,16 @@ fn site(receivers: &[Wanting], is_stored: bool) -> (World, Vec<PeerId>) {
         if is_new {
             properties.push(Property::ReceiveMaximum(wanting.window)).unwrap();
             properties.push(Property::TopicAliasMaximum(wanting.aliases)).unwrap();
+            properties.push(Property::SessionExpiryInterval(wanting.lasts.into())).unwrap();
             wanting
                 .most
                 .into_iter()
                 .for_each(|most| properties.push(Property::MaximumPacketSize(most)).unwrap());
         }
         let (client_id, properties) = (n.to_string(), properties.as_properties());
-        let version = wanting.version;
+        let (version, client_id, clean_start) = (wanting.version, client_id.as_str(), !wanting.lasts);
         let p =
-            w.connect(&ConnectRef { version, client_id: &client_id, properties, ..ConnectRef::default() });
+            w.connect(&ConnectRef { version, client_id, clean_start, properties, ..ConnectRef::default() });
         w.got(p);
         let mut options = mqtt_proto::SubscriptionOptions::from(QoS::from_u8(wanting.qos).unwrap());
         options.retain_as_published = is_new && wanting.as_published;
@@ -310,15 +349,43 @@ proptest! {
         messages in prop::collection::vec(message(), 1..8),
         is_stored in any::<bool>(),
     ) {
-        let (mut w, links) = site(&receivers, is_stored);
+        let (mut w, links) = site(&receivers, is_stored, 1000);
         let publishers = [w.client(Version::V5, "p"), w.client(Version::V311, "q")];
         let together = run(&mut w, &publishers, &links, &messages);
         for (n, receiver) in receivers.iter().enumerate() {
-            let (mut w, links) = site(std::slice::from_ref(receiver), is_stored);
+            let (mut w, links) = site(std::slice::from_ref(receiver), is_stored, 1000);
             let publishers = [w.client(Version::V5, "p"), w.client(Version::V311, "q")];
             let alone = run(&mut w, &publishers, &links, &messages);
             prop_assert_eq!(&together[n], &alone[0], "{:?}", receiver);
         }
+    }
+
+    /// A message above QoS 0 is only held for those that may have to get it again, and nobody sees a difference, not even
+    /// who publishes and is told that nobody has room. Who got it once and is gone left nothing.
+    #[test]
+    fn sessions_that_last_and_those_that_do_not_get_the_same(
+        receivers in prop::collection::vec(receiver(), 1..5),
+        messages in prop::collection::vec(message(), 1..12),
+        max_queued_messages in 1..5u32,
+    ) {
+        let mut seen = Vec::new();
+        // All last, none does, or some.
+        for lasts in [Some(true), Some(false), None] {
+            let with = |receiver: &Wanting| Wanting { lasts: lasts.unwrap_or(receiver.lasts), ..receiver.clone() };
+            let receivers: Vec<Wanting> = receivers.iter().map(with).collect();
+            let (mut w, links) = site(&receivers, false, max_queued_messages);
+            let publishers = [w.client(Version::V5, "p"), w.client(Version::V311, "q")];
+            let got = run(&mut w, &publishers, &links, &messages);
+            seen.push((got, publishers.map(|publisher| w.got(publisher))));
+            if lasts == Some(false) {
+                links.into_iter().for_each(|link| w.cut(link));
+                let stats = w.broker.stats();
+                let retained = stats.retained;
+                prop_assert!(stats.messages <= retained, "{} and {}", stats.messages, retained);
+            }
+        }
+        prop_assert_eq!(&seen[0], &seen[1]);
+        prop_assert_eq!(&seen[0], &seen[2]);
     }
 
     /// Who was found for a topic is not who gets the next message, if subscriptions changed meanwhile.

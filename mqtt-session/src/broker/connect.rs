@@ -186,6 +186,7 @@ impl Broker {
             if session.stored && !session.outlives_link() {
                 // It ends with this connection, and so with a restart. What it has in the store is void.
                 session.stored = false;
+                session.replays.iter_mut().for_each(|replay| replay.noted = false);
                 self.journal.op(StoreOp::DeleteSession(session.id));
             }
         }

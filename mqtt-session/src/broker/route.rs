@@ -7,10 +7,10 @@ use super::session::{Delivery, Session};
 use super::shards::Arrival;
 use super::{Broker, Overflow, delivery_qos};
 use crate::defects::defect;
+use crate::shared::ledger::Stage;
 use crate::shared::received::Receipt;
 use crate::{Run, StoreOp, StoreSeq, Timestamp};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use mqtt_proto::{PacketId, QoS};
 
 /// What became of a message.
@@ -96,6 +96,10 @@ impl Broker {
             }
             self.note_received(source);
             Routed { matched, ..Routed::default() }
+        } else if self.may_go_unheld(content, &matches) {
+            self.close_batch();
+            let routed = self.deliver_counted(content, &matches);
+            self.refuse_or_note(source, routed, false)
         } else {
             self.close_batch();
             let key = self.messages.hold_content(content);
@@ -450,10 +454,15 @@ impl Broker {
     pub(super) fn empty_session(&mut self, session: &mut Session) -> usize {
         let mut lost = 0;
         let queue = core::mem::take(&mut session.queue);
-        let begun: Vec<Delivery> = session.ledger.drain().filter_map(|exchange| exchange.message).collect();
-        for delivery in queue.into_iter().chain(begun) {
+        for delivery in queue {
             lost += 1;
             self.release_message(delivery.message);
+        }
+        for exchange in session.ledger.drain() {
+            lost += usize::from(exchange.stage == Stage::Publish);
+            if let Some(delivery) = exchange.message {
+                self.release_message(delivery.message);
+            }
         }
         for replay in core::mem::take(&mut session.replays).into_values() {
             self.release_replay(replay);

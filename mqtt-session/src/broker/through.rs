@@ -1,21 +1,23 @@
-//! The short ways of a message to those who have nothing else to be sent. Of QoS 0 it goes from where it
-//! came straight into their outboxes, without being held or queued; above, it is held, because it may have
-//! to be sent again, and not queued.
+//! The short ways of a message to those who have nothing else to be sent. It goes from where it came straight into their
+//! outboxes, without being held or queued. Above QoS 0 that is so for sessions that end with their connection; for others
+//! it is held, because it may have to be sent again, and not queued.
 //!
 //! They bind what otherwise binds when a socket has room, and so are taken only where that moment is now: the
 //! link is not stalled, nothing of the session waits, and the adapter is told to write before the next
 //! turn. Whoever is not free gets the message through the queue.
 
-use super::Broker;
 use super::connection::{Connection, Phase};
 use super::count::Counters;
 use super::message::{Content, Held, MessageKey, expiry_left};
 use super::offer::leaves_from_where_it_is;
 use super::outbox::write_publish;
 use super::output::DropReason;
-use super::route::Fate;
+use super::route::{Fate, Routed};
 use super::router::{Matches, Receiver, SessionKey};
 use super::session::Delivery;
+use super::{Broker, delivery_qos};
+use crate::shared::ledger::Ledger;
+use crate::shared::rules::Rules;
 use crate::{Run, Timestamp};
 use alloc::vec::Vec;
 use mqtt_proto::{MAX_PACKET_SIZE, PacketId, PublishHead, QoS, SharedPublish, Version};
@@ -197,6 +199,82 @@ impl Broker {
         }
     }
 
+    /// Whether [`Broker::deliver_counted`] takes a message above QoS 0.
+    #[inline]
+    pub(super) fn may_go_unheld(&self, content: &Content<'_>, matches: &Matches) -> bool {
+        !self.journal.is_on()
+            && !content.retain
+            && content.expires > self.now
+            && matches.elsewhere == 0
+            && matches.groups.is_empty()
+            && !is_better_held(content.shared.payload.len(), matches.receivers.len())
+    }
+
+    /// Routes a message above QoS 0 to the sessions here. It is held only for those that may have to get it again.
+    pub(super) fn deliver_counted(&mut self, content: &Content<'_>, matches: &Matches) -> Routed {
+        self.through.begin(matches.receivers.len());
+        let mut routed = Routed::default();
+        let mut held = None;
+        for receiver in &matches.receivers {
+            let qos = delivery_qos(content.qos, receiver.qos);
+            if self.write_unheld(receiver, content, qos) {
+                routed.count(Fate::Taken);
+                continue;
+            }
+            let message = *held.get_or_insert_with(|| self.messages.hold_content(content));
+            let (group, retain, entry, ids) = (None, false, None, receiver.ids.clone());
+            let mut delivery = Delivery { message, group, qos, retain, entry, ids };
+            let size = self.messages.get(message).map_or(0, Held::size);
+            routed.count(self.enqueue(receiver.session, &mut delivery, size));
+        }
+        self.through.begin(0);
+        if let Some(held) = held {
+            self.release_message(held);
+        }
+        routed
+    }
+
+    /// Writes the message into the outbox of a session's link and begins an exchange, if the session ends with the link
+    /// and so gets it once at most. False if something stands before it.
+    #[inline(always)]
+    fn write_unheld(&mut self, receiver: &Receiver, content: &Content<'_>, qos: QoS) -> bool {
+        let Way::Free(index) = self.way_to(receiver.session, content.shared.payload.len()) else {
+            return false;
+        };
+        let (Some(session), Some(c)) =
+            (self.sessions.get_mut(receiver.session as usize), self.connections.get_mut(index))
+        else {
+            return false;
+        };
+        let counted = qos > QoS::AtMostOnce;
+        let resends = self.config.resend_after.is_some() && Rules::of(c.version).may_resend_live;
+        let has_room = c.window.has_room() && session.ledger.has_room(c.window.max());
+        if counted && (session.outlives_link() || resends || !has_room) {
+            return false;
+        }
+        let shared = &content.shared;
+        let message_expiry = expiry_left(content.expires, self.now);
+        // Which identifier does not matter for the length.
+        let packet_id = counted.then_some(PacketId::MIN);
+        let subscription_ids = receiver.ids.as_slice();
+        let mut head =
+            PublishHead { qos, packet_id, message_expiry, subscription_ids, ..PublishHead::default() };
+        if !is_ready(c, &mut session.ledger, shared, &mut head) {
+            return false;
+        }
+        self.budget = self.budget.saturating_sub(1);
+        self.spares.lend(c);
+        let is_for_many = self.through.is_for_many;
+        self.through.write(c, &mut self.counters, shared, &mut head, is_for_many);
+        if let Some(id) = head.packet_id {
+            session.ledger.begin_sent(id, qos, None, &mut c.window);
+        }
+        if !c.flush_queued {
+            self.queue_flush(index);
+        }
+        true
+    }
+
     /// What did not go through waits.
     pub(super) fn enqueue_through(&mut self, receiver: &Receiver, message: MessageKey) {
         let size = self.messages.get(message).map_or(0, Held::size);
@@ -282,20 +360,14 @@ impl Broker {
         let mut head = delivery.largest_head(held.expiry_left(self.now));
         head.retain = delivery.retain;
         // An alias makes it longer only if that fits.
-        if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, &head) > c.max_packet as usize {
+        if !is_ready(c, &mut session.ledger, &shared, &mut head) {
             return false;
-        }
-        if counted {
-            head.packet_id = session.ledger.free_id(|_| false);
-            if head.packet_id.is_none() {
-                return false;
-            }
         }
         self.spares.lend(c);
         let is_for_many = self.through.is_for_many;
         self.through.write(c, &mut self.counters, &shared, &mut head, is_for_many);
         if let Some(id) = head.packet_id {
-            session.ledger.begin_sent(id, delivery.qos, delivery.take(), &mut c.window);
+            session.ledger.begin_sent(id, delivery.qos, Some(delivery.take()), &mut c.window);
         }
         let flush = !c.flush_queued;
         if counted {
@@ -316,6 +388,24 @@ impl Broker {
                 self.through.unflushed.saturating_sub(core::mem::take(&mut c.through) as usize);
         }
     }
+}
+
+/// Whether the client takes a packet that is so large; gives it a free identifier in place of the one that it has.
+#[inline(always)]
+fn is_ready(
+    c: &Connection,
+    ledger: &mut Ledger<Delivery>,
+    shared: &SharedPublish<'_>,
+    head: &mut PublishHead<'_>,
+) -> bool {
+    if c.max_packet < MAX_PACKET_SIZE && shared.encoded_len(c.version, head) > c.max_packet as usize {
+        return false;
+    }
+    if head.packet_id.is_none() {
+        return true;
+    }
+    head.packet_id = ledger.free_id(|_| false);
+    head.packet_id.is_some()
 }
 
 /// Whether what is written now is on its way at once.

@@ -33,7 +33,7 @@ pub(crate) struct Exchange<M> {
     pub(crate) published: bool,
     /// It may not be sent before this much is stored.
     pub(crate) after: StoreSeq,
-    /// The message; gone once PUBREC has arrived.
+    /// The message; gone once PUBREC has arrived, and never there if it was sent and will not be sent again.
     pub(crate) message: Option<M>,
     /// It holds a place in the window of the present link.
     in_window: bool,
@@ -185,9 +185,10 @@ impl<M> Ledger<M> {
         });
     }
 
-    /// The same for an exchange that is in the outbox already. All others are, too.
+    /// The same for an exchange that is in the outbox already. All others are, too. Without a message it cannot be sent
+    /// again.
     #[inline(always)]
-    pub(crate) fn begin_sent(&mut self, id: PacketId, qos: QoS, message: M, window: &mut Window) {
+    pub(crate) fn begin_sent(&mut self, id: PacketId, qos: QoS, message: Option<M>, window: &mut Window) {
         let in_window = window.take();
         debug_assert!(in_window || defect!(IgnoreWindow), "there was room");
         let number = self.push(Exchange {
@@ -196,7 +197,7 @@ impl<M> Ledger<M> {
             stage: Stage::Publish,
             published: !defect!(ForgetDup),
             after: StoreSeq::default(),
-            message: Some(message),
+            message,
             in_window,
         });
         self.cursor = number + 1;

@@ -301,6 +301,9 @@ impl Broker {
             if !self.may_join_batch(&matches) || !self.join_batch(content, None, &mut matches, &mut origin) {
                 self.deliver_through(content, &matches);
             }
+        } else if self.may_go_unheld(content, &matches) {
+            self.close_batch();
+            self.deliver_counted(content, &matches);
         } else if !(matches.receivers.is_empty() && matches.groups.is_empty()) {
             self.close_batch();
             let key = self.messages.hold_content(content);
