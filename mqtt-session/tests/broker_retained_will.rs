@@ -4,7 +4,7 @@ use mqtt_proto::{
     ConnectRef, DisconnectRef, PacketRef, PropertiesBuf, Property, QoS, ReasonCode, Version, WillRef,
 };
 use mqtt_session::broker::{Answer, BrokerConfig, Question};
-use mqtt_testkit::packets::{filter, publish, retained, subscribe};
+use mqtt_testkit::packets::{filter, puback, publish, retained, subscribe};
 use mqtt_testkit::{PeerId, World};
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn a_large_replay_waits_for_the_socket_outside_the_queue_limit() {
         for line in next {
             let id: u16 = line.split('#').nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
             assert!(seen.insert(line.split(' ').nth(1).unwrap().to_owned()));
-            w.send(s, &mqtt_testkit::packets::puback(id));
+            w.send(s, &puback(id));
         }
         next = w.got(s);
     }
@@ -138,7 +138,7 @@ fn a_retained_message_that_is_removed_during_a_replay_is_not_sent() {
     for topic in ["a", "b", "c"] {
         w.send(p, &retained(topic, 0, 0, ""));
     }
-    w.send(s, &mqtt_testkit::packets::puback(1));
+    w.send(s, &puback(1));
     let rest = w.got(s);
     assert!(rest.iter().all(|line| line.ends_with("\"\"")), "{rest:?}");
 }
@@ -329,7 +329,10 @@ fn wills_are_asked_about_when_they_fire() {
         w.broker.handle_answer(w.now, ask.id, answer);
         w.settle();
         assert_eq!(w.got(s).len(), count);
-        assert_eq!(w.broker.stats().messages, count);
+        if count > 0 {
+            w.send(s, &puback(1));
+        }
+        assert_eq!(w.broker.stats().messages, 0);
     }
 }
 
