@@ -2,7 +2,7 @@
 //! One test, so that nobody else allocates
 //! meanwhile.
 
-use mqtt_proto::{AckRef, ConnectRef, PacketRef, QoS, SubscriptionOptions, Version};
+use mqtt_proto::{AckRef, ConnectRef, PacketRef, PropertiesBuf, Property, QoS, SubscriptionOptions, Version};
 use mqtt_session::broker::{BrokerConfig, ConnectionId, Output, Peer};
 use mqtt_session::{Broker, ShardId, ShardMessage, Timestamp};
 use mqtt_testkit::packets::{filter, publish, subscribe};
@@ -24,7 +24,7 @@ struct Setting {
 }
 
 impl Setting {
-    fn new(version: Version, shards: u16, subscribers: usize, qos: QoS) -> Self {
+    fn new(version: Version, shards: u16, subscribers: usize, qos: QoS, lasts: bool) -> Self {
         let shard = |shard| {
             let mut config = BrokerConfig::default();
             (config.shards, config.shard) = (shards, ShardId(shard));
@@ -36,10 +36,10 @@ impl Setting {
             publisher: ConnectionId::from_bits(0),
             subscribers: Vec::new(),
         };
-        setting.publisher = setting.connect(version, 0, "publisher");
+        setting.publisher = setting.connect(version, 0, "publisher", false);
         let last = setting.last();
         for n in 0..subscribers {
-            let subscriber = setting.connect(version, last, &format!("subscriber {n} "));
+            let subscriber = setting.connect(version, last, &format!("subscriber {n} "), lasts);
             let filters = filter("a/+/c", SubscriptionOptions::from(qos));
             setting.read(last, subscriber, &encode(&subscribe(1, &filters), version));
             setting.subscribers.push(subscriber);
@@ -51,12 +51,19 @@ impl Setting {
         self.shards.len() - 1
     }
 
-    fn connect(&mut self, version: Version, shard: usize, like: &str) -> ConnectionId {
+    /// Its session outlives the connection if it `lasts`.
+    fn connect(&mut self, version: Version, shard: usize, like: &str, lasts: bool) -> ConnectionId {
         let mut names = (0..).map(|n| format!("{like}{n}"));
         let client_id = &names.find(|name| usize::from(self.shards[shard].home_of(name).0) == shard).unwrap();
         let conn = self.shards[shard].handle_accept(NOW);
         self.shards[shard].handle_identified(NOW, conn, Peer::default());
-        let connect = ConnectRef { version, client_id, clean_start: true, ..ConnectRef::default() };
+        let mut properties = PropertiesBuf::new();
+        if lasts && version.is_v5() {
+            properties.push(Property::SessionExpiryInterval(100)).unwrap();
+        }
+        let properties = properties.as_properties();
+        let connect =
+            ConnectRef { version, client_id, clean_start: !lasts, properties, ..ConnectRef::default() };
         self.read(shard, conn, &encode(&PacketRef::Connect(connect), version));
         conn
     }
@@ -107,18 +114,20 @@ const ROUNDS: usize = 80;
 #[test]
 fn a_delivery_allocates_nothing() {
     for version in [Version::V311, Version::V5] {
-        for (qos, subscribers) in [(0, 1), (0, 100), (1, 1), (1, 100)] {
+        // A message is held for sessions that last, and for others it is not.
+        let settings = [(0, false), (1, false), (1, true)].into_iter();
+        for ((qos, lasts), subscribers) in settings.flat_map(|setting| [(setting, 1), (setting, 100)]) {
             // What crosses is one message between shards for each read, with one piece of memory; and credit may come
             // back.
             for (shards, most) in [(1, 0), (2, 2 * ROUNDS + 2)] {
-                deliver(version, shards, subscribers, qos, most);
+                deliver(version, shards, subscribers, qos, lasts, most);
             }
         }
     }
 }
 
-fn deliver(version: Version, shards: u16, subscribers: usize, qos: u8, most: usize) {
-    let mut setting = Setting::new(version, shards, subscribers, QoS::from_u8(qos).unwrap());
+fn deliver(version: Version, shards: u16, subscribers: usize, qos: u8, lasts: bool, most: usize) {
+    let mut setting = Setting::new(version, shards, subscribers, QoS::from_u8(qos).unwrap(), lasts);
     let batch: Vec<u8> = (1..)
         .take(BATCH)
         .flat_map(|id| {
@@ -139,6 +148,11 @@ fn deliver(version: Version, shards: u16, subscribers: usize, qos: u8, most: usi
         let (publisher, last) = (setting.publisher, setting.last());
         let written = setting.read(0, publisher, &batch);
         assert!(written > BATCH * subscribers * 40, "it was delivered");
+        assert_eq!(
+            setting.shards[last].stats().messages,
+            usize::from(lasts) * BATCH,
+            "held until acknowledged"
+        );
         for at in sent..sent + BATCH {
             let at = at * ack % acks.len().max(1);
             for n in 0..setting.subscribers.len() {
@@ -156,6 +170,6 @@ fn deliver(version: Version, shards: u16, subscribers: usize, qos: u8, most: usi
     let made = (change.allocations, change.reallocations);
     assert!(
         made.0 <= most && made.1 == 0,
-        "{version:?}, {shards} shards, QoS {qos}, {subscribers} subscribers: {change:?}"
+        "{version:?}, {shards} shards, QoS {qos}, {subscribers} subscribers, lasting {lasts}: {change:?}"
     );
 }

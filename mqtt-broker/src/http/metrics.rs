@@ -184,7 +184,7 @@ fn state(w: &mut Writer<'_>, stats: &Stats) -> Written {
     w.gauge("mqtt_retained_messages", "Retained messages", stats.retained)?;
     w.gauge(
         "mqtt_held_messages",
-        "Messages held: retained, queued or under way, each counted once",
+        "Messages held: retained, queued, or under way to sessions that may have to get them again, each counted once",
         stats.messages,
     )?;
     w.bytes("mqtt_held", "Memory of the messages held", stats.message_bytes as u64)?;

@@ -92,7 +92,7 @@ pub struct Stats {
     pub shared_subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
-    /// Messages held, each counted once.
+    /// Messages held, each counted once: retained, queued, or under way to a session that may have to get them again.
     pub messages: usize,
     /// Bytes of the messages held.
     pub message_bytes: usize,

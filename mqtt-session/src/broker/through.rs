@@ -14,7 +14,7 @@ use super::outbox::write_publish;
 use super::output::DropReason;
 use super::route::{Fate, Routed};
 use super::router::{Matches, Receiver, SessionKey};
-use super::session::Delivery;
+use super::session::{Delivery, Session};
 use super::{Broker, delivery_qos};
 use crate::shared::ledger::Ledger;
 use crate::shared::rules::Rules;
@@ -238,6 +238,11 @@ impl Broker {
     /// and so gets it once at most. False if something stands before it.
     #[inline(always)]
     fn write_unheld(&mut self, receiver: &Receiver, content: &Content<'_>, qos: QoS) -> bool {
+        let counted = qos > QoS::AtMostOnce;
+        // Asked first: those that last should not pay for the others.
+        if counted && self.sessions.get(receiver.session as usize).is_none_or(Session::outlives_link) {
+            return false;
+        }
         let Way::Free(index) = self.way_to(receiver.session, content.shared.payload.len()) else {
             return false;
         };
@@ -246,10 +251,9 @@ impl Broker {
         else {
             return false;
         };
-        let counted = qos > QoS::AtMostOnce;
         let resends = self.config.resend_after.is_some() && Rules::of(c.version).may_resend_live;
         let has_room = c.window.has_room() && session.ledger.has_room(c.window.max());
-        if counted && (session.outlives_link() || resends || !has_room) {
+        if counted && (resends || !has_room) {
             return false;
         }
         let shared = &content.shared;

@@ -33,6 +33,8 @@ pub(crate) struct Scenario {
     crosses: bool,
     /// Subscriptions are shared, and a subscriber has so many more, to which nobody publishes.
     idle_groups: usize,
+    /// Sessions outlive their connections, so that what is under way above QoS 0 is held.
+    lasts: bool,
 }
 
 const Q0: Scenario = Scenario::pairs("pairs-q0", QoS::AtMostOnce);
@@ -43,7 +45,7 @@ const CROSSING: Scenario = Scenario { shards: 2, crosses: true, ..Q0 };
 /// A read holds about as much as with small ones.
 const LARGE: Scenario = Scenario { payload: 4096, batch: 4, ..Q0 };
 
-pub(crate) const SCENARIOS: [Scenario; 21] = [
+pub(crate) const SCENARIOS: [Scenario; 24] = [
     Q0,
     Scenario { name: "pairs-q0-v5", version: Version::V5, ..Q0 },
     Q1,
@@ -63,6 +65,9 @@ pub(crate) const SCENARIOS: [Scenario; 21] = [
     Scenario { name: "crossing-q1", qos: QoS::AtLeastOnce, ..CROSSING },
     Scenario { name: "crossing-q2", qos: QoS::ExactlyOnce, ..CROSSING },
     Scenario { name: "crossing-fanout-q0", publishers: 1, ..CROSSING },
+    Scenario { name: "lasting-q1", lasts: true, ..Q1 },
+    Scenario { name: "lasting-q2", lasts: true, qos: QoS::ExactlyOnce, ..Q1 },
+    Scenario { name: "lasting-fanout-q1", lasts: true, publishers: 1, ..Q1 },
     Scenario { name: "groups-q1", idle_groups: 100, ..Q1 },
     Scenario { name: "crossing-groups-q1", idle_groups: 100, qos: QoS::AtLeastOnce, ..CROSSING },
 ];
@@ -84,6 +89,7 @@ impl Scenario {
             shards: 1,
             crosses: false,
             idle_groups: 0,
+            lasts: false,
         }
     }
 
@@ -167,7 +173,7 @@ impl Site {
         let conn = self.shards[shard].handle_accept(NOW);
         self.shards[shard].handle_identified(NOW, conn, Peer::default());
         let version = self.scenario.version;
-        let clean_start = !self.scenario.away;
+        let clean_start = !self.scenario.away && !self.scenario.lasts;
         let connect = ConnectRef { version, client_id: &name, clean_start, ..ConnectRef::default() };
         let client = Client { shard, conn };
         self.read(client, &encode(&PacketRef::Connect(connect), version)?);
